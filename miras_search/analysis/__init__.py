@@ -1,0 +1,1 @@
+"""What the numbers say: paired differences, intervals, corrected tests, verdicts."""

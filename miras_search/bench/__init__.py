@@ -1,0 +1,1 @@
+"""What `miras-search bench` measures."""

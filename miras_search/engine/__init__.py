@@ -1,0 +1,1 @@
+"""The driver loop: plan cells, schedule jobs, collect rows, recover."""

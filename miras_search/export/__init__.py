@@ -1,0 +1,1 @@
+"""One table object rendered as Markdown, LaTeX, CSV and JSON."""

@@ -1,0 +1,44 @@
+"""The metric registry: what is measured, in which unit, and which direction is better.
+
+Quality metrics are recorded per split (train, validation, test); costs have the empty split.
+Store, analysis, export and dashboard all read a metric's direction from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured quantity."""
+
+    name: str
+    direction: Direction
+    unit: str
+    help: str
+    split: str = ""  # the split a table reports; "" for a cost
+    reduction: str = "last"  # how a curve becomes one number
+    chance: float | None = None  # None: the task knows (1 / number of candidate answers)
+
+    @property
+    def symbol(self) -> str:
+        """An arrow for table headers."""
+        return "↑" if self.direction == "maximize" else "↓"
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "maximize", "", "share of labelled tokens predicted right", split="test"),
+        Metric("loss", "minimize", "nats", "cross-entropy on labelled tokens", split="test"),
+        Metric("params", "minimize", "", "trained parameters"),
+        Metric("state_bytes", "minimize", "bytes", "bytes of the streaming state for one sequence"),
+        Metric("tokens_per_second", "maximize", "1/s", "training tokens per second, evaluation excluded"),
+        Metric("peak_memory_bytes", "minimize", "bytes", "largest memory of the training process or device"),
+        Metric("wall_seconds", "minimize", "s", "wall time of the training"),
+    )
+}

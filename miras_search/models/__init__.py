@@ -1,0 +1,1 @@
+"""Mixer layer, block and language model around an associative memory."""

@@ -1,0 +1,1 @@
+"""The study file: schema, loader with line numbers, cells and plans."""

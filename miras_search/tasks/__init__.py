@@ -1,0 +1,1 @@
+"""Tasks: generators of training, validation and test data, one file each."""

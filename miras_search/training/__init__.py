@@ -1,0 +1,1 @@
+"""One training: data order, optimiser, schedule, evaluation, checkpoint."""

@@ -1,0 +1,1 @@
+"""Studies that ship with the package, each with the question it asks."""
