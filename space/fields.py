@@ -1,0 +1,160 @@
+"""Build frozen dataclasses from plain data, with errors that name the place, the value and the cure.
+
+Every configurable object of the project (options, gates, execution, model, training, tasks) is a dataclass whose fields
+carry their own documentation. This module turns a mapping into one of them and back, with plain typing only, because a
+GPU worker may have no pydantic. Ranges are the dataclass's own business: its `__post_init__` raises `FieldError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TypeVar
+
+from miras_search.errors import MirasError
+
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+Path = tuple[str | int, ...]
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a specification: where (path of keys) and what (value and cure)."""
+
+    where: Path
+    what: str
+
+    def __str__(self) -> str:
+        place = ".".join(str(part) for part in self.where)
+        return f"{place}: {self.what}" if place else self.what
+
+
+class SpecError(MirasError):
+    """A specification that cannot be built; carries every problem found."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    @classmethod
+    def at(cls, where: Path, what: str) -> SpecError:
+        """An error with a single problem."""
+        return cls([Problem(where, what)])
+
+
+class FieldError(ValueError):
+    """Raised by a dataclass's `__post_init__`: the field's name and what is wrong with its value."""
+
+    def __init__(self, field: str, what: str) -> None:
+        self.field = field
+        self.what = what
+        super().__init__(f"{field}: {what}")
+
+
+def require(condition: bool, field: str, what: str) -> None:
+    """Raise `FieldError(field, what)` unless the condition holds."""
+    if not condition:
+        raise FieldError(field, what)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A ' (did you mean ...?)' or ' (known: ...)' suffix for an unknown word."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(names)})"
+
+
+@cache
+def field_types(cls: type) -> dict[str, object]:
+    """Resolved annotations of a dataclass's fields that can be set."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def build(cls: type[T], data: object, where: Path = ()) -> T:
+    """An instance of the dataclass `cls` from a mapping of its fields.
+
+    A field whose type has a classmethod `from_plain(data, where)` (a Gate, an option) is built by it.
+    Raises `SpecError` with every problem found, each at its own path.
+    """
+    if not isinstance(data, Mapping):
+        raise SpecError.at(where, f"expected a mapping of settings, got {data!r}")
+    hints, problems, values = field_types(cls), [], {}
+    for key, value in data.items():
+        if key not in hints:
+            problems.append(Problem((*where, key), f"unknown setting{nearest(str(key), hints)}"))
+            continue
+        try:
+            values[key] = _coerce(hints[key], value, (*where, key))
+        except SpecError as error:
+            problems.extend(error.problems)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass by contract
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and required and field.name not in data:
+            problems.append(Problem(where, f"'{field.name}' is missing"))
+    if problems:
+        raise SpecError(problems)
+    try:
+        return cls(**values)
+    except FieldError as error:
+        raise SpecError.at((*where, error.field), error.what) from error
+
+
+def _coerce(hint: object, value: object, where: Path) -> object:
+    """`value` as the annotated type, or a SpecError saying what was expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in args:
+            return None
+        return _coerce(next(a for a in args if a is not types.NoneType), value, where)
+    if origin is typing.Literal:
+        if isinstance(value, bool) or value not in args:
+            suffix = nearest(str(value), map(str, args))
+            raise SpecError.at(where, f"{value!r} is not one of {', '.join(map(str, args))}{suffix}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(args[0], item, (*where, i)) for i, item in enumerate(value))
+    if hasattr(hint, "from_plain"):
+        return hint.from_plain(value, where)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: object, value: object, where: Path) -> object:
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if hint is bool and isinstance(value, bool):
+        return bool(value)
+    if hint is str and isinstance(value, str):
+        return str(value)
+    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
+    raise SpecError.at(where, f"expected {expected.get(typing.cast(type, hint), 'a list')}, got {value!r}")
+
+
+def to_plain(instance: object) -> dict[str, Plain]:
+    """The dataclass's fields as plain data (nested dataclasses by their own `to_plain`)."""
+    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}  # type: ignore[arg-type]
+
+
+def _plain(value: object) -> Plain:
+    if hasattr(value, "to_plain"):
+        return typing.cast(Plain, value.to_plain())
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return typing.cast(Plain, value)
+
+
+def help_of(cls: type) -> dict[str, str]:
+    """Help text of each field, from its metadata."""
+    return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+
+
+def setting(default: object, help: str) -> typing.Any:  # the same signature as dataclasses.field
+    """A dataclass field with a default and its help text."""
+    return dataclasses.field(default=default, metadata={"help": help})
