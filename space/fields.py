@@ -79,21 +79,23 @@ def field_types(cls: type) -> dict[str, object]:
 def build(cls: type[T], data: object, where: Path = ()) -> T:
     """An instance of the dataclass `cls` from a mapping of its fields.
 
-    A field whose type has a classmethod `from_plain(data, where)` (a Gate, an option) is built by it.
+    A field whose type has a classmethod `from_plain(data, where, default)` (a Gate, an option) is built by it;
+    `default` is the field's default, which a partial specification refines.
     Raises `SpecError` with every problem found, each at its own path.
     """
     if not isinstance(data, Mapping):
         raise SpecError.at(where, f"expected a mapping of settings, got {data!r}")
     hints, problems, values = field_types(cls), [], {}
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass by contract
     for key, value in data.items():
         if key not in hints:
             problems.append(Problem((*where, key), f"unknown setting{nearest(str(key), hints)}"))
             continue
         try:
-            values[key] = _coerce(hints[key], value, (*where, key))
+            values[key] = _coerce(hints[key], value, (*where, key), defaults[key])
         except SpecError as error:
             problems.extend(error.problems)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass by contract
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.init and required and field.name not in data:
             problems.append(Problem(where, f"'{field.name}' is missing"))
@@ -105,13 +107,13 @@ def build(cls: type[T], data: object, where: Path = ()) -> T:
         raise SpecError.at((*where, error.field), error.what) from error
 
 
-def _coerce(hint: object, value: object, where: Path) -> object:
+def _coerce(hint: object, value: object, where: Path, default: object = dataclasses.MISSING) -> object:
     """`value` as the annotated type, or a SpecError saying what was expected."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in args:
             return None
-        return _coerce(next(a for a in args if a is not types.NoneType), value, where)
+        return _coerce(next(a for a in args if a is not types.NoneType), value, where, default)
     if origin is typing.Literal:
         if isinstance(value, bool) or value not in args:
             suffix = nearest(str(value), map(str, args))
@@ -120,7 +122,7 @@ def _coerce(hint: object, value: object, where: Path) -> object:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(args[0], item, (*where, i)) for i, item in enumerate(value))
     if hasattr(hint, "from_plain"):
-        return hint.from_plain(value, where)
+        return hint.from_plain(value, where, default)
     return _scalar(hint, value, where)
 
 

@@ -1,0 +1,105 @@
+"""Axes and their options: registered by decorator, found everywhere by name.
+
+An option is a frozen dataclass with its facts as class variables; its fields are its settings. In YAML and in plain data it
+is written as its name (`l2`) or as one key with settings (`{huber: {form: norm, delta: 0.5}}`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+from miras_search.space.fields import Path, Plain, SpecError, build, help_of, nearest, to_plain
+from miras_search.space.gates import Gate
+
+
+class Facts(Protocol):
+    """What every option tells about itself; shown by the CLI, the docs and the dashboard."""
+
+    name: ClassVar[str]
+    equation: ClassVar[str]
+    source: ClassVar[str]
+
+
+O = TypeVar("O", bound=Facts)  # noqa: E741  # O for option, as B, H, K, V are used elsewhere
+C = TypeVar("C", bound=type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis(Generic[O]):
+    """One axis of the design space: its name, what it chooses, and the options registered on it."""
+
+    name: str
+    chooses: str
+    options: dict[str, type[O]] = dataclasses.field(default_factory=dict)
+
+    def register(self, cls: C) -> C:
+        """Class decorator: make the option known by its `name`."""
+        option = cast(type[O], cls)
+        if option.name in self.options:
+            raise ValueError(f"{self.name}: an option named '{option.name}' is already registered")
+        self.options[option.name] = option
+        return cls
+
+    def parse(self, spec: object, where: Path = ()) -> O:
+        """The option that a name, or a mapping `{name: settings}`, spells.
+
+        Raises `SpecError` naming the nearest option or setting.
+        """
+        name, settings = split(spec, where)
+        if name not in self.options:
+            raise SpecError.at(where, f"unknown {self.name} '{name}'{nearest(name, self.options)}")
+        inner = (*where, name) if isinstance(spec, Mapping) else where
+        return build(self.options[name], settings, inner)
+
+
+def split(spec: object, where: Path = ()) -> tuple[str, Mapping[str, object]]:
+    """Name and settings of an option's plain form."""
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, settings),) = spec.items()
+        return str(name), {} if settings is None else cast(Mapping[str, object], settings)
+    raise SpecError.at(where, f"expected a name, or one name with its settings, got {spec!r}")
+
+
+def spell(option: Facts) -> dict[str, Plain]:
+    """The option's full plain form, every setting spelled out."""
+    return {option.name: to_plain(option)}
+
+
+def short(option: Facts) -> str:
+    """The option as text, with the settings that differ from their defaults: `huber(form=norm)`."""
+    parts = []
+    for field in dataclasses.fields(cast(Any, option)):
+        value = getattr(option, field.name)
+        if field.init and value != field.default:
+            parts.append(f"{field.name}={value}")
+    return f"{option.name}({', '.join(parts)})" if parts else option.name
+
+
+def gates_of(option: Facts) -> dict[str, Gate]:
+    """The option's gates by field name."""
+    values = {f.name: getattr(option, f.name) for f in dataclasses.fields(cast(Any, option))}
+    return {name: value for name, value in values.items() if isinstance(value, Gate)}
+
+
+def describe(cls: type[Facts]) -> dict[str, Plain]:
+    """The facts of an option class: name, summary, equation, source, settings with default and help."""
+    helps = help_of(cls)
+    settings: dict[str, Plain] = {}
+    for field in dataclasses.fields(cast(Any, cls)):
+        if field.init:
+            default = field.default.to_plain() if isinstance(field.default, Gate) else field.default
+            settings[field.name] = {"default": cast(Plain, default), "help": helps[field.name]}
+    summary = (cls.__doc__ or "").strip().splitlines()[0]
+    return {
+        "name": cls.name,
+        "summary": summary,
+        "equation": cls.equation,
+        "source": cls.source,
+        "settings": settings,
+    }
+
+
