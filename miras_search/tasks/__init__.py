@@ -1,1 +1,33 @@
-"""Tasks: generators of training, validation and test data, one file each."""
+"""Tasks: generators of training, validation and test data, one file each. Importing the package registers them all."""
+
+from miras_search.tasks import mqar, noisy_recall, text
+from miras_search.tasks.base import (
+    IGNORE,
+    TASKS,
+    Batch,
+    EvaluationSplit,
+    SettingFacts,
+    Task,
+    TaskFacts,
+    facts,
+    register_task,
+    task_from_spec,
+    task_to_spec,
+)
+
+__all__ = [
+    "IGNORE",
+    "TASKS",
+    "Batch",
+    "EvaluationSplit",
+    "SettingFacts",
+    "Task",
+    "TaskFacts",
+    "facts",
+    "mqar",
+    "noisy_recall",
+    "register_task",
+    "task_from_spec",
+    "task_to_spec",
+    "text",
+]
