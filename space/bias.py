@@ -117,7 +117,9 @@ class Lp:
     """p-th power error: below 2 robust to outliers, above 2 dominated by them. Smooth at 0 by epsilon."""
 
     name: ClassVar[str] = "lp"
-    equation: ClassVar[str] = "l = s sum_j (r_j^2 + eps)^(p/2);  u = s p r (r^2 + eps)^(p/2 - 1);  s = 1/p (unit) or 1 (paper)"
+    equation: ClassVar[str] = (
+        "l = s sum_j (r_j^2 + eps)^(p/2);  u = s p r (r^2 + eps)^(p/2 - 1);  s = 1/p (unit) or 1 (paper)"
+    )
     source: ClassVar[str] = "Miras, Eq. 10-11, smoothed consistently (Remark 5 smooths sign and |.| apart)"
     couples_channels: ClassVar[bool] = False
 
@@ -127,7 +129,9 @@ class Lp:
 
     def __post_init__(self) -> None:
         require(self.p >= 1, "p", f"{self.p:g} is not convex: use p >= 1")
-        require(self.epsilon > 0, "epsilon", f"{self.epsilon:g} must be positive: |r|^(p-1) has no slope at 0 otherwise")
+        require(
+            self.epsilon > 0, "epsilon", f"{self.epsilon:g} must be positive: |r|^(p-1) has no slope at 0 otherwise"
+        )
 
     @property
     def slope(self) -> float | None:
@@ -166,7 +170,9 @@ class Huber:
     )
     source: ClassVar[str] = "Miras, Eq. 13-14 (coordinate), Eq. 15 (norm), Eq. 16 and 26 (switch, Yaad; discontinuous)"
 
-    form: Literal["coordinate", "norm", "switch"] = setting("norm", "per channel, of the residual's norm, or Yaad's switch")
+    form: Literal["coordinate", "norm", "switch"] = setting(
+        "norm", "per channel, of the residual's norm, or Yaad's switch"
+    )
     delta: Gate = setting(fixed(1.0), "the threshold")
 
     def __post_init__(self) -> None:

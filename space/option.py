@@ -101,5 +101,3 @@ def describe(cls: type[Facts]) -> dict[str, Plain]:
         "source": cls.source,
         "settings": settings,
     }
-
-

@@ -87,7 +87,9 @@ class L2Retention:
     name: ClassVar[str] = "l2"
     equation: ClassVar[str] = "Z_t = a_t Z_{t-1} - e_t g_t;  W = Z"
     source: ClassVar[str] = "Miras, section 5.3 (Yaad's gate); Titans, Eq. 13"
-    objective: ClassVar[str] = "<W - W', g> + 1/(2t) |W - W'|^2 + 1/(2b) |W|^2, with a = b/(b+t), e = a t then decoupled"
+    objective: ClassVar[str] = (
+        "<W - W', g> + 1/(2t) |W - W'|^2 + 1/(2b) |W|^2, with a = b/(b+t), e = a t then decoupled"
+    )
     identity: ClassVar[bool] = True
 
     keep: Gate = setting(KEEP, "the share of the old memory that stays")

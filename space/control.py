@@ -1,0 +1,85 @@
+"""Negative controls: a design point with the thing it is about taken away or turned round.
+
+A control changes what the memory is given, not the model around it, so parameters and budget stay those of the point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
+
+from miras_search.space.lazy import LazyModule
+from miras_search.space.option import Axis, Facts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
+
+
+class Inputs(NamedTuple):
+    """What a memory layer is given. B batch, T tokens, N = T * writes, H heads, K key and V value dimension."""
+
+    q: Tensor  # [B,T,H,K]
+    k: Tensor  # [B,N,H,K], the writes of a token in order
+    v: Tensor  # [B,N,H,V]
+    log_keep: Tensor  # [B,T,H], <= 0
+    step: Tensor  # [B,N,H]
+    momentum: Tensor | None = None  # [B,N,H]
+    threshold: Tensor | None = None  # [B,N,H]
+
+
+class Control(Facts, Protocol):
+    """A transformation of the memory's inputs."""
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        """The inputs with the control's change."""
+
+
+CONTROL: Axis[Control] = Axis("control", "what is taken away or turned round, to refute a claim")
+
+
+@CONTROL.register
+@final
+@dataclass(frozen=True, slots=True)
+class NoControl:
+    """The design as it is."""
+
+    name: ClassVar[str] = "none"
+    equation: ClassVar[str] = "e_t as given"
+    source: ClassVar[str] = ""
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        """Unchanged."""
+        return inputs
+
+
+@CONTROL.register
+@final
+@dataclass(frozen=True, slots=True)
+class NoWrite:
+    """The memory stays at its learned start: what convolution, gates and projections can do alone."""
+
+    name: ClassVar[str] = "no_write"
+    equation: ClassVar[str] = "e_t = 0, a_t = 1:  W_t = W_0"
+    source: ClassVar[str] = "reviews of Miras: negative controls"
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        """Step 0 and keep 1."""
+        return inputs._replace(step=torch.zeros_like(inputs.step), log_keep=torch.zeros_like(inputs.log_keep))
+
+
+@CONTROL.register
+@final
+@dataclass(frozen=True, slots=True)
+class Ascent:
+    """The inner step climbs the loss instead of descending it: does the attentional bias act as a loss at all?"""
+
+    name: ClassVar[str] = "ascent"
+    equation: ClassVar[str] = "e_t -> -e_t"
+    source: ClassVar[str] = "reviews of Miras: negative controls"
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        """The step's sign flipped."""
+        return inputs._replace(step=-inputs.step)

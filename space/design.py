@@ -1,0 +1,149 @@
+"""A design point: the four choices, the step gate, execution and control; its canonical form, hash and text."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, cast, final
+
+from miras_search.space.algorithm import ALGORITHM, Algorithm, Gd
+from miras_search.space.bias import BIAS, Bias, L2
+from miras_search.space.control import CONTROL, Control, NoControl
+from miras_search.space.execution import Execution
+from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
+from miras_search.space.gates import STEP, Gate
+from miras_search.space.memory import MEMORY, Matrix, Memory
+from miras_search.space.option import Axis, gates_of, short, spell
+from miras_search.space.retention import RETENTION, NoRetention, Retention
+
+AXES: dict[str, Axis[Any]] = {
+    axis.name: cast(Axis[Any], axis) for axis in (MEMORY, BIAS, RETENTION, ALGORITHM, CONTROL)
+}
+CHOICES = ("memory", "bias", "retention", "algorithm")
+KEYS = (*CHOICES, "step", "execution", "control")
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class DesignPoint:
+    """One point of the design space, complete: a model's memory layer is this and shapes."""
+
+    memory: Memory = Matrix()
+    bias: Bias = L2()
+    retention: Retention = NoRetention()
+    algorithm: Algorithm = Gd()
+    step: Gate = STEP
+    execution: Execution = Execution()
+    control: Control = NoControl()
+
+    @classmethod
+    def parse(cls, spec: object, where: Path = ()) -> DesignPoint:
+        """A point from a preset's name, or a mapping of choices, optionally on top of `preset: NAME`.
+
+        Raises `SpecError` with every problem at its path.
+        """
+        from miras_search.space.presets import preset  # presets are written as plain forms of this class
+
+        if isinstance(spec, str):
+            return preset(spec, where)
+        if not isinstance(spec, Mapping):
+            raise SpecError.at(where, f"expected a preset's name or the four choices, got {spec!r}")
+        base = preset(str(spec["preset"]), (*where, "preset")) if "preset" in spec else cls()
+        values: dict[str, object] = {}
+        problems: list[Problem] = []
+        for key, value in spec.items():
+            place = (*where, key)
+            try:
+                if key in AXES:
+                    values[key] = AXES[key].parse(value, place)
+                elif key == "step":
+                    values[key] = Gate.from_plain(value, place, base.step)
+                elif key == "execution":
+                    if not isinstance(value, Mapping):
+                        raise SpecError.at(place, f"expected settings of execution, got {value!r}")
+                    values[key] = Execution.from_plain({**base.execution.to_plain(), **value}, place)
+                elif key != "preset":
+                    raise SpecError.at(place, f"unknown key{nearest(str(key), [*KEYS, 'preset'])}")
+            except SpecError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise SpecError(problems)
+        return dataclasses.replace(base, **cast(dict[str, Any], values))
+
+    def to_plain(self) -> dict[str, Plain]:
+        """Everything spelled out; `parse` reads it back."""
+        choices = {key: cast(Plain, spell(getattr(self, key))) for key in (*CHOICES, "control")}
+        return {
+            **choices,
+            "step": cast(Plain, self.step.to_plain()),
+            "execution": cast(Plain, self.execution.to_plain()),
+        }
+
+    def changed(self, path: str, level: object, where: Path = ()) -> DesignPoint:
+        """This point with the choice or setting at a dotted path replaced: `bias`, `memory.expansion`, `execution.chunk`."""
+        head, *rest = path.split(".")
+        if head not in KEYS:
+            raise SpecError.at(where, f"unknown axis '{path}'{nearest(head, KEYS)}")
+        if not rest:
+            return DesignPoint.parse({**self.to_plain(), head: level}, where)
+        plain = copy.deepcopy(self.to_plain())
+        node = plain[head]
+        if head in AXES:  # one level down: the option's name
+            node = cast(dict[str, Plain], node)[getattr(self, head).name]
+        for part in rest[:-1]:
+            node = cast(dict[str, Plain], node).get(part)
+            if not isinstance(node, dict):
+                raise SpecError.at(where, f"'{path}': {head} has no setting '{part}'")
+        cast(dict[str, Plain], node)[rest[-1]] = cast(Plain, level)
+        return DesignPoint.parse(plain, where)
+
+    @property
+    def gates(self) -> dict[str, Gate]:
+        """The gates in use by slot: step, keep, momentum, threshold."""
+        found = {"step": self.step, "keep": self.retention.keep}
+        for name, gate in {**gates_of(self.bias), **gates_of(self.algorithm)}.items():
+            found["threshold" if name == "delta" else name] = gate
+        return found
+
+    @property
+    def chunked(self) -> bool:
+        """Whether chunks are part of the function."""
+        tangent = self.execution.link_refresh == "chunk" and not self.retention.identity
+        return self.execution.gradient.sweeps is not None or tangent
+
+    def canonical(self) -> DesignPoint:
+        """The simplest spelling of the same function: two spellings of one function become equal."""
+        point = dataclasses.replace(
+            self,
+            memory=self.memory.canonical(),
+            bias=self.bias.canonical(),
+            retention=self.retention.canonical(),
+            algorithm=self.algorithm.canonical(),
+        )
+        run = point.execution
+        if point.retention.identity:
+            run = dataclasses.replace(run, link_refresh="token")
+        if point.bias.slope == 0 and point.memory.bare:  # the gradient does not depend on the weights at all
+            run = dataclasses.replace(run, gradient=type(run.gradient)(), gradient_at="previous")
+        sweeps = run.gradient.sweeps
+        if sweeps is not None and sweeps >= run.chunk * point.algorithm.writes - 1:
+            # n sweeps are exact for the first n+1 writes of a chunk
+            run = dataclasses.replace(run, gradient=type(run.gradient)())
+        if point.retention.keep.is_one:
+            run = dataclasses.replace(run, gradient_at="previous")
+        point = dataclasses.replace(point, execution=run)
+        return point if point.chunked else dataclasses.replace(point, execution=dataclasses.replace(run, chunk=16))
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits of the canonical form."""
+        text = json.dumps(self.canonical().to_plain(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        parts = [short(getattr(self, key)) for key in CHOICES]
+        text = f"{' | '.join(parts)} | step {self.step} | {self.execution}"
+        return text if self.control.name == "none" else f"{text} | {self.control.name}"
