@@ -1,0 +1,172 @@
+"""The words around a table: the caption, the legend of its marks, and notes on whatever is missing or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from miras_search.analysis.cells import Cell
+from miras_search.analysis.comparison import MIN_MARKS, Comparison, JointTest
+from miras_search.analysis.numbers import fixed, plain
+from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
+from miras_search.analysis.verdict import ALPHA, seeds_needed
+from miras_search.metrics import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class TableContext:
+    """Where the numbers come from, for the caption, and the limits of what they can tell."""
+
+    commit: str | None = None
+    date: str | None = None
+    execution: str | None = None  # what was held fixed for every cell, in words
+    command: str | None = None  # the command that prints this table again
+    ceiling: float = 0.99  # accuracy from here on is saturated
+    floor_margin: float = 0.02  # accuracy up to chance plus this is at the floor
+    margin: float | None = None  # the half width that "not decided" aims at; None: by the metric
+
+
+def caption(
+    *,
+    study: str,
+    task: str,
+    metric: Metric,
+    split: str,
+    reference: Cell,
+    found: Sequence[Comparison],
+    cells: JointTest,
+    context: TableContext,
+) -> str:
+    """Test, n, task, metric with direction, execution, commit and date, in plain text."""
+    measure = ", ".join(part for part in (metric.unit, split, f"{_direction(metric)} is better") if part)
+    planned = [reference, *(item.cell for item in found)]
+    counts = _range([len(cell.values) for cell in planned])
+    of = _range([cell.of for cell in planned])
+    parts = [f"Study {study}, task {task}: {metric.name} ({measure}), mean and sd over seeds (n = {counts} of {of})"]
+    if found:
+        pairs = [item.pairs for item in found]
+        kind = _interval_kind(pairs)
+        parts.append(
+            f"Differences to {reference.name} are paired by seed, with 95 % {kind} intervals for each cell alone"
+        )
+    if cells.size:
+        n = len(cells.seeds)
+        flips = f"exact, smallest p {smallest_p(n):.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
+        parts.append(
+            f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {_many(cells.size, 'cell')}; "
+            "Holm p: Holm over each cell's own sign-flip test"
+        )
+    if context.execution:
+        parts.append(f"Execution: {context.execution}")
+    origin = ", ".join(part for part in (context.commit and f"commit {context.commit}", context.date) if part)
+    if origin:
+        parts.append(origin[0].upper() + origin[1:])
+    return ". ".join(parts) + "."
+
+
+def legend(*, best: str = "bold", second: str = "underlined", censored: bool = False) -> str:
+    """One line that explains the marks, in the words of the renderer."""
+    text = (
+        f"{best.capitalize()}: best, {second}: second best of the complete cells, controls apart; "
+        "† p < .05, ‡ p < .01 by the step-down test"
+    )
+    return text + ("; § censored at floor or ceiling." if censored else ".")
+
+
+def notes(
+    *,
+    reference: Cell,
+    found: Sequence[Comparison],
+    cells: JointTest,
+    controls: JointTest,
+    censored: Sequence[str],
+    worst: float | None,
+    decimals: int,
+) -> list[str]:
+    """Sentences on everything that a reader would otherwise have to guess."""
+    lines: list[str] = []
+    lines += _reach(found, cells)
+    if controls.size:
+        lines.append(
+            f"Controls are a family of their own: p is step-down over {_many(controls.size, 'control')} "
+            f"(n = {len(controls.seeds)})."
+        )
+    for name, test in (("cells", cells), ("controls", controls)):
+        if any(item.pairs > len(test.seeds) for item in found if item.cell.number in test.p):
+            lines.append(f"The joint test of the {name} uses the {len(test.seeds)} seeds that all of them completed.")
+    lines += _divergences(reference, found, worst=worst, decimals=decimals)
+    tested = {**cells.p, **controls.p}
+    if not reference.diverged:
+        few = [item for item in found if item.cell.number not in tested and not item.cell.diverged and item.pairs]
+        lines += [f"{item.cell.name}: {_many(item.pairs, 'paired seed')}, too few for the joint test." for item in few]
+    everyone = [reference, *(item.cell for item in found)]
+    lines += [f"{cell.name}: {cell.failed} of {_many(cell.of, 'job')} failed." for cell in everyone if cell.failed]
+    if censored:
+        lines.append(
+            f"Censored (all values at floor or ceiling, as {reference.name}'s): {', '.join(censored)}. "
+            "The task cannot tell them apart."
+        )
+    lines += [
+        f"{cell.name}: {_many(cell.silent, 'completed job')} recorded no value of this metric."
+        for cell in everyone
+        if cell.silent
+    ]
+    waiting = sum(cell.of - len(cell.values) - cell.failed - len(cell.diverged) - cell.silent for cell in everyone)
+    if waiting > 0:
+        lines.append(f"{waiting} of {_many(sum(cell.of for cell in everyone), 'job')} not finished yet.")
+    return lines
+
+
+def _reach(found: Sequence[Comparison], cells: JointTest) -> list[str]:
+    n = len(cells.seeds)
+    compared = [item for item in found if item.cell.role != "control" and item.pairs]
+    if not compared or (n and smallest_p(n) < ALPHA):
+        return []
+    if n == 0:
+        return ["No joint test of the cells: it needs two seeds that all cells completed, none of them diverged."]
+    need = seeds_needed()
+    line = (
+        f"With n = {n} the joint test cannot reach p < {plain(ALPHA)} (smallest p 2/2^{n} = {smallest_p(n):.3g}); "
+        f"{need} seeds can ({smallest_p(need):.3g})."
+    )
+    return [line + (f" No marks below {MIN_MARKS} seeds." if n < MIN_MARKS else "")]
+
+
+def _divergences(reference: Cell, found: Sequence[Comparison], *, worst: float | None, decimals: int) -> list[str]:
+    lines: list[str] = []
+    value = "" if worst is None else f"the worst attained value of the study ({fixed(worst, decimals)})"
+    if reference.diverged:
+        lines.append(
+            f"{reference.name}: diverged in {len(reference.diverged)} of {_many(reference.of, 'seed')}; differences "
+            "to it are over the seeds that survived, so nothing is tested or marked."
+        )
+    for item in found:
+        cell = item.cell
+        if not cell.diverged:
+            continue
+        line = f"{cell.name}: diverged in {len(cell.diverged)} of {_many(cell.of, 'seed')}, so no test and no mark"
+        if item.imputed is not None:
+            shown = fixed(item.imputed, decimals, signed=True)
+            line += f"; with {value} in their place the mean difference would be {shown}"
+        lines.append(line + ".")
+    return lines
+
+
+def _interval_kind(pairs: Sequence[int]) -> str:
+    many = [count >= BCA_SEEDS for count in pairs if count >= 2]
+    if many and all(many):
+        return "BCa bootstrap"
+    return "t (BCa bootstrap from 20 seeds)" if any(many) else "t"
+
+
+def _direction(metric: Metric) -> str:
+    return "higher" if metric.direction == "maximize" else "lower"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

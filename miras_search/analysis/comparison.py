@@ -1,0 +1,105 @@
+"""One cell against the reference: the differences within shared seeds, and the joint test of a family of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from miras_search.analysis.cells import Cell
+from miras_search.analysis.paired import Floats, holm, interval, sign_flip_stepdown
+
+MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
+MIN_MARKS = 3  # no daggers below this many pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Cell minus reference over the seeds that both completed; the numbers are None where pairs are too few."""
+
+    cell: Cell
+    reference: Cell
+    differences: tuple[float, ...]  # one a shared seed, in the order of the seeds
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+    imputed: float | None  # mean difference with the worst attained value for every diverged seed; None without any
+
+    @property
+    def pairs(self) -> int:
+        """The number of seeds that both cells completed."""
+        return len(self.differences)
+
+
+def shared_seeds(cell: Cell, reference: Cell) -> list[int]:
+    """The seeds that gave a value in both cells, ascending."""
+    return sorted(set(cell.values) & set(reference.values))
+
+
+def compare(cell: Cell, reference: Cell, *, worst: float | None) -> Comparison:
+    """Pair the two cells by seed. `worst` is the study's worst attained value, for the seeds that diverged."""
+    differences = _differences(cell, reference, shared_seeds(cell, reference))
+    low, high = interval(differences) if differences.size >= 2 else (None, None)
+    return Comparison(
+        cell=cell,
+        reference=reference,
+        differences=tuple(differences.tolist()),
+        difference=float(differences.mean()) if differences.size else None,
+        ci_low=low,
+        ci_high=high,
+        imputed=_imputed(cell, reference, worst),
+    )
+
+
+def _imputed(cell: Cell, reference: Cell, worst: float | None) -> float | None:
+    if worst is None or not (cell.diverged or reference.diverged):
+        return None
+    left = {**cell.values, **dict.fromkeys(cell.diverged, worst)}
+    right = {**reference.values, **dict.fromkeys(reference.diverged, worst)}
+    seeds = sorted(set(left) & set(right))
+    return float(np.mean([left[seed] - right[seed] for seed in seeds])) if seeds else None
+
+
+def _differences(cell: Cell, reference: Cell, seeds: Sequence[int]) -> Floats:
+    return np.asarray([cell.values[seed] - reference.values[seed] for seed in seeds], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class JointTest:
+    """The joint sign-flip test of one family of cells against the reference."""
+
+    size: int = 0  # cells that take part
+    seeds: tuple[int, ...] = ()  # the seeds that all of them and the reference completed
+    p: Mapping[int, float] = field(default_factory=dict)  # trial number -> step-down p
+    holm: Mapping[int, float] = field(default_factory=dict)  # trial number -> Holm p of the cells' own sign-flip tests
+
+
+def joint_test(reference: Cell, family: Sequence[Cell]) -> JointTest:
+    """Test the family on the seeds that all cells taking part completed.
+
+    A cell with a divergence takes no part: its missing seeds are the bad ones. If the reference diverged, nobody
+    does. A cell with fewer than three pairs takes no part while others have more, since it would shrink the seeds
+    of all. Without two common seeds there is no test.
+    """
+    if reference.diverged:
+        return JointTest()
+    pairs = {cell.number: len(shared_seeds(cell, reference)) for cell in family}
+    enough = max(MIN_TEST, min(MIN_MARKS, max(pairs.values(), default=0)))
+    taking_part = [cell for cell in family if not cell.diverged and pairs[cell.number] >= enough]
+    if not taking_part:
+        return JointTest()
+    common = set(reference.values).intersection(*(cell.values for cell in taking_part))
+    if len(common) < MIN_TEST:
+        return JointTest()
+    seeds = sorted(common)
+    columns = np.stack([_differences(cell, reference, seeds) for cell in taking_part], axis=1)
+    together = sign_flip_stepdown(columns)
+    alone = [float(sign_flip_stepdown(columns[:, [index]])[0]) for index in range(len(taking_part))]
+    numbers = [cell.number for cell in taking_part]
+    return JointTest(
+        size=len(numbers),
+        seeds=tuple(seeds),
+        p=dict(zip(numbers, together.tolist(), strict=True)),
+        holm=dict(zip(numbers, holm(alone).tolist(), strict=True)),
+    )

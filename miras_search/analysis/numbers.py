@@ -1,0 +1,83 @@
+"""How numbers are written: digits that the spread supports, short counts, bytes, p values.
+
+Every renderer and every sentence formats through here, so that one table never shows one number in two ways.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+NOTHING = "-"  # shown where a number has no meaning or is not there yet
+
+
+def decimals_for(spreads: Iterable[float | None], values: Iterable[float | None] = ()) -> int:
+    """Decimals for a column: at least the first digit of the typical spread, two of them up to three decimals.
+
+    Without any spread, a hundredth of the largest value stands in for it.
+    """
+    positive = sorted(spread for spread in spreads if spread is not None and spread > 0 and math.isfinite(spread))
+    if positive:
+        typical = positive[len(positive) // 2]
+    else:
+        typical = 0.01 * max((abs(value) for value in values if value is not None), default=0.0)
+    if typical <= 0:
+        return 3
+    first = -math.floor(math.log10(typical))
+    return min(max(first, min(first + 1, 3), 0), 9)
+
+
+def interval_decimals(low: float, high: float) -> int:
+    """Decimals for an interval in a sentence: one digit of its half width, two where that digit is a 1."""
+    half = (high - low) / 2.0
+    if half <= 0:
+        return 3
+    first = -math.floor(math.log10(half))
+    leading = half * 10.0**first
+    return min(max(first + (1 if leading < 2 else 0), 0), 9)
+
+
+def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:
+    """A number with `decimals` decimals; never a negative zero."""
+    if value is None:
+        return NOTHING
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:+.{decimals}f}" if signed else f"{rounded:.{decimals}f}"
+
+
+def plain(value: float) -> str:
+    """A number as short as it can be: 0.01, 0.005, 20."""
+    return f"{value:.6g}"
+
+
+def p_text(p: float | None) -> str:
+    """A p value with three decimals, or "<0.001"."""
+    if p is None:
+        return NOTHING
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def count_text(value: float | None) -> str:
+    """A count with three digits and k, M or G: 12.3k."""
+    if value is None:
+        return NOTHING
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return _three_digits(value / size) + suffix
+    return f"{value:.0f}" if float(value).is_integer() else _three_digits(value)
+
+
+def bytes_text(value: float | None) -> str:
+    """A size with three digits and B, KiB, MiB or GiB."""
+    if value is None:
+        return NOTHING
+    for size, suffix in ((2**30, " GiB"), (2**20, " MiB"), (2**10, " KiB")):
+        if abs(value) >= 0.9995 * size:
+            return _three_digits(value / size) + suffix
+    return f"{value:.0f} B"
+
+
+def _three_digits(value: float) -> str:
+    if abs(value) >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

@@ -1,0 +1,206 @@
+"""Statistics of paired differences: one number a seed, cell minus reference.
+
+All cells of a study share their seeds, so a comparison looks at the difference within a seed, where the luck of the
+data and of the initial weights largely cancels. The test flips the sign of a seed's *whole* vector of differences at
+once. That keeps the correlation between cells (they share the reference's luck), so the correction for many cells
+costs little and the smallest attainable p stays 2 / 2^n however many cells there are. Holm on one cell at a time, by
+contrast, multiplies that floor by the number of cells.
+
+Shapes: `differences [seeds, cells]`, `d [seeds]`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats: TypeAlias = NDArray[np.float64]
+
+EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are drawn
+DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
+BCA_SEEDS = 20  # below this, a bootstrap interval is too narrow and the t interval is reported
+_BLOCK = 4_096  # flips handled at once: bounds the memory at 4,096 x cells numbers
+_TIE = 1e-9  # accuracies are shares with few distinct values: equal statistics must not be split by rounding
+
+
+def smallest_p(n: int) -> float:
+    """The smallest two-sided p that n paired seeds can reach by sign flips: 2 / 2^n, at most 1."""
+    return min(1.0, 2.0 / 2.0**n)
+
+
+def sign_flip_stepdown(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Floats:
+    """Two-sided p for every cell by joint sign flips of the seeds, corrected step-down over the cells (max |t|).
+
+    `differences [seeds, cells]` gives `p [cells]`. All 2^n flips are counted for n <= 16; above that `draws` flips
+    are drawn with `seed` and the unflipped data are counted as one more. A cell whose differences are all zero gets
+    p = 1. Raises ValueError for a wrong shape, no seeds, or numbers that are not finite.
+    """
+    table = np.asarray(differences, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] == 0:
+        raise ValueError(f"differences have shape {table.shape}; expected [seeds, cells] with at least one seed")
+    if not np.isfinite(table).all():
+        raise ValueError("differences contain numbers that are not finite; leave out the diverged seeds first")
+    seeds, cells = table.shape
+    if cells == 0:
+        return np.empty(0)
+
+    unit = _unit_columns(table)
+    observed = np.abs(unit.sum(axis=0)) / math.sqrt(seeds)
+    order = np.argsort(-observed, kind="stable")
+    unit, observed = unit[:, order], observed[order]
+
+    exact = seeds <= EXACT_SEEDS
+    total = 2 ** (seeds - 1) if exact else draws
+    random = np.random.default_rng(seed)
+    hits = np.zeros(cells, dtype=np.int64)
+    for start in range(0, total, _BLOCK):
+        count = min(_BLOCK, total - start)
+        signs = _enumerated(start, count, seeds) if exact else _drawn(random, count, seeds)
+        flipped = np.abs(signs @ unit) / math.sqrt(seeds)
+        # step-down: the cell of rank k competes only with the cells of rank k and below
+        largest = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
+        hits += (largest >= observed - _TIE).sum(axis=0)
+
+    ranked = hits / total if exact else (hits + 1) / (total + 1)
+    ranked = np.maximum.accumulate(ranked)  # a smaller effect never gets the smaller p
+    p = np.empty(cells)
+    p[order] = ranked
+    p[~table.any(axis=0)] = 1.0
+    return p
+
+
+def _unit_columns(table: Floats) -> Floats:
+    """Every column scaled to length one.
+
+    A flip leaves the sum of squares alone, so |t| grows with u = |sum| / sqrt(n * sum of squares), which lies in
+    [0, 1] and stays finite where t does not (differences that are all equal give u = 1, |t| = infinity).
+    """
+    largest = np.abs(table).max(axis=0)
+    scaled = table / np.where(largest > 0, largest, 1.0)  # squares of tiny differences would underflow
+    length = np.sqrt((scaled**2).sum(axis=0))
+    unit: Floats = scaled / np.where(length > 0, length, 1.0)
+    return unit
+
+
+def _enumerated(start: int, count: int, seeds: int) -> Floats:
+    """Flips `start .. start + count` of the 2^(n-1) that leave the first seed alone.
+
+    Flipping every seed only changes the sign of the sum, so the other half of the 2^n flips repeats these.
+    """
+    bits = (np.arange(start, start + count)[:, None] >> np.arange(seeds - 1)) & 1
+    signs = np.ones((count, seeds))
+    signs[:, 1:] -= 2.0 * bits
+    return signs
+
+
+def _drawn(random: np.random.Generator, count: int, seeds: int) -> Floats:
+    signs = np.ones((count, seeds))
+    signs -= 2.0 * random.integers(0, 2, size=(count, seeds))
+    return signs
+
+
+def holm(p: ArrayLike) -> Floats:
+    """Holm's step-down correction of independent p values: monotone, at most 1, in the order given."""
+    raw = np.asarray(p, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    factors = np.arange(raw.size, 0, -1)
+    corrected = np.empty(raw.size)
+    corrected[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1.0)
+    return corrected
+
+
+def paired_t_p(d: ArrayLike) -> float:
+    """Two-sided p of the paired t test of mean zero; 1 if all differences are zero, 0 if they are equal and not zero.
+
+    Raises ValueError below two seeds.
+    """
+    values = _differences(d)
+    spread = values.std(ddof=1)
+    if _is_flat(values):
+        return 0.0 if values.any() else 1.0
+    t = values.mean() / (spread / math.sqrt(values.size))
+    return float(2.0 * stats.t.sf(abs(t), values.size - 1))
+
+
+def t_interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval for the mean difference. Raises ValueError below two seeds."""
+    values = _differences(d)
+    mean = float(values.mean())
+    half = _t_quantile(values.size, level) * float(values.std(ddof=1)) / math.sqrt(values.size)
+    return mean - half, mean + half
+
+
+def bca_interval(d: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Bias-corrected accelerated bootstrap interval for the mean difference, seeded.
+
+    Differences that are all equal give that number twice. Raises ValueError below two seeds.
+    """
+    values = _differences(d)
+    if _is_flat(values):
+        return float(values.mean()), float(values.mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # answered below, by the t interval
+        found = stats.bootstrap(
+            (values,),
+            np.mean,
+            confidence_level=level,
+            n_resamples=9_999,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    low, high = float(found.low), float(found.high)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return t_interval(values, level)
+    return low, high
+
+
+def interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The interval a table reports: t below 20 seeds, BCa from there. Raises ValueError below two seeds."""
+    values = _differences(d)
+    return bca_interval(values, level) if values.size >= BCA_SEEDS else t_interval(values, level)
+
+
+def more_seeds(d: ArrayLike, half_width: float, level: float = 0.95) -> int:
+    """About how many more seeds bring the t interval to +-`half_width`, if the sd stays as it is; 0 if it is there.
+
+    Raises ValueError below two seeds or for a half width that is not positive.
+    """
+    values = _differences(d)
+    if not half_width > 0:
+        raise ValueError(f"half_width is {half_width}; it must be positive")
+    sd = float(values.std(ddof=1))
+
+    def wide(n: int) -> bool:
+        return _t_quantile(n, level) * sd / math.sqrt(n) > half_width
+
+    low = values.size
+    if not wide(low):
+        return 0
+    high = 2 * low
+    while wide(high):
+        low, high = high, 2 * high
+    while high - low > 1:  # the interval at `low` seeds is too wide, at `high` it is not
+        middle = (low + high) // 2
+        low, high = (middle, high) if wide(middle) else (low, middle)
+    return high - values.size
+
+
+def _t_quantile(n: int, level: float) -> float:
+    return float(stats.t.ppf(0.5 + level / 2.0, n - 1))
+
+
+def _differences(d: ArrayLike) -> Floats:
+    values = np.asarray(d, dtype=np.float64)
+    if values.ndim != 1 or values.size < 2:
+        raise ValueError(f"paired differences have shape {values.shape}; at least two seeds are needed")
+    return values
+
+
+def _is_flat(values: Floats) -> bool:
+    """Whether all differences are equal, up to the rounding of the subtraction that made them."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

@@ -1,0 +1,290 @@
+"""The ablation table: one row a cell, everything a reviewer asks for, nothing dropped.
+
+Renderers, the command line and the dashboard all read this one object.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from miras_search.analysis.caption import TableContext, caption, legend, notes
+from miras_search.analysis.cells import Cell, JobResult, cell_named, gather, metric_named, task_names
+from miras_search.analysis.comparison import MIN_MARKS, Comparison, JointTest, compare, joint_test
+from miras_search.analysis.numbers import decimals_for
+from miras_search.analysis.verdict import Limits, censored_side, default_margin, verdict
+from miras_search.errors import MirasError
+from miras_search.metrics import Direction, Metric
+
+__all__ = ["AblationTable", "Row", "TableContext", "ablation_table", "ablation_tables"]
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell on one task. Numbers are None where they have no meaning or are not there yet."""
+
+    cell: str
+    changes: Mapping[str, str]
+    role: str  # base | cell | control
+    mean: float | None
+    sd: float | None  # over seeds, n - 1 in the denominator
+    n: int  # seeds in the mean
+    of: int  # seeds planned
+    difference: float | None  # cell minus reference, over the paired seeds
+    ci_low: float | None
+    ci_high: float | None
+    p: float | None  # joint sign flips, step-down over the family
+    p_holm: float | None
+    params: int | None
+    state_bytes: int | None
+    tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    failed: int
+    diverged: int
+    verdict: str | None  # None for the reference
+    censored: bool = False
+    best: bool = False
+    second: bool = False
+    mark: str = ""  # "", "†" or "‡"
+    pairs: int = 0  # seeds that both the cell and the reference completed
+    imputed_difference: float | None = None  # with the worst attained value for the diverged seeds
+
+
+@dataclass(frozen=True, slots=True)
+class AblationTable:
+    """The rows of one study on one task, with the words around them."""
+
+    study: str
+    metric: str
+    direction: Direction
+    base: str  # the cell that the differences refer to
+    task: str
+    split: str
+    caption: str
+    legend: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    decimals: int  # that the spread of the metric supports
+    context: TableContext
+
+    @property
+    def has_censored(self) -> bool:
+        """Whether any row carries the mark of a saturated comparison."""
+        return any(row.censored for row in self.rows)
+
+
+def ablation_tables(
+    results: Iterable[JobResult],
+    *,
+    study: str,
+    metric: str,
+    split: str | None = None,
+    against: str | None = None,
+    chances: Mapping[str, float | None] | None = None,
+    provenance: TableContext | None = None,
+) -> list[AblationTable]:
+    """One table a task, in the order in which the results name the tasks; `chances` is task -> chance level.
+
+    Raises MirasError as `ablation_table` does; no results at all give no tables.
+    """
+    rows = list(results)
+    return [
+        ablation_table(
+            rows,
+            study=study,
+            metric=metric,
+            split=split,
+            against=against,
+            task=task,
+            chance=(chances or {}).get(task),
+            provenance=provenance,
+        )
+        for task in task_names(rows)
+    ]
+
+
+def ablation_table(
+    results: Iterable[JobResult],
+    *,
+    study: str,
+    metric: str,
+    split: str | None = None,
+    against: str | None = None,
+    task: str,
+    chance: float | None = None,
+    provenance: TableContext | None = None,
+) -> AblationTable:
+    """Tabulate one task of a study.
+
+    `split` is the metric's own by default, `against` the base; `chance` is the accuracy of guessing, below which a
+    cell counts as at the floor. Raises MirasError for an unknown metric, task or cell, for a metric that no completed
+    job recorded, and for a study without a base when `against` is not given. With nothing finished the numbers are
+    None.
+    """
+    context = provenance or TableContext()
+    measured = metric_named(metric)
+    split = measured.split if split is None else split
+    cells = gather(results, task=task, metric=metric, split=split)
+    reference = _base(cells) if against is None else cell_named(cells, against)
+    others = [cell for cell in cells if cell is not reference]
+    worst = _worst(cells, measured)
+    found = [compare(cell, reference, worst=worst) for cell in others]
+    tests = {
+        is_control: joint_test(reference, [cell for cell in others if (cell.role == CONTROL) == is_control])
+        for is_control in (False, True)
+    }
+    limits = _limits(measured, chance, context)
+    margin = context.margin or default_margin(measured, _mean(reference))
+    decimals = decimals_for(map(_sd, cells), map(_mean, cells))
+    lines = [_row(reference)]
+    for item in found:
+        test = tests[item.cell.role == CONTROL]
+        lines.append(_compared(item, test, measured, limits, margin=margin, decimals=decimals))
+    lines = _ranked(lines, measured, limits, cells)
+    lines.sort(key=lambda row: (row.cell != reference.name, row.role == CONTROL))  # stable: numbers stay in order
+    censored = [row.cell for row in lines if row.censored]
+    return AblationTable(
+        study=study,
+        metric=metric,
+        direction=measured.direction,
+        base=reference.name,
+        task=task,
+        split=split,
+        caption=caption(
+            study=study,
+            task=task,
+            metric=measured,
+            split=split,
+            reference=reference,
+            found=found,
+            cells=tests[False],
+            context=context,
+        ),
+        legend=legend(censored=bool(censored)),
+        rows=tuple(lines),
+        notes=tuple(
+            notes(
+                reference=reference,
+                found=found,
+                cells=tests[False],
+                controls=tests[True],
+                censored=censored,
+                worst=worst,
+                decimals=decimals,
+            )
+        ),
+        decimals=decimals,
+        context=context,
+    )
+
+
+def _row(cell: Cell) -> Row:
+    """The cell's own numbers, without any comparison."""
+    values = list(cell.values.values())
+    return Row(
+        cell=cell.name,
+        changes=cell.changes,
+        role=cell.role,
+        mean=_mean(cell),
+        sd=_sd(cell),
+        n=len(values),
+        of=cell.of,
+        difference=None,
+        ci_low=None,
+        ci_high=None,
+        p=None,
+        p_holm=None,
+        params=_whole(cell.costs.get("params")),
+        state_bytes=_whole(cell.costs.get("state_bytes")),
+        tokens_per_second=cell.costs.get("tokens_per_second"),
+        peak_memory_bytes=_whole(cell.costs.get("peak_memory_bytes")),
+        failed=cell.failed,
+        diverged=len(cell.diverged),
+        verdict=None,
+    )
+
+
+def _compared(
+    found: Comparison, test: JointTest, metric: Metric, limits: Limits, *, margin: float, decimals: int
+) -> Row:
+    number = found.cell.number
+    p = test.p.get(number)
+    tested = len(test.seeds) if p is not None else found.pairs
+    censored = censored_side(found, limits) is not None
+    return replace(
+        _row(found.cell),
+        difference=found.difference,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        p=p,
+        p_holm=test.holm.get(number),
+        verdict=verdict(found, metric=metric, limits=limits, p=p, tested=tested, margin=margin, decimals=decimals),
+        censored=censored,
+        mark="" if censored or tested < MIN_MARKS else _mark(p),
+        pairs=found.pairs,
+        imputed_difference=found.imputed,
+    )
+
+
+def _mark(p: float | None) -> str:
+    if p is None or p >= 0.05:
+        return ""
+    return "‡" if p < 0.01 else "†"
+
+
+def _ranked(rows: Sequence[Row], metric: Metric, limits: Limits, cells: Sequence[Cell]) -> list[Row]:
+    """Best and second among the complete rows, controls apart; ties share a place.
+
+    A saturated row keeps its place but gets no emphasis: 0.998 is not better than 0.997 where both are at the ceiling.
+    """
+    values = {cell.name: cell.values.values() for cell in cells}
+    ranked = {row.cell: row.mean for row in rows if row.role != CONTROL and row.n == row.of and row.mean is not None}
+    if len(ranked) < 2:
+        return list(rows)
+    places = sorted(set(ranked.values()), reverse=metric.direction == "maximize")
+    tied = sum(mean == places[0] for mean in ranked.values()) > 1
+    marked = []
+    for row in rows:
+        mean = ranked.get(row.cell)
+        if mean is not None and limits.side(values[row.cell]) is None:
+            second = not tied and len(places) > 1 and mean == places[1]
+            row = replace(row, best=mean == places[0], second=second)
+        marked.append(row)
+    return marked
+
+
+def _base(cells: Sequence[Cell]) -> Cell:
+    for cell in cells:
+        if cell.role == "base":
+            return cell
+    names = ", ".join(cell.name for cell in cells)
+    raise MirasError(f"base: the study has no base cell; name the cell to compare with (--against): {names}")
+
+
+def _limits(metric: Metric, chance: float | None, context: TableContext) -> Limits:
+    """Only accuracy has ends at which cells cannot be told apart."""
+    if metric.name != "accuracy":
+        return Limits()
+    return Limits(floor=None if chance is None else chance + context.floor_margin, ceiling=context.ceiling)
+
+
+def _worst(cells: Iterable[Cell], metric: Metric) -> float | None:
+    values = [value for cell in cells for value in cell.values.values()]
+    if not values:
+        return None
+    return min(values) if metric.direction == "maximize" else max(values)
+
+
+def _mean(cell: Cell) -> float | None:
+    return statistics.fmean(cell.values.values()) if cell.values else None
+
+
+def _sd(cell: Cell) -> float | None:
+    return statistics.stdev(cell.values.values()) if len(cell.values) > 1 else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
