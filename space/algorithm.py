@@ -38,9 +38,17 @@ class Coefficients(NamedTuple):
 class Algorithm(Facts, Protocol):
     """What the kernels need to know of an algorithm."""
 
-    writes: int  # per token
-    own_keys: bool  # each write has its own key and value (else all repeat the token's one pair)
-    has_momentum: bool
+    @property
+    def writes(self) -> int:
+        """Writes a token."""
+
+    @property
+    def own_keys(self) -> bool:
+        """Whether each write has its own key and value (else all repeat the token's one pair)."""
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether past gradients keep acting through S."""
 
     def coefficients(self, log_keep: Tensor, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """The unrolled chunk, from gates [..., N] (keep in log space)."""

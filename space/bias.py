@@ -27,8 +27,13 @@ EPS = 1e-12  # inside norms: the gradient of |r| at r = 0 is 0, not NaN
 class Bias(Facts, Protocol):
     """What the kernels need to know of a bias."""
 
-    couples_channels: ClassVar[bool]  # the signal of one channel depends on the others
-    slope: float | None  # u = slope * p + (a function of v): the signal is linear in p and chunks can be solved exactly
+    @property
+    def couples_channels(self) -> bool:
+        """Whether the signal of one channel depends on the others."""
+
+    @property
+    def slope(self) -> float | None:
+        """g where u = g p + (a function of v): a signal linear in p can be solved exactly; else None."""
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor | None:
         """The loss per token [...], or None where the bias is a rule for u that no loss has as its gradient."""
@@ -180,7 +185,7 @@ class Huber:
         require(self.delta.squash != "mamba", "delta", "mamba's decay is a keep gate, not a threshold")
 
     @property
-    def couples_channels(self) -> bool:  # type: ignore[override]  # depends on the form
+    def couples_channels(self) -> bool:
         """The norm sees every channel."""
         return self.form != "coordinate"
 

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from typing import TypeVar
 
@@ -70,10 +70,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 @cache
-def field_types(cls: type) -> dict[str, object]:
+def field_types(cls: Hashable) -> dict[str, object]:
     """Resolved annotations of a dataclass's fields that can be set."""
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
 
 
 def build(cls: type[T], data: object, where: Path = ()) -> T:

@@ -7,6 +7,7 @@ zero taps for back-propagation. Shapes: `x [B,H,N,K] -> [B,H,N,V]`; layer l has 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, final
@@ -36,8 +37,13 @@ class Layer(NamedTuple):
 class Memory(Facts, Protocol):
     """What the kernels need to know of a memory."""
 
-    bare: bool  # forward is lin(0, x) and nothing else: signals need no back-propagation
-    residual: bool  # adds its input, so it needs K = V
+    @property
+    def bare(self) -> bool:
+        """Whether forward is lin(0, x) and nothing else: signals need no back-propagation."""
+
+    @property
+    def residual(self) -> bool:
+        """Whether it adds its input, so that it needs K = V."""
 
     def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
         """Shapes of the layers that are written at test time."""
@@ -138,7 +144,7 @@ class Mlp:
         """K x E, E x E ..., E x V with E = expansion * K."""
         hidden = [self.expansion * key_dim] * (self.depth - 1)
         widths = [key_dim, *hidden, value_dim]
-        return tuple(Layer(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        return tuple(Layer(a, b) for a, b in itertools.pairwise(widths))
 
     def static(self, key_dim: int, value_dim: int) -> dict[str, tuple[tuple[int, ...], float]]:
         """The norm's scale and shift, if affine."""

@@ -27,8 +27,13 @@ class Retention(Facts, Protocol):
     """What the kernels need to know of a retention gate."""
 
     objective: ClassVar[str]  # what the gate minimises together with the bias; "" when it is a rule
-    identity: bool  # link(Z) = Z
-    keep: Gate
+    @property
+    def identity(self) -> bool:
+        """Whether link(Z) = Z."""
+
+    @property
+    def keep(self) -> Gate:
+        """The gate on the old memory."""
 
     def start(self, weights: Tensor) -> Tensor:
         """The accumulator whose link is near the given starting weights (used at initialisation only)."""
@@ -139,7 +144,7 @@ class KlRetention:
     def link(self, dual: Tensor) -> Tensor:
         """c softmax(Z) over the slice."""
         if self.slice == "whole":
-            return self.scale * torch.softmax(dual.flatten(-2), -1).unflatten(-1, dual.shape[-2:])
+            return self.scale * torch.softmax(dual.flatten(-2), -1).view(dual.shape)
         weights = torch.softmax(dual, -2 if self.slice == "column" else -1)
         return weights if self.scale == 1.0 else self.scale * weights
 
