@@ -1,0 +1,128 @@
+"""A job, what it reports while it runs, and what it leaves behind. Plain data: no torch.
+
+A job is one cell x task x seed, trained once. It travels to a worker as JSON and comes back as an `Outcome`; the worker
+needs nothing else, no database and no study file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+from miras_search.errors import MirasError
+from miras_search.models.config import ModelConfig
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest, to_plain
+from miras_search.tasks import task_from_spec
+from miras_search.training.config import TrainConfig
+
+State = Literal["complete", "diverged"]
+KEYS = ("design", "model", "task", "train", "seed")
+
+
+class Cancelled(MirasError):
+    """A training that was told to stop before its last step. It has no outcome."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides the numbers of a training."""
+
+    design: DesignPoint
+    model: ModelConfig
+    task: Mapping[str, Plain]
+    """`name` and settings, as in a study file."""
+    train: TrainConfig
+    seed: int
+    """The study's seed, shared by all its cells; `Seeds.of` derives the generators."""
+
+    def to_plain(self) -> dict[str, Plain]:
+        """As JSON data, everything spelled out; `from_plain` gives an equal job back."""
+        return {
+            "design": self.design.to_plain(),
+            "model": to_plain(self.model),
+            "task": dict(self.task),
+            "train": self.train.to_plain(),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_plain(cls, data: object, where: Path = ()) -> Job:
+        """A job from JSON data. Raises `SpecError` with every problem found, each at its own path."""
+        if not isinstance(data, Mapping):
+            raise SpecError.at(where, f"expected a job ({', '.join(KEYS)}), got {data!r}")
+        problems = [
+            Problem((*where, key), f"unknown part of a job{nearest(str(key), KEYS)}") for key in data if key not in KEYS
+        ]
+        problems += [Problem(where, f"'{key}' is missing") for key in KEYS if key not in data]
+        if problems:
+            raise SpecError(problems)
+        task, seed = data["task"], data["seed"]
+        if not isinstance(task, Mapping):
+            raise SpecError.at((*where, "task"), f"expected a task's name and settings, got {task!r}")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise SpecError.at((*where, "seed"), f"expected a whole number, got {seed!r}")
+        task_from_spec(task, (*where, "task"))  # a wrong task is refused here, not after the model is built
+        return cls(
+            design=DesignPoint.parse(data["design"], (*where, "design")),
+            model=build(ModelConfig, data["model"], (*where, "model")),
+            task=dict(task),
+            train=TrainConfig.from_plain(data["train"], (*where, "train")),
+            seed=seed,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a curve: a metric of a split after `step` optimiser steps."""
+
+    step: int
+    name: str
+    split: str
+    value: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Final:
+    """One final number. `name` is in the metric registry; `split` is train, validation, test, or empty for a cost."""
+
+    name: str
+    split: str
+    value: float
+
+    @classmethod
+    def from_plain(cls, data: object, where: Path = (), default: object = None) -> Final:
+        """From `to_plain`'s data. Raises `SpecError`."""
+        return build(cls, data, where)
+
+    def to_plain(self) -> dict[str, Plain]:
+        """As JSON data."""
+        return to_plain(self)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a training found. A diverged one is a result as well: its finite numbers are here, the others are absent."""
+
+    state: State
+    finals: tuple[Final, ...]
+    last_step: int
+    """Steps taken; for a diverged training those before the step that was not finite."""
+    wall_seconds: float
+    peak_memory_bytes: int
+    note: str = ""
+    """Why it diverged, in words; empty for a complete training."""
+
+    def to_plain(self) -> dict[str, Plain]:
+        """As JSON data for the way back from a worker; `from_plain` gives an equal outcome."""
+        return to_plain(self)
+
+    @classmethod
+    def from_plain(cls, data: object, where: Path = ()) -> Outcome:
+        """An outcome from `to_plain`'s data. Raises `SpecError` with every problem found."""
+        return build(cls, data, where)
