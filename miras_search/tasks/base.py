@@ -69,7 +69,7 @@ class Task(Protocol):
 
     @property
     def chance(self) -> float:
-        """Accuracy of a guess that knows the format of the task but nothing about this sequence's answers."""
+        """Accuracy of a guess among the candidate answers, without recalling which one is right."""
 
     def train_batch(self, data_seed: int, step: int, size: int) -> Batch:
         """The training batch of a step: `size` sequences, always the same ones for the same arguments."""

@@ -33,8 +33,8 @@ BOUNDARY = b"\0"
 HELD_OUT = 20
 """Validation and test each get one part in this many."""
 
-# not the library's own sources, or (tests) a repetition of the code that they test
-_NOT_LIBRARY = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages", "lib-dynload"}
+# not the library's own sources; or repetitive: tests repeat the code they test, the codec tables repeat each other
+_NOT_LIBRARY = {"test", "tests", "idle_test", "encodings", "lib2to3", "site-packages", "dist-packages", "lib-dynload"}
 # written when a Python is built or installed: they differ between two machines with the same Python
 _MACHINE = ("_sysconfigdata", "config-", "sitecustomize")
 

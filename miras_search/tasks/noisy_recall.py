@@ -5,7 +5,8 @@
 A sequence is length/2 pairs. A key is drawn uniformly with replacement; its value is drawn the first time that it
 appears and holds for the rest of the sequence. With probability `noise` a pair is replaced by two noise tokens. The
 last pair is never noise and its key has been seen before, so every sequence has a label; if noise took all the other
-pairs, the first one is kept. With `noise: 0` this is plain in-context recall.
+pairs, the first one is kept. With `noise: 0` this is plain in-context recall. The published task drops the very last
+value from the input; here it stays, after the last label, so that `length` is the length the model sees.
 
 Tokens: with W = vocab - noise_vocab, keys in [0, W/2), values in [W/2, W), noise in [W, vocab).
 """
@@ -108,10 +109,11 @@ class NoisyRecall:
         noisy[:, -1] = False
         noisy[noisy[:, :-1].all(axis=1), 0] = False
 
-        # noise pairs go to a spare column; assigning backwards leaves the index of each key's first pair
+        # the index of each key's first pair; noise goes to a spare column. Not a plain assignment in reverse: which of
+        # two writes to one place stays is up to numpy's iteration order
         column = np.where(noisy, self._keys, keys)
         first = np.full((size, self._keys + 1), pairs)
-        first[rows, column[:, -2::-1]] = np.arange(pairs - 1)[::-1]
+        np.minimum.at(first, (rows, column[:, :-1]), np.arange(pairs - 1))
         seen = first[:, : self._keys] < pairs
         keys[:, -1] = np.argmax(rng.random(seen.shape) * seen + seen, axis=1)  # uniform among the keys seen
         repeated = ~noisy & (np.arange(pairs) > np.take_along_axis(first, keys, axis=1))
