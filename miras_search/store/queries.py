@@ -1,0 +1,342 @@
+"""Reading the store. Each function takes an open `Database` (read-only will do) and returns frozen rows.
+
+A reader that caches asks `change_token` first: it costs one small row and changes with every write.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from miras_search.store import tables
+from miras_search.store.database import Database
+from miras_search.store.tables import Artifact, Attempt, FinalMetric, Job, MetricName, MetricPoint, Study, Trial
+from miras_search.store.tables import decode_value as decode
+from miras_search.store.types import (
+    JOB_STATES,
+    ArtifactRow,
+    AttemptRow,
+    AttemptState,
+    CurveRow,
+    JobRow,
+    JobState,
+    ResultRow,
+    Role,
+    RunningRow,
+    RunRow,
+    RunStatus,
+    StudyNotFound,
+    StudyRow,
+    TrialRow,
+)
+
+__all__ = [
+    "ArtifactRow",
+    "AttemptRow",
+    "CurveRow",
+    "JobRow",
+    "ResultRow",
+    "RunRow",
+    "RunningRow",
+    "StudyNotFound",
+    "StudyRow",
+    "TrialRow",
+    "artifacts",
+    "attempts",
+    "change_token",
+    "curves",
+    "jobs",
+    "pending_jobs",
+    "results",
+    "running",
+    "runs",
+    "studies",
+    "study",
+    "trials",
+]
+
+
+def studies(db: Database) -> list[StudyRow]:
+    """Every study, the newest last."""
+    with db.session() as session:
+        return _studies(session)
+
+
+def study(db: Database, name: str) -> StudyRow:
+    """The study of that name. Raises StudyNotFound, with the names that are near or all there are."""
+    with db.session() as session:
+        found = _studies(session, name)
+        if found:
+            return found[0]
+        names = list(session.scalars(select(Study.name).order_by(Study.name)))
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        cure = f"did you mean {', '.join(map(repr, near))}?"
+    elif names:
+        cure = f"it holds {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+    else:
+        cure = "it holds none yet: `miras-search run STUDY.yaml`"
+    raise StudyNotFound(f"{db.name}: no study {name!r}: {cure}")
+
+
+def _studies(session: Session, name: str | None = None) -> list[StudyRow]:
+    wanted = select(Study).order_by(Study.id)
+    found = session.scalars(wanted if name is None else wanted.where(Study.name == name)).all()
+    ids = [row.id for row in found]
+    counted = select(Trial.study_id, func.count()).where(Trial.study_id.in_(ids)).group_by(Trial.study_id)
+    n_trials = dict(session.execute(counted).all())
+    states = select(Trial.study_id, Job.state, func.count()).join(Job).where(Trial.study_id.in_(ids))
+    n_jobs = _by_state(session.execute(states.group_by(Trial.study_id, Job.state)), ids)
+    return [
+        StudyRow(
+            id=row.id,
+            name=row.name,
+            kind=row.kind,
+            question=row.question,
+            metric=row.metric,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            config=row.config,
+            config_yaml=row.config_yaml,
+            config_hash=row.config_hash,
+            trials=n_trials.get(row.id, 0),
+            jobs=n_jobs[row.id],
+        )
+        for row in found
+    ]
+
+
+def trials(db: Database, study_id: int) -> list[TrialRow]:
+    """The cells of a study by number, the base first."""
+    with db.session() as session:
+        found = session.scalars(select(Trial).where(Trial.study_id == study_id).order_by(Trial.number)).all()
+        states = select(Job.trial_id, Job.state, func.count()).join(Trial).where(Trial.study_id == study_id)
+        counted = session.execute(states.group_by(Job.trial_id, Job.state))
+        n_jobs = _by_state(counted, [row.id for row in found])
+        return [
+            TrialRow(
+                id=row.id,
+                number=row.number,
+                cell=row.cell,
+                role=cast(Role, row.role),
+                changes=row.changes,
+                design=row.design,
+                settings=row.settings,
+                design_hash=row.design_hash,
+                state=cast(JobState, row.state),
+                jobs=n_jobs[row.id],
+            )
+            for row in found
+        ]
+
+
+def _by_state(counted: Iterable[tuple[int, str, int]], ids: Sequence[int]) -> dict[int, dict[JobState, int]]:
+    counts: dict[int, dict[JobState, int]] = {key: dict.fromkeys(JOB_STATES, 0) for key in ids}
+    for key, state, count in counted:
+        counts[key][cast(JobState, state)] = count
+    return counts
+
+
+def pending_jobs(db: Database, study_id: int) -> list[JobRow]:
+    """The waiting jobs, in the order to run them: all cells on the first seed, then on the second, ...
+
+    A study that is stopped half-way then has complete pairs for its early seeds. Seeds come in the order in which they
+    were first stored.
+    """
+    return _jobs(db, study_id, waiting_only=True)
+
+
+def jobs(db: Database, study_id: int) -> list[JobRow]:
+    """Every job of a study, in the order of `pending_jobs`."""
+    return _jobs(db, study_id, waiting_only=False)
+
+
+def _jobs(db: Database, study_id: int, *, waiting_only: bool) -> list[JobRow]:
+    first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
+    order = first.group_by(Job.seed).subquery()
+    tries = select(func.count()).where(Attempt.job_id == Job.id).correlate(Job).scalar_subquery()
+    columns = select(Job.id, Job.trial_id, Trial.number, Trial.cell, Job.task, Job.seed, Job.state, tries)
+    wanted = (
+        columns.join(Trial, Job.trial_id == Trial.id)
+        .join(order, Job.seed == order.c.seed)
+        .where(Trial.study_id == study_id)
+        .order_by(order.c.first_id, Trial.number, Job.id)
+    )
+    if waiting_only:
+        wanted = wanted.where(Job.state == "waiting")
+    with db.session() as session:
+        return [
+            JobRow(id_, trial_id, number, cell, task, seed, cast(JobState, state), attempts)
+            for id_, trial_id, number, cell, task, seed, state, attempts in session.execute(wanted)
+        ]
+
+
+def results(db: Database, study_id: int) -> list[ResultRow]:
+    """One row a job, unfinished ones included, by trial number, then in the order in which the jobs were stored."""
+    final = (
+        select(FinalMetric.job_id, MetricName.name, FinalMetric.split, FinalMetric.value, FinalMetric.flag)
+        .join(MetricName, FinalMetric.name_id == MetricName.id)
+        .join(Job, FinalMetric.job_id == Job.id)
+        .join(Trial, Job.trial_id == Trial.id)
+        .where(Trial.study_id == study_id)
+        .order_by(FinalMetric.job_id, MetricName.id, FinalMetric.split)
+    )
+    wanted = (
+        select(Job.id, Job.trial_id, Job.task, Job.seed, Job.state, Attempt.last_step)
+        .join(Trial, Job.trial_id == Trial.id)
+        .outerjoin(Attempt, Job.attempt_id == Attempt.id)
+        .where(Trial.study_id == study_id)
+        .order_by(Trial.number, Job.id)
+    )
+    with db.session() as session:
+        values: dict[int, dict[tuple[str, str], float]] = {}
+        for job_id, name, split, value, flag in session.execute(final):
+            values.setdefault(job_id, {})[name, split] = decode(value, flag)
+        # read apart from the jobs: a cell's `changes` are decoded once, not once a seed
+        cells = {row.id: row for row in session.scalars(select(Trial).where(Trial.study_id == study_id))}
+        return [
+            ResultRow(
+                cell=cells[trial_id].cell,
+                role=cast(Role, cells[trial_id].role),
+                number=cells[trial_id].number,
+                changes=cells[trial_id].changes,
+                task=task,
+                seed=seed,
+                state=cast(JobState, state),
+                last_step=last_step,
+                values=values.get(job_id, {}),
+            )
+            for job_id, trial_id, task, seed, state, last_step in session.execute(wanted)
+        ]
+
+
+def curves(
+    db: Database,
+    study_id: int,
+    metric: str,
+    split: str,
+    *,
+    cells: Sequence[str] | None = None,
+    task: str | None = None,
+) -> list[CurveRow]:
+    """The values of one metric over the steps, of each job's latest attempt; by trial, job and step.
+
+    `cells` and `task` narrow it down; an unknown metric, cell or task gives no rows.
+    """
+    wanted = (
+        select(Trial.cell, Job.task, Job.seed, MetricPoint.step, MetricPoint.value, MetricPoint.flag)
+        .join(Job, Job.trial_id == Trial.id)
+        .join(MetricPoint, MetricPoint.attempt_id == Job.attempt_id)
+        .join(MetricName, MetricPoint.name_id == MetricName.id)
+        .where(Trial.study_id == study_id, MetricName.name == metric, MetricPoint.split == split)
+        .order_by(Trial.number, Job.id, MetricPoint.step)
+    )
+    if cells is not None:
+        wanted = wanted.where(Trial.cell.in_(cells))
+    if task is not None:
+        wanted = wanted.where(Job.task == task)
+    with db.session() as session:
+        return [
+            CurveRow(cell, task_, seed, step, decode(value, flag))
+            for cell, task_, seed, step, value, flag in session.execute(wanted)
+        ]
+
+
+def attempts(db: Database, study_id: int, trial_number: int) -> list[AttemptRow]:
+    """Every try of every job of one trial, lost and failed ones included; by job, then by attempt."""
+    wanted = (
+        select(Attempt, Job.task, Job.seed)
+        .join(Job, Attempt.job_id == Job.id)
+        .join(Trial, Job.trial_id == Trial.id)
+        .where(Trial.study_id == study_id, Trial.number == trial_number)
+        .order_by(Job.id, Attempt.attempt)
+    )
+    with db.session() as session:
+        return [
+            AttemptRow(
+                id=row.id,
+                job_id=row.job_id,
+                task=task,
+                seed=seed,
+                attempt=row.attempt,
+                state=cast(AttemptState, row.state),
+                error_type=row.error_type,
+                error_text=row.error_text,
+                host=row.host,
+                pid=row.pid,
+                device=row.device,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                wall_seconds=row.wall_seconds,
+                peak_memory_bytes=row.peak_memory_bytes,
+                last_step=row.last_step,
+                run_id=row.run_id,
+            )
+            for row, task, seed in session.execute(wanted)
+        ]
+
+
+def runs(db: Database, study_id: int) -> list[RunRow]:
+    """The invocations of the driver, the newest last. Whether a `running` one is alive shows in its heartbeat."""
+    with db.session() as session:
+        wanted = select(tables.Run).where(tables.Run.study_id == study_id).order_by(tables.Run.id)
+        return [
+            RunRow(
+                id=row.id,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                heartbeat_at=row.heartbeat_at,
+                status=cast(RunStatus, row.status),
+                host=row.host,
+                pid=row.pid,
+                provenance=row.provenance,
+            )
+            for row in session.scalars(wanted)
+        ]
+
+
+def running(db: Database, study_id: int) -> list[RunningRow]:
+    """The trainings under way, the oldest first."""
+    wanted = (
+        select(Trial.cell, Job.task, Job.seed, Attempt.last_step, Attempt.started_at)
+        .join(Job, Job.trial_id == Trial.id)
+        .join(Attempt, Attempt.job_id == Job.id)
+        .where(Trial.study_id == study_id, Attempt.state == "running")
+        .order_by(Attempt.id)
+    )
+    with db.session() as session:
+        return [RunningRow(*row) for row in session.execute(wanted)]
+
+
+def artifacts(db: Database, study_id: int) -> list[ArtifactRow]:
+    """The files that the study's attempts left, in the order in which they were noted."""
+    wanted = (
+        select(Artifact, Trial.cell, Job.task, Job.seed, Attempt.attempt)
+        .join(Attempt, Artifact.attempt_id == Attempt.id)
+        .join(Job, Attempt.job_id == Job.id)
+        .join(Trial, Job.trial_id == Trial.id)
+        .where(Trial.study_id == study_id)
+        .order_by(Artifact.id)
+    )
+    with db.session() as session:
+        return [
+            ArtifactRow(cell, task, seed, attempt, row.kind, row.uri, row.sha256, row.bytes, row.step, row.created_at)
+            for row, cell, task, seed, attempt in session.execute(wanted)
+        ]
+
+
+def change_token(db: Database, study_id: int | None) -> tuple[int, str]:
+    """A cache key that changes with every write: a count of writes and the time of the last.
+
+    Of one study, or of all with None. A heartbeat alone does not change it.
+    """
+    wanted = select(func.coalesce(func.sum(Study.changes), 0) + func.count(), func.max(Study.updated_at))
+    if study_id is not None:
+        wanted = wanted.where(Study.id == study_id)
+    with db.session() as session:
+        count, last = session.execute(wanted).one()
+    return int(count), "" if last is None else last.isoformat()

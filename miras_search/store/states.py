@@ -1,0 +1,51 @@
+"""States kept in step: a job's, its trial's, and the study's change counter. Each within the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from miras_search.store.tables import Attempt, Job, Study, Trial
+from miras_search.store.types import FINAL_STATES, JobState, LeaseLost, trial_state
+
+
+def touch(session: Session, study_id: int, now: datetime) -> None:
+    """Let every reader's cache of this study expire."""
+    values = {"changes": Study.changes + 1, "updated_at": now}
+    session.execute(update(Study).where(Study.id == study_id).values(values))
+
+
+def study_of(session: Session, job_id: int) -> int:
+    """The id of the study to which a job belongs."""
+    return session.execute(select(Trial.study_id).join(Job).where(Job.id == job_id)).scalar_one()
+
+
+def set_jobs(session: Session, now: datetime, job_ids: Sequence[int], state: JobState) -> None:
+    """Set the jobs' state, and the state of their trials from it."""
+    session.execute(update(Job).where(Job.id.in_(job_ids)).values(state=state, updated_at=now))
+    refresh_trials(session, now, session.scalars(select(Job.trial_id).where(Job.id.in_(job_ids)).distinct()))
+
+
+def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) -> None:
+    """Recompute the trials' states from their jobs; `finished_at` is set while every job has ended."""
+    ids = list(trial_ids)
+    counts: dict[int, dict[JobState, int]] = {trial_id: {} for trial_id in ids}
+    counted = select(Job.trial_id, Job.state, func.count()).where(Job.trial_id.in_(ids))
+    for trial_id, state, count in session.execute(counted.group_by(Job.trial_id, Job.state)):
+        counts[trial_id][cast(JobState, state)] = count
+    for trial_id, jobs in counts.items():
+        new = trial_state(jobs)
+        values = {"state": new, "updated_at": now, "finished_at": now if new in FINAL_STATES else None}
+        session.execute(update(Trial).where(Trial.id == trial_id).values(values))
+
+
+def open_attempt(session: Session, attempt_id: int) -> Attempt:
+    """The attempt, still running. Raises LeaseLost when it has ended: another run gave it up for lost."""
+    attempt = session.get_one(Attempt, attempt_id)
+    if attempt.state != "running":
+        raise LeaseLost(f"attempt {attempt_id} is {attempt.state}, not running: another run may have taken over")
+    return attempt
