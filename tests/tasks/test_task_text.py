@@ -88,10 +88,11 @@ def test_more_examples_than_windows_cover_the_part_evenly(folder: Path) -> None:
 
 def test_a_corpus_too_small_for_a_window_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short " * 20)
-    task = Text(corpus=str(tmp_path), length=16)
-    assert task.train_batch(0, 0, 2).tokens.shape == (2, 16)
-    with pytest.raises(MirasError, match="validation part has 7 bytes, a window of length 16 needs 17"):
-        task.evaluation("validation", 0, 1)
+    fits, too_long = Text(corpus=str(tmp_path), length=6), Text(corpus=str(tmp_path), length=7)
+    assert fits.evaluation("validation", 0, 1).tokens.shape == (1, 6)
+    assert too_long.train_batch(0, 0, 2).tokens.shape == (2, 7)
+    with pytest.raises(MirasError, match="validation part has 7 bytes, a window of length 7 needs 8"):
+        too_long.evaluation("validation", 0, 1)
 
 
 def test_nothing_is_read_before_the_first_batch() -> None:
