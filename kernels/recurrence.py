@@ -13,6 +13,7 @@ W' are the weights at which execution takes the gradient: the previous ones, or 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,14 +42,8 @@ def signals(
     """
     if memory.bare:
         return (k,), (bias.signal(lin(0, k), v, threshold),)
-    with torch.no_grad():  # the outputs' shapes, to build the taps
-        shapes: list[Tensor] = []
-
-        def record(layer: int, x: Tensor) -> Tensor:
-            shapes.append(lin(layer, x))
-            return shapes[-1]
-
-        memory.forward(k, record, static)
+    layers = memory.layers(k.shape[-1], v.shape[-1])
+    taps = tuple(k.new_zeros(*k.shape[:-1], layer.cols) for layer in layers)
 
     def tapped(taps: Layers) -> tuple[Tensor, Layers]:
         inputs: dict[int, Tensor] = {}
@@ -60,8 +55,8 @@ def signals(
         prediction = memory.forward(k, tap, static)
         return prediction, tuple(inputs[layer] for layer in range(len(taps)))
 
-    taps = tuple(torch.zeros_like(shape) for shape in shapes)
-    prediction, pullback, inputs = torch.func.vjp(tapped, taps, has_aux=True)
+    result: Any = torch.func.vjp(tapped, taps, has_aux=True)  # its stub knows only the form without aux
+    prediction, pullback, inputs = result
     (signal,) = pullback(bias.signal(prediction, v, threshold))
     return inputs, signal
 
@@ -81,10 +76,11 @@ def run(
             state = _write(point, inputs, static, state, t, j)
         weights = state.tangent or link(point, state.dual)
         outputs.append(point.memory.forward(inputs.q[:, t].unsqueeze(2), apply(weights), static).squeeze(2))
-        state = state._replace(position=state.position + 1)
-        if point.chunked and state.position == point.execution.chunk:
-            state = chunk_start(point, state.dual, state.momentum)
-    return torch.stack(outputs, 1), state._replace(position=state.position if point.chunked else 0)
+        if point.chunked:
+            state = state._replace(position=state.position + 1)
+            if state.position == point.execution.chunk:
+                state = chunk_start(point, state.dual, state.momentum)
+    return torch.stack(outputs, 1), state
 
 
 def _write(point: DesignPoint, inputs: Inputs, static: Static, state: State, t: int, j: int) -> State:
