@@ -14,13 +14,15 @@ SECRET_QUERY_KEYS = ("password", "passwd", "sslpassword")  # libpq takes these i
 DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 
 
-def parse_database(where: str | URL) -> URL:
+def parse_database(where: str | Path | URL) -> URL:
     """A path (`miras.db`) or a URL (`postgresql://host/name`) as a SQLAlchemy URL; SQLite paths become absolute.
 
     Raises MirasError for text that is neither, and for an in-memory SQLite database, which no other process could read.
     """
     if isinstance(where, URL):
         url = where
+    elif isinstance(where, Path):
+        url = URL.create("sqlite", database=str(where.expanduser()))
     elif "://" in where:
         try:
             url = make_url(where)
@@ -43,7 +45,7 @@ def parse_database(where: str | URL) -> URL:
     return url
 
 
-def safe_url(where: str | URL) -> str:
+def safe_url(where: str | Path | URL) -> str:
     """The database as text with any password hidden; a SQLite file as its path."""
     url = parse_database(where)
     if url.get_backend_name() == "sqlite":
@@ -52,7 +54,7 @@ def safe_url(where: str | URL) -> str:
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
-def has_password(where: str | URL) -> bool:
+def has_password(where: str | Path | URL) -> bool:
     """Whether the address itself holds a password, which on a command line anyone on the machine can read."""
     url = parse_database(where)
     return url.password is not None or any(key in url.query for key in SECRET_QUERY_KEYS)

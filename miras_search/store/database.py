@@ -37,7 +37,9 @@ class Database:
         self.read_only = read_only
 
     @classmethod
-    def open(cls, where: str, *, create: bool = False, read_only: bool = False, check: bool = True) -> Database:
+    def open(
+        cls, where: str | Path | URL, *, create: bool = False, read_only: bool = False, check: bool = True
+    ) -> Database:
         """Open a path or URL.
 
         Args:
@@ -73,7 +75,10 @@ class Database:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A session for reading: one consistent view, rolled back at the end."""
-        with self._problems(), Session(self.engine) as session:
+        engine = self.engine
+        if engine.dialect.name == "postgresql":  # SQLite's transactions are snapshots anyway
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with self._problems(), Session(engine) as session:
             yield session
 
     @contextmanager
