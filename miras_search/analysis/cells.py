@@ -11,46 +11,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS, Metric
-
-
-class JobResult(Protocol):
-    """What a table reads of a job; `miras_search.store.queries.ResultRow` is one."""
-
-    @property
-    def cell(self) -> str:
-        """Display name of the cell."""
-
-    @property
-    def role(self) -> str:
-        """One of base, cell, control."""
-
-    @property
-    def number(self) -> int:
-        """The trial's number in the study, base first."""
-
-    @property
-    def changes(self) -> Mapping[str, str]:
-        """Dotted path -> level, where the cell differs from the base."""
-
-    @property
-    def task(self) -> str:
-        """Name of the task."""
-
-    @property
-    def seed(self) -> int:
-        """The study's seed, shared by all cells."""
-
-    @property
-    def state(self) -> str:
-        """One of waiting, running, complete, diverged, failed."""
-
-    @property
-    def values(self) -> Mapping[tuple[str, str], float]:
-        """(metric, split) -> final value; costs have the split ""."""
+from miras_search.store.types import ResultRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +45,12 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def task_names(results: Iterable[JobResult]) -> list[str]:
+def task_names(results: Iterable[ResultRow]) -> list[str]:
     """The tasks in the order in which the results name them."""
     return list(dict.fromkeys(row.task for row in results))
 
 
-def gather(results: Iterable[JobResult], *, task: str, metric: str, split: str) -> list[Cell]:
+def gather(results: Iterable[ResultRow], *, task: str, metric: str, split: str) -> list[Cell]:
     """The cells of one task in the order of their trial numbers.
 
     A completed job whose value is not finite counts as diverged. Raises MirasError for an unknown task, and for a
@@ -103,7 +67,7 @@ def gather(results: Iterable[JobResult], *, task: str, metric: str, split: str) 
             f"metric: no completed job of task {task!r} recorded {_label(metric, split)!r}; "
             f"{_choices(_label(metric, split), recorded)}"
         )
-    by_number: dict[int, list[JobResult]] = {}
+    by_number: dict[int, list[ResultRow]] = {}
     for row in here:
         by_number.setdefault(row.number, []).append(row)
     names = Counter(jobs[0].cell for jobs in by_number.values())
@@ -114,7 +78,7 @@ def gather(results: Iterable[JobResult], *, task: str, metric: str, split: str) 
     ]
 
 
-def _cell(rows: Sequence[JobResult], metric: str, split: str, *, name: str) -> Cell:
+def _cell(rows: Sequence[ResultRow], metric: str, split: str, *, name: str) -> Cell:
     values: dict[int, float] = {}
     diverged = {row.seed for row in rows if row.state == "diverged"}
     silent = 0
@@ -143,7 +107,7 @@ def _cell(rows: Sequence[JobResult], metric: str, split: str, *, name: str) -> C
     )
 
 
-def _costs(rows: Sequence[JobResult]) -> dict[str, float]:
+def _costs(rows: Sequence[ResultRow]) -> dict[str, float]:
     """Cost metrics over the seeds: the largest peak of memory, the mean of the rest; completed jobs if there are any.
 
     A job that diverged early has a true parameter count and state size, but little of a speed.

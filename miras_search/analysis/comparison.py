@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.paired import Floats, holm, interval, sign_flip_stepdown
+from miras_search.analysis.paired import Floats, holm, interval, sign_flip_each, sign_flip_stepdown
 
 MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
 MIN_MARKS = 3  # no daggers below this many pairs
@@ -94,12 +94,10 @@ def joint_test(reference: Cell, family: Sequence[Cell]) -> JointTest:
         return JointTest()
     seeds = sorted(common)
     columns = np.stack([_differences(cell, reference, seeds) for cell in taking_part], axis=1)
-    together = sign_flip_stepdown(columns)
-    alone = [float(sign_flip_stepdown(columns[:, [index]])[0]) for index in range(len(taking_part))]
     numbers = [cell.number for cell in taking_part]
     return JointTest(
         size=len(numbers),
         seeds=tuple(seeds),
-        p=dict(zip(numbers, together.tolist(), strict=True)),
-        holm=dict(zip(numbers, holm(alone).tolist(), strict=True)),
+        p=dict(zip(numbers, sign_flip_stepdown(columns).tolist(), strict=True)),
+        holm=dict(zip(numbers, holm(sign_flip_each(columns)).tolist(), strict=True)),
     )

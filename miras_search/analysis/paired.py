@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -40,20 +40,48 @@ def sign_flip_stepdown(differences: ArrayLike, *, draws: int = DRAWS, seed: int 
     are drawn with `seed` and the unflipped data are counted as one more. A cell whose differences are all zero gets
     p = 1. Raises ValueError for a wrong shape, no seeds, or numbers that are not finite.
     """
+    unit = _unit_columns(_table(differences))
+    observed = _statistic(unit.sum(axis=0), unit.shape[0])
+    order = np.argsort(-observed, kind="stable")
+    ranked = _share_at_least(unit[:, order], observed[order], draws=draws, seed=seed, stepdown=True)
+    p = np.empty(observed.size)
+    p[order] = np.maximum.accumulate(ranked)  # a smaller effect never gets the smaller p
+    p[observed == 0] = 1.0
+    return p
+
+
+def sign_flip_each(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Floats:
+    """Two-sided sign-flip p of every cell on its own, not corrected: what Holm starts from.
+
+    Shapes, flips and errors as in `sign_flip_stepdown`.
+    """
+    unit = _unit_columns(_table(differences))
+    observed = _statistic(unit.sum(axis=0), unit.shape[0])
+    return _share_at_least(unit, observed, draws=draws, seed=seed, stepdown=False)
+
+
+def _table(differences: ArrayLike) -> Floats:
     table = np.asarray(differences, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] == 0:
         raise ValueError(f"differences have shape {table.shape}; expected [seeds, cells] with at least one seed")
     if not np.isfinite(table).all():
         raise ValueError("differences contain numbers that are not finite; leave out the diverged seeds first")
-    seeds, cells = table.shape
-    if cells == 0:
-        return np.empty(0)
+    return table
 
-    unit = _unit_columns(table)
-    observed = np.abs(unit.sum(axis=0)) / math.sqrt(seeds)
-    order = np.argsort(-observed, kind="stable")
-    unit, observed = unit[:, order], observed[order]
 
+def _statistic(sums: Floats, seeds: int) -> Floats:
+    """|sum| / sqrt(n) of unit columns, which grows with |t| and lies in [0, 1]."""
+    found: Floats = np.abs(sums) / math.sqrt(seeds)
+    return found
+
+
+def _share_at_least(unit: Floats, observed: Floats, *, draws: int, seed: int, stepdown: bool) -> Floats:
+    """The share of flips whose statistic reaches the observed one.
+
+    With `stepdown` the columns are ranked and the cell of rank k is held against the largest statistic of the cells
+    of rank k and below.
+    """
+    seeds, cells = unit.shape
     exact = seeds <= EXACT_SEEDS
     total = 2 ** (seeds - 1) if exact else draws
     random = np.random.default_rng(seed)
@@ -61,24 +89,18 @@ def sign_flip_stepdown(differences: ArrayLike, *, draws: int = DRAWS, seed: int 
     for start in range(0, total, _BLOCK):
         count = min(_BLOCK, total - start)
         signs = _enumerated(start, count, seeds) if exact else _drawn(random, count, seeds)
-        flipped = np.abs(signs @ unit) / math.sqrt(seeds)
-        # step-down: the cell of rank k competes only with the cells of rank k and below
-        largest = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
-        hits += (largest >= observed - _TIE).sum(axis=0)
-
-    ranked = hits / total if exact else (hits + 1) / (total + 1)
-    ranked = np.maximum.accumulate(ranked)  # a smaller effect never gets the smaller p
-    p = np.empty(cells)
-    p[order] = ranked
-    p[~table.any(axis=0)] = 1.0
-    return p
+        flipped = _statistic(signs @ unit, seeds)
+        if stepdown:
+            flipped = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
+        hits += (flipped >= observed - _TIE).sum(axis=0)
+    return hits / total if exact else (hits + 1) / (total + 1)
 
 
 def _unit_columns(table: Floats) -> Floats:
     """Every column scaled to length one.
 
-    A flip leaves the sum of squares alone, so |t| grows with u = |sum| / sqrt(n * sum of squares), which lies in
-    [0, 1] and stays finite where t does not (differences that are all equal give u = 1, |t| = infinity).
+    A flip leaves the sum of squares alone, so |t| grows with u = |sum| / sqrt(n * sum of squares), which stays finite
+    where t does not: differences that are all equal give u = 1, |t| = infinity.
     """
     largest = np.abs(table).max(axis=0)
     scaled = table / np.where(largest > 0, largest, 1.0)  # squares of tiny differences would underflow
@@ -124,7 +146,7 @@ def paired_t_p(d: ArrayLike) -> float:
     if _is_flat(values):
         return 0.0 if values.any() else 1.0
     t = values.mean() / (spread / math.sqrt(values.size))
-    return float(2.0 * stats.t.sf(abs(t), values.size - 1))
+    return float(2.0 * special.stdtr(values.size - 1, -abs(t)))
 
 
 def t_interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -143,6 +165,8 @@ def bca_interval(d: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[floa
     values = _differences(d)
     if _is_flat(values):
         return float(values.mean()), float(values.mean())
+    from scipy import stats  # most of a second to import, and most tables have fewer than 20 seeds
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # answered below, by the t interval
         found = stats.bootstrap(
@@ -191,7 +215,7 @@ def more_seeds(d: ArrayLike, half_width: float, level: float = 0.95) -> int:
 
 
 def _t_quantile(n: int, level: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2.0, n - 1))
+    return float(special.stdtrit(n - 1, 0.5 + level / 2.0))
 
 
 def _differences(d: ArrayLike) -> Floats:

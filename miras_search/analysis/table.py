@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from miras_search.analysis.caption import TableContext, caption, legend, notes
-from miras_search.analysis.cells import Cell, JobResult, cell_named, gather, metric_named, task_names
+from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
 from miras_search.analysis.comparison import MIN_MARKS, Comparison, JointTest, compare, joint_test
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, verdict
 from miras_search.errors import MirasError
 from miras_search.metrics import Direction, Metric
+from miras_search.store.types import ResultRow
 
 __all__ = ["AblationTable", "Row", "TableContext", "ablation_table", "ablation_tables"]
 
@@ -77,7 +78,7 @@ class AblationTable:
 
 
 def ablation_tables(
-    results: Iterable[JobResult],
+    results: Iterable[ResultRow],
     *,
     study: str,
     metric: str,
@@ -107,7 +108,7 @@ def ablation_tables(
 
 
 def ablation_table(
-    results: Iterable[JobResult],
+    results: Iterable[ResultRow],
     *,
     study: str,
     metric: str,

@@ -139,7 +139,7 @@ def _half_width(found: Comparison) -> float:
 def _with_worst(found: Comparison, decimals: int) -> str:
     if found.imputed is None:
         return ""
-    return f"; {fixed(found.imputed, decimals, signed=True)} with the worst attained value in their place"
+    return f"; difference {fixed(found.imputed, decimals, signed=True)} with the worst attained value in their place"
 
 
 def _why_empty(found: Comparison) -> str:
