@@ -1,14 +1,14 @@
 """Every design point in chunks, plain torch: the CPU path and the fallback of every kernel.
 
-A chunk of N writes unrolls to Z_t = A_t Z_0 + B_t S_0 - sum_{s<=t} P_ts h_s^T d_s per layer (coefficients of the algorithm),
-so a layer applied to x with the weights after write t is
+A chunk of N writes unrolls to Z_t = A_t Z_0 + B_t S_0 - sum_{s<=t} P_ts h_s^T d_s per layer (coefficients of the
+algorithm), so a layer applied to x with the weights after write t is
 
     lin(l, x) = A * (x Z_l) + B * (x S_l) - (P * (x H_l^T)) D_l
 
-and only the signals D depend on one another. They are found by sweeps: predict with the signals of the sweep before, through
-coefficients shifted by one write; n sweeps are exact for the first n+1 writes. A matrix memory whose signal is linear
-needs one unit-triangular solve instead. Where a dual gate refreshes its link at every token, the weights of each write are
-materialised; exact gradients of those run token by token, as no sweep would be cheaper.
+and only the signals D depend on one another. They are found by sweeps: predict with the signals of the sweep before,
+through coefficients shifted by one write; n sweeps are exact for the first n+1 writes. A matrix memory whose signal
+is linear needs one unit-triangular solve instead. Where a dual gate refreshes its link at every token, the weights of
+each write are materialised; exact gradients of those run token by token, as no sweep would be cheaper.
 
 Inside this file heads come before time: q [B,H,T,K], gates [B,H,N].
 """

@@ -1,8 +1,9 @@
 """The chunkwise form of a matrix memory with an identity link: three matrix products a chunk and the signals.
 
-What does not depend on the running state is formed for all chunks at once (coefficients, K K^T, Q K^T, the inverse of the
-triangular system); the loop over chunks carries only the state; the reads follow, again for all chunks at once. Small
-models are bound by the number of operators, not by arithmetic. Layout: n chunks, G = B * H; q [n,G,C,K], gates [n,G,N].
+What does not depend on the running state is formed for all chunks at once (coefficients, K K^T, Q K^T, the inverse of
+the triangular system); the loop over chunks carries only the state; the reads follow, again for all chunks at once.
+Small models are bound by the number of operators, not by arithmetic. Layout: n chunks, G = B * H; q [n,G,C,K], gates
+[n,G,N].
 """
 
 from __future__ import annotations
@@ -85,15 +86,17 @@ class _Exact:
     """Signals by one unit-triangular solve: u = g p + f(v) with p linear in the earlier signals."""
 
     def __init__(self, slope: float, chunks: Chunks, offset: Tensor) -> None:
+        self.of_state: Tensor | None = None
+        self.of_surprise: Tensor | None = None
         if slope == 0:
-            self.of_state = self.of_surprise = None
             self.offset = offset
             return
         eye = torch.eye(chunks.overlap.shape[-1], dtype=offset.dtype, device=offset.device)
         system = eye + slope * chunks.overlap
         inverse = torch.linalg.solve_triangular(system, eye.expand_as(system), upper=False, unitriangular=True)
-        self.of_state: Tensor | None = slope * (inverse @ chunks.kept)
-        self.of_surprise = None if chunks.surprised is None else slope * (inverse @ chunks.surprised)
+        self.of_state = slope * (inverse @ chunks.kept)
+        if chunks.surprised is not None:
+            self.of_surprise = slope * (inverse @ chunks.surprised)
         self.offset = inverse @ offset
 
     def __call__(self, i: int, z: Tensor, s: Tensor | None) -> list[Tensor]:
@@ -154,7 +157,7 @@ def _whole_chunks(
         starts.append(z)
         surprises.append(s)
     y = _read(point, chunks, torch.stack(starts[:-1]), surprises[:-1], torch.stack(written))
-    y = y.unflatten(1, shape[:2]).permute(1, 0, 3, 2, 4).reshape(shape[0], last - first, shape[1], -1)
+    y = y.view(-1, *shape[:2], size, y.shape[-1]).permute(1, 0, 3, 2, 4).reshape(shape[0], last - first, shape[1], -1)
 
     if not point.chunked or size == point.execution.chunk:
         return y, chunk_start(point, (z.view(shape),), () if s is None else (s.view(shape),))

@@ -7,7 +7,8 @@ Everything faster is tested against this file. For each write (key k, value v) o
     y = M(q; W)                                                 read after the token's last write
 
 W' are the weights at which execution takes the gradient: the previous ones, or those that keep has faded already
-(gradient_at: decayed); of the chunk's start (frozen), of the level below in a tower of sweeps (refined), or exactly those.
+(gradient_at: decayed); of the chunk's start (frozen), of the level below in a tower of sweeps (refined), or exactly
+those.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def signals(
 ) -> tuple[Layers, Layers]:
     """Inputs h_l and back-propagated signals d_l of every layer for keys k [B,H,N,K] and values v [B,H,N,V].
 
-    The gradient of layer l's weights for token n is h_l[n]^T d_l[n]. Signals come from the vector-Jacobian product through
-    zero taps on the layers' outputs, so that any memory works and the outer loop can differentiate through it.
+    The gradient of layer l's weights for token n is h_l[n]^T d_l[n]. Signals come from the vector-Jacobian product
+    through zero taps on the layers' outputs, so that any memory works and the outer loop can differentiate through it.
     """
     if memory.bare:
         return (k,), (bias.signal(lin(0, k), v, threshold),)

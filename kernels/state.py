@@ -1,11 +1,11 @@
 """The state of a memory between tokens: a named pytree that streaming, checkpoints and budgets all walk.
 
-    dual      Z per layer [B,H,rows,cols]: the accumulator; the weights in force are link(Z)
-    momentum  S per layer, with the momentum algorithm
-    start     Z at the chunk's start per layer, where gradients are not exact
-    tower     the lower levels of refined(n): n pairs (accumulator, momentum) per layer
-    tangent   weights that the link treats as linear inside a chunk (link_refresh: chunk)
-    position  tokens since the chunk's start
+dual      Z per layer [B,H,rows,cols]: the accumulator; the weights in force are link(Z)
+momentum  S per layer, with the momentum algorithm
+start     Z at the chunk's start per layer, where gradients are not exact
+tower     the lower levels of refined(n): n pairs (accumulator, momentum) per layer
+tangent   weights that the link treats as linear inside a chunk (link_refresh: chunk)
+position  tokens since the chunk's start
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Memory learning algorithm, axis 4: how the gradient of a token becomes a change of the memory.
 
-The algorithms here are linear in the gradient, S_t = b_t S_{t-1} - e_t g_t and Z_t = a_t Z_{t-1} + S_t (without momentum
-S_t = -e_t g_t), so a chunk unrolls to
+The algorithms here are linear in the gradient, S_t = b_t S_{t-1} - e_t g_t and Z_t = a_t Z_{t-1} + S_t (without
+momentum S_t = -e_t g_t), so a chunk unrolls to
 
     Z_t = A_t Z_0 + B_t S_0 - sum_{s<=t} P_ts g_s,    S_C = c_S S_0 - sum_s p_s g_s
 

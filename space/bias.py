@@ -1,7 +1,7 @@
 """Attentional bias, axis 2: the inner loss whose minimiser the memory approaches.
 
-A bias gives, for a prediction p = M(k) and a target v, the loss l(p, v) and its signal u = dl/dp, from which every memory
-gradient is back-propagated. Residual r = p - v. Row vectors; `p, v [..., V]`, thresholds `[..., 1]` or None.
+A bias gives, for a prediction p = M(k) and a target v, the loss l(p, v) and its signal u = dl/dp, from which every
+memory gradient is back-propagated. Residual r = p - v. Row vectors; `p, v [..., V]`, thresholds `[..., 1]` or None.
 Equations are those of arXiv 2504.13173 with the corrections the docstrings name.
 """
 
@@ -34,6 +34,10 @@ class Bias(Facts, Protocol):
     @property
     def slope(self) -> float | None:
         """g where u = g p + (a function of v): a signal linear in p can be solved exactly; else None."""
+
+    @property
+    def triton(self) -> str | None:
+        """The pair of jit functions in `kernels/triton/signals.py` that computes the signal; None: there is none."""
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor | None:
         """The loss per token [...], or None where the bias is a rule for u that no loss has as its gradient."""
@@ -70,6 +74,7 @@ class Dot:
     source: ClassVar[str] = "Miras, Eq. 8"
     couples_channels: ClassVar[bool] = False
     slope: ClassVar[float | None] = 0.0
+    triton: ClassVar[str | None] = None
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:
         """-<p, v>."""
@@ -102,6 +107,11 @@ class L2:
         """1 (half) or 2 (full)."""
         return 1.0 if self.scale == "half" else 2.0
 
+    @property
+    def triton(self) -> str | None:
+        """The half form."""
+        return "l2" if self.scale == "half" else None
+
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:
         """slope / 2 |r|^2."""
         return self.slope / 2 * (p - v).square().sum(-1)
@@ -127,6 +137,7 @@ class Lp:
     )
     source: ClassVar[str] = "Miras, Eq. 10-11, smoothed consistently (Remark 5 smooths sign and |.| apart)"
     couples_channels: ClassVar[bool] = False
+    triton: ClassVar[str | None] = None
 
     p: float = setting(1.5, "the exponent, at least 1")
     scale: Literal["unit", "paper"] = setting("unit", "1/p |r|^p, so that p = 2 is the half l2; or the printed |r|^p")
@@ -194,6 +205,11 @@ class Huber:
         """Not linear."""
         return None
 
+    @property
+    def triton(self) -> str | None:
+        """The norm form."""
+        return "huber_norm" if self.form == "norm" else None
+
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor | None:
         """H_d(r_j) summed, or H_d(|r|); None for the switch, which is nobody's gradient."""
         if self.form == "switch":
@@ -227,6 +243,7 @@ class ValueShift:
     source: ClassVar[str] = "Miras, Eq. 17"
     couples_channels: ClassVar[bool] = True
     slope: ClassVar[float | None] = None
+    triton: ClassVar[str | None] = None
 
     delta: Gate = setting(fixed(0.1), "radius of the ball of shifts")
 
@@ -260,6 +277,7 @@ class Kl:
     source: ClassVar[str] = "Miras, Fig. 1 names it without an equation; derived here"
     couples_channels: ClassVar[bool] = True
     slope: ClassVar[float | None] = None
+    triton: ClassVar[str | None] = None
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:
         """KL(softmax(v) || softmax(p))."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast, final
 
 from miras_search.space.algorithm import ALGORITHM, Algorithm, Gd
-from miras_search.space.bias import BIAS, Bias, L2
+from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
 from miras_search.space.execution import Execution
 from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
@@ -83,7 +83,7 @@ class DesignPoint:
         }
 
     def changed(self, path: str, level: object, where: Path = ()) -> DesignPoint:
-        """This point with the choice or setting at a dotted path replaced: `bias`, `memory.expansion`, `execution.chunk`."""
+        """This point with the choice or setting at a dotted path replaced: `bias`, `memory.expansion`."""
         head, *rest = path.split(".")
         if head not in KEYS:
             raise SpecError.at(where, f"unknown axis '{path}'{nearest(head, KEYS)}")

@@ -1,8 +1,8 @@
 """Gates: where keep, step, momentum and thresholds come from.
 
 A gate is fixed (a number), learned (one parameter a head) or data-dependent (a projection of the layer's input), then
-squashed into its range. `value` is the number of a fixed gate and the starting value of the others, so that a learned and
-a fixed gate begin as the same model.
+squashed into its range. `value` is the number of a fixed gate and the starting value of the others, so that a learned
+and a fixed gate begin as the same model.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A memory is written as `forward(x, lin, static)`, where `lin(l, x)` applies linear layer l with whatever weights are in
 force. The kernels run the same forward with different `lin`: start-of-chunk weights, weights in the middle of a chunk,
-zero taps for back-propagation. Shapes: `x [B,H,N,K] -> [B,H,N,V]`; layer l has weights `[B,H,rows,cols]`, applied as x W.
+zero taps for back-propagation. Shapes: `x [B,H,N,K] -> [B,H,N,V]`; layer l has weights `[B,H,rows,cols]`, as x W.
 """
 
 from __future__ import annotations

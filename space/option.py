@@ -1,7 +1,7 @@
 """Axes and their options: registered by decorator, found everywhere by name.
 
-An option is a frozen dataclass with its facts as class variables; its fields are its settings. In YAML and in plain data it
-is written as its name (`l2`) or as one key with settings (`{huber: {form: norm, delta: 0.5}}`).
+An option is a frozen dataclass with its facts as class variables; its fields are its settings. In YAML and in plain
+data it is written as its name (`l2`) or as one key with settings (`{huber: {form: norm, delta: 0.5}}`).
 """
 
 from __future__ import annotations

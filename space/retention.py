@@ -1,9 +1,9 @@
 """Retention gate, axis 3: how much of the old memory a write leaves standing.
 
-All gates here are dual: an accumulator Z follows the linear rule Z_t = a_t Z_{t-1} - e_t g_t and the weights in force are
-W_t = link(Z_t). For the L2 gate the link is the identity; for the KL gate (Memora) it is a softmax and Z holds logits:
-log W = Z - lse(Z) + log c, and the constant per slice cancels under the softmax, so Eq. 27 in log W and this rule in Z are
-the same function while the keep gate is constant inside a slice. Z, W `[B,H,K,V]`.
+All gates here are dual: an accumulator Z follows the linear rule Z_t = a_t Z_{t-1} - e_t g_t and the weights in force
+are W_t = link(Z_t). For the L2 gate the link is the identity; for the KL gate (Memora) it is a softmax and Z holds
+logits: log W = Z - lse(Z) + log c, and the constant per slice cancels under the softmax, so Eq. 27 in log W and this
+rule in Z are the same function while the keep gate is constant inside a slice. Z, W `[B,H,K,V]`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Retention(Facts, Protocol):
     """What the kernels need to know of a retention gate."""
 
     objective: ClassVar[str]  # what the gate minimises together with the bias; "" when it is a rule
+
     @property
     def identity(self) -> bool:
         """Whether link(Z) = Z."""

@@ -23,7 +23,9 @@ class ModelConfig:
     feed_forward: Literal["none", "swiglu"] = setting("none", "channel mixer after each memory layer")
     feed_forward_ratio: float = setting(2.0, "hidden width of the channel mixer as a multiple of d_model")
     tie_embeddings: bool = setting(False, "use the embedding as the output head")
-    init_scale: float = setting(1.0, "multiplies the standard deviation 1/sqrt(fan in) of every projection at the start")
+    init_scale: float = setting(
+        1.0, "multiplies the standard deviation 1/sqrt(fan in) of every projection at the start"
+    )
 
     def __post_init__(self) -> None:
         for field in ("layers", "d_model", "heads"):
@@ -32,7 +34,9 @@ class ModelConfig:
             width = getattr(self, field)
             require(width is None or width >= 1, field, f"{width} must be at least 1")
             divides = width is not None or self.d_model % self.heads == 0
-            require(divides, "heads", f"d_model {self.d_model} is not a multiple of {self.heads} heads: set {field} too")
+            require(
+                divides, "heads", f"d_model {self.d_model} is not a multiple of {self.heads} heads: set {field} too"
+            )
         require(0 <= self.conv <= 64, "conv", f"{self.conv} is not between 0 (none) and 64")
         require(self.feed_forward_ratio > 0, "feed_forward_ratio", f"{self.feed_forward_ratio:g} must be positive")
         require(self.init_scale > 0, "init_scale", f"{self.init_scale:g} must be positive")

@@ -1,0 +1,128 @@
+"""The fastest implementation for a design point on a device, and why not a faster one.
+
+Implementations are asked in order of speed; each answers with the reason that it cannot run the point, or None. They
+look at traits, shapes, device and dtype, never at an option's name, so a new option runs at least in chunkwise torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from miras_search.kernels import chunkwise, recurrence
+from miras_search.kernels.state import Layers, State, chunk_start, initial_state
+from miras_search.space.control import Inputs
+from miras_search.space.design import DesignPoint
+from miras_search.space.memory import Static
+
+Run = Callable[[DesignPoint, Inputs, Layers, Static, State | None], tuple[Tensor, State]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a choice depends on besides the design point."""
+
+    device: str  # device type
+    dtype: torch.dtype
+    key_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """A way to run design points: its name, its function, and its reason to refuse a point (None: it runs it)."""
+
+    name: str
+    run: Run
+    refuses: Callable[[DesignPoint, Setting], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The implementation taken, and the reason that each faster one was not."""
+
+    name: str
+    run: Run
+    passed_over: tuple[tuple[str, str], ...]
+
+
+def _triton_refuses(point: DesignPoint, setting: Setting) -> str | None:
+    if setting.device != "cuda":
+        return f"Triton compiles for GPUs; the device is {setting.device}"
+    if not point.memory.bare or not point.retention.identity:
+        return "the kernel holds a matrix memory with an identity link"
+    if point.algorithm.has_momentum or point.algorithm.writes > 1:
+        return "the kernel makes one plain gradient step a token"
+    if point.bias.triton is None:
+        return f"no pair of jit functions is written for the bias {point.bias.name} in this form"
+    if point.execution.gradient.sweeps is None:
+        return "the kernel takes frozen or refined gradients; exact ones run as a triangular solve in torch"
+    try:
+        from miras_search.kernels.triton.launch import why_not
+    except ImportError as error:
+        return f"Triton cannot be imported: {error}"
+    return why_not(setting.key_dim, setting.value_dim, point.execution.chunk, setting.dtype)
+
+
+def run_triton(
+    point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
+) -> tuple[Tensor, State]:
+    """Outputs and final state by the Triton kernel; whole chunks only, so that the state stays at a chunk's start."""
+    from miras_search.kernels.triton.autograd import chunked
+
+    tokens, size = inputs.q.shape[1], point.execution.chunk
+    if state is None:
+        state = initial_state(point, start, inputs.q.shape[0])
+    full = tokens - tokens % size
+    if state.position or not full:
+        return chunkwise.run(point, inputs, start, static, state)
+    body = inputs if full == tokens else chunkwise.tokens_of(inputs, point, 0, full)
+    y, z = chunked(
+        body.q,
+        body.k,
+        body.v,
+        body.log_keep,
+        body.step,
+        body.threshold,
+        state.dual[0],
+        bias=point.bias.triton or "",
+        chunk=size,
+        sweeps=point.execution.gradient.sweeps or 0,
+        decayed=point.execution.gradient_at == "decayed",
+    )
+    state = chunk_start(point, (z,), ())
+    if full == tokens:
+        return y, state
+    rest = chunkwise.tokens_of(inputs, point, full, tokens)
+    tail, state = chunkwise.run(point, rest, start, static, state)
+    return torch.cat([y, tail], 1), state
+
+
+IMPLEMENTATIONS: tuple[Implementation, ...] = (
+    Implementation("triton", run_triton, _triton_refuses),
+    Implementation("chunkwise", chunkwise.run, lambda point, setting: None),
+    Implementation("recurrence", recurrence.run, lambda point, setting: None),
+)
+
+
+def choose(point: DesignPoint, setting: Setting) -> Choice:
+    """The fastest implementation that runs the point, with the reasons of those passed over."""
+    passed_over: list[tuple[str, str]] = []
+    for candidate in IMPLEMENTATIONS:
+        reason = candidate.refuses(point, setting)
+        if reason is None:
+            return Choice(candidate.name, candidate.run, tuple(passed_over))
+        passed_over.append((candidate.name, reason))
+    raise AssertionError("the recurrence runs every point")
+
+
+def run(
+    point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
+) -> tuple[Tensor, State]:
+    """Outputs y [B,T,H,V] and the final state, by the fastest implementation."""
+    q, v = inputs.q, inputs.v
+    choice = choose(point, Setting(q.device.type, q.dtype, q.shape[-1], v.shape[-1]))
+    return choice.run(point, inputs, start, static, state)

@@ -1,0 +1,131 @@
+"""The language model: embedding, pre-norm blocks of memory layers, and a head that is evaluated only where labels
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils import _pytree as pytree
+
+from miras_search.models.config import ModelConfig
+from miras_search.models.mixer import Mixer, MixerState
+from miras_search.space.design import DesignPoint
+from miras_search.space.rules import check
+
+NORM_EPS = 1e-5
+
+
+class SwiGlu(nn.Module):
+    """Channel mixer: (SiLU(x A) * (x B)) C."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def initialise(self, generator: torch.Generator, scale: float) -> None:
+        """scale / sqrt(fan in)."""
+        for linear in (self.up, self.down):
+            nn.init.normal_(linear.weight, std=scale * linear.in_features**-0.5, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,T,D] -> [B,T,D]."""
+        gate, value = self.up(x).chunk(2, -1)
+        result: Tensor = self.down(functional.silu(gate) * value)
+        return result
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then, where there is a channel mixer, x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig, design: DesignPoint) -> None:
+        super().__init__()
+        self.mixer = Mixer(config, design)
+        self.mixer_norm = nn.Parameter(torch.empty(config.d_model))
+        self.feed_forward = self.feed_forward_norm = None
+        if config.feed_forward == "swiglu":
+            self.feed_forward = SwiGlu(config.d_model, max(1, round(config.feed_forward_ratio * config.d_model)))
+            self.feed_forward_norm = nn.Parameter(torch.empty(config.d_model))
+
+    def initialise(self, generator: torch.Generator, scale: float) -> None:
+        """Norms at one, the parts as they say."""
+        self.mixer.initialise(generator)
+        nn.init.ones_(self.mixer_norm)
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
+            self.feed_forward.initialise(generator, scale)
+            nn.init.ones_(self.feed_forward_norm)
+
+    def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+        """[B,T,D] -> [B,T,D] and the mixer's state."""
+        y, state = self.mixer(functional.rms_norm(x, x.shape[-1:], self.mixer_norm, NORM_EPS), state)
+        x = x + y
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
+            x = x + self.feed_forward(functional.rms_norm(x, x.shape[-1:], self.feed_forward_norm, NORM_EPS))
+        return x, state
+
+
+class LanguageModel(nn.Module):
+    """A stack of blocks over token embeddings. Construct, then `initialise` with a seeded generator.
+
+    Raises `SpecError` for a design point that the rules refuse at these head dimensions.
+    """
+
+    def __init__(self, config: ModelConfig, design: DesignPoint, vocab_size: int) -> None:
+        super().__init__()
+        check(design, config.keys, config.values)
+        self.config, self.design, self.vocab_size = config, design, vocab_size
+        self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
+        self.blocks = nn.ModuleList(Block(config, design) for _ in range(config.layers))
+        self.norm = nn.Parameter(torch.empty(config.d_model))
+        self.head = None if config.tie_embeddings else nn.Parameter(torch.empty(vocab_size, config.d_model))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw every parameter from the generator, in a fixed order."""
+        scale, width = self.config.init_scale, self.config.d_model
+        nn.init.normal_(self.embedding, std=scale * width**-0.5, generator=generator)
+        for block in self._blocks():
+            block.initialise(generator, scale)
+        nn.init.ones_(self.norm)
+        if self.head is not None:
+            nn.init.normal_(self.head, std=scale * width**-0.5, generator=generator)
+
+    def _blocks(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Logits [B,M,vocab] at `positions` [B,M] of the sequences `tokens` [B,T]."""
+        hidden, _ = self.stream(tokens)
+        labelled = hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return self.logits(labelled)
+
+    def stream(
+        self, tokens: Tensor, states: Sequence[MixerState] | None = None
+    ) -> tuple[Tensor, tuple[MixerState, ...]]:
+        """Hidden states [B,T,D] of a segment, and the states with which the next segment continues."""
+        x, after = functional.embedding(tokens, self.embedding), []
+        for i, block in enumerate(self._blocks()):
+            x, state = block(x, None if states is None else states[i])
+            after.append(state)
+        return x, tuple(after)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., vocab]."""
+        weight = self.embedding if self.head is None else self.head
+        return functional.linear(functional.rms_norm(hidden, hidden.shape[-1:], self.norm, NORM_EPS), weight)
+
+    def state_bytes(self) -> int:
+        """Bytes that one sequence carries from token to token, measured on the state after its first token."""
+        with torch.no_grad():
+            _, states = self.stream(torch.zeros(1, 1, dtype=torch.long, device=self.embedding.device))
+        leaves = [leaf for leaf in pytree.tree_leaves(states) if isinstance(leaf, Tensor)]
+        return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+
+    def parameter_count(self) -> int:
+        """Trained parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())

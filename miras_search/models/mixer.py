@@ -1,0 +1,116 @@
+"""The memory layer: projections, short convolution, gates, the memory itself, output norm and gate.
+
+Legend: B batch, T tokens, N = T * writes, D model width, H heads, K key and V value dimension.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from miras_search.kernels import dispatch
+from miras_search.kernels.state import State
+from miras_search.models.config import ModelConfig
+from miras_search.models.convolution import CausalConvolution
+from miras_search.models.gates import Gates
+from miras_search.space.control import Inputs
+from miras_search.space.design import DesignPoint
+
+
+class MixerState(NamedTuple):
+    """What a layer carries between segments: the convolution's last inputs [B,width-1,C] and the memory's state."""
+
+    past: Tensor | None
+    memory: State
+
+
+class Mixer(nn.Module):
+    """x [B,T,D] -> [B,T,D] through one associative memory a head."""
+
+    def __init__(self, config: ModelConfig, design: DesignPoint) -> None:
+        super().__init__()
+        self.config, self.design = config, design
+        heads, keys, values = config.heads, config.keys, config.values
+        pairs = design.algorithm.writes if design.algorithm.own_keys else 1
+        self.gates = Gates(design, heads)
+        self.widths = (heads * keys, pairs * heads * keys, pairs * heads * values)  # q, k, v
+        gate_out = heads * values if config.output_gate else 0
+        # one product for everything read from the input: small models are bound by operators, not arithmetic
+        self.split = (sum(self.widths), gate_out, self.gates.width)
+        self.project = nn.Linear(config.d_model, sum(self.split), bias=False)
+        self.conv = CausalConvolution(sum(self.widths), config.conv) if config.conv else None
+        shapes = design.memory.layers(keys, values)
+        self.start = nn.ParameterList(nn.Parameter(torch.empty(heads, s.rows, s.cols)) for s in shapes)
+        static = design.memory.static(keys, values)
+        self.static = nn.ParameterDict(
+            {name.replace(".", "_"): nn.Parameter(torch.empty(heads, *shape)) for name, (shape, _) in static.items()}
+        )
+        self.norm = nn.Parameter(torch.empty(values))
+        self.out = nn.Linear(heads * values, config.d_model, bias=False)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Projections at init_scale / sqrt(fan in); a deep memory starts random, a matrix empty; gates at their
+        values.
+        """
+        scale = self.config.init_scale
+        nn.init.normal_(self.project.weight, std=scale * self.config.d_model**-0.5, generator=generator)
+        nn.init.normal_(self.out.weight, std=scale * self.out.in_features**-0.5, generator=generator)
+        if self.conv is not None:
+            self.conv.initialise(generator)
+        self.gates.initialise()
+        nn.init.ones_(self.norm)
+        with torch.no_grad():
+            for weights in self.start:
+                std = 0.0 if self.design.memory.bare else weights.shape[1] ** -0.5
+                weights.copy_(self.design.retention.start(torch.randn(weights.shape, generator=generator) * std))
+        for name, (_, value) in self.design.memory.static(self.config.keys, self.config.values).items():
+            nn.init.constant_(self.static[name.replace(".", "_")], value)
+
+    def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+        """The layer's output [B,T,D], and the state with which a next segment continues."""
+        qkv, gate, raw = torch.split(self.project(x), self.split, -1)
+        past = None
+        if self.conv is not None:
+            qkv, past = self.conv(qkv, None if state is None else state.past)
+        inputs = self.design.control.apply(self._inputs(functional.silu(qkv), self.gates(raw)))
+        static = {name: self.static[name.replace(".", "_")] for name in self._static_names()}
+        y, memory = dispatch.run(
+            self.design, inputs, tuple(self.start), static, None if state is None else state.memory
+        )
+        y = functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5).flatten(-2)
+        if self.config.output_gate:
+            y = y * functional.silu(gate)
+        return self.out(y), MixerState(past, memory)
+
+    def _static_names(self) -> list[str]:
+        return list(self.design.memory.static(self.config.keys, self.config.values))
+
+    def _inputs(self, qkv: Tensor, gates: dict[str, Tensor]) -> Inputs:
+        """q [B,T,H,K] and the writes k [B,N,H,K], v [B,N,H,V] with their gates [B,N,H]."""
+        q, k, v = torch.split(qkv, self.widths, -1)
+        batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
+        writes = self.design.algorithm.writes
+        q = functional.normalize(q.unflatten(-1, (heads, -1)), dim=-1, eps=1e-6)
+        k = functional.normalize(k.reshape(batch, -1, heads, self.config.keys), dim=-1, eps=1e-6)
+        v = v.reshape(batch, -1, heads, self.config.values)
+        if writes > 1 and not self.design.algorithm.own_keys:
+            k, v = (pair.repeat_interleave(writes, 1) for pair in (k, v))
+
+        def per_write(slot: str) -> Tensor | None:
+            if slot not in gates:
+                return None
+            value = gates[slot]
+            return value if writes == 1 else value.repeat_interleave(writes, 1)
+
+        return Inputs(
+            q=q,
+            k=k,
+            v=v,
+            log_keep=gates["keep"],
+            step=gates["step"].reshape(batch, tokens * writes, heads),
+            momentum=per_write("momentum"),
+            threshold=per_write("threshold"),
+        )
