@@ -84,8 +84,8 @@ def build(cls: type[T], data: object, where: Path = ()) -> T:
     if not isinstance(data, Mapping):
         raise SpecError.at(where, f"expected a mapping of settings, got {data!r}")
     hints, problems, values = field_types(cls), [], {}
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass by
-    contract for key, value in data.items():
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key, value in data.items():
         if key not in hints:
             problems.append(Problem((*where, key), f"unknown setting{nearest(str(key), hints)}"))
             continue
@@ -139,8 +139,7 @@ def _scalar(hint: object, value: object, where: Path) -> object:
 
 def to_plain(instance: object) -> dict[str, Plain]:
     """The dataclass's fields as plain data (nested dataclasses by their own `to_plain`)."""
-    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}  # type:
-    ignore[arg-type]
+    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}  # type: ignore[arg-type]
 
 
 def _plain(value: object) -> Plain:
@@ -153,8 +152,7 @@ def _plain(value: object) -> Plain:
 
 def help_of(cls: type) -> dict[str, str]:
     """Help text of each field, from its metadata."""
-    return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}  # type:
-    ignore[arg-type]
+    return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
 
 
 def setting(default: object, help: str) -> typing.Any:  # the same signature as dataclasses.field

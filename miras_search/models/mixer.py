@@ -36,10 +36,10 @@ class Mixer(nn.Module):
         heads, keys, values = config.heads, config.keys, config.values
         pairs = design.algorithm.writes if design.algorithm.own_keys else 1
         self.gates = Gates(design, heads)
-        self.widths = (heads * keys, pairs * heads * keys, pairs * heads * values)  # q, k, v
+        self.widths = [heads * keys, pairs * heads * keys, pairs * heads * values]  # q, k, v
         gate_out = heads * values if config.output_gate else 0
         # one product for everything read from the input: small models are bound by operators, not arithmetic
-        self.split = (sum(self.widths), gate_out, self.gates.width)
+        self.split = [sum(self.widths), gate_out, self.gates.width]
         self.project = nn.Linear(config.d_model, sum(self.split), bias=False)
         self.conv = CausalConvolution(sum(self.widths), config.conv) if config.conv else None
         shapes = design.memory.layers(keys, values)
@@ -93,7 +93,7 @@ class Mixer(nn.Module):
         q, k, v = torch.split(qkv, self.widths, -1)
         batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
         writes = self.design.algorithm.writes
-        q = functional.normalize(q.unflatten(-1, (heads, -1)), dim=-1, eps=1e-6)
+        q = functional.normalize(q.reshape(batch, tokens, heads, -1), dim=-1, eps=1e-6)
         k = functional.normalize(k.reshape(batch, -1, heads, self.config.keys), dim=-1, eps=1e-6)
         v = v.reshape(batch, -1, heads, self.config.values)
         if writes > 1 and not self.design.algorithm.own_keys:
