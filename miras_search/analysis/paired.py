@@ -46,7 +46,6 @@ def sign_flip_stepdown(differences: ArrayLike, *, draws: int = DRAWS, seed: int 
     ranked = _share_at_least(unit[:, order], observed[order], draws=draws, seed=seed, stepdown=True)
     p = np.empty(observed.size)
     p[order] = np.maximum.accumulate(ranked)  # a smaller effect never gets the smaller p
-    p[observed == 0] = 1.0
     return p
 
 

@@ -110,7 +110,7 @@ def _undecided(found: Comparison, *, p: float | None, tested: int, margin: float
     reasons: list[str] = []
     if missing > 0:
         reasons.append(f"{tested} seed{'' if tested == 1 else 's'} cannot reach p < {plain(ALPHA)}")
-        if wanted <= missing:
+        if half <= margin or wanted <= missing:
             return f"{reasons[0]}; at least {missing} more"
     elif not spans_zero and p is not None:
         reasons.append(f"{_measured(found)} alone, but p = {p_text(p)} in the whole family")
