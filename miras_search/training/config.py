@@ -1,9 +1,9 @@
 """Settings of a training, and the seeds it draws from. Plain data: a study is checked and planned without torch.
 
-Every cell of a study trains under the same settings unless the study varies them, so the defaults are those that a small
-recall model tolerates over the whole design space: AdamW with a short memory of squares (a run is hundreds of steps, not
-hundreds of thousands), a linear warm-up, a cosine down to a tenth, and clipping, without which a design with an unstable
-inner loop ends the comparison at its first spike.
+Every cell of a study trains under the same settings unless the study varies them, so the defaults are those that a
+small recall model tolerates over the whole design space: AdamW with a short memory of squares (a run is hundreds of
+steps, not hundreds of thousands), a linear warm-up, a cosine down to a tenth, and clipping, without which a design
+with an unstable inner loop ends the comparison at its first spike.
 """
 
 from __future__ import annotations

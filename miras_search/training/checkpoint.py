@@ -1,0 +1,72 @@
+"""A trained model as one safetensors file that says how it came to be.
+
+The file holds the parameters, and in its metadata the job, the step and the versions. It is read back without running
+any code from it, and it appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import miras_search
+from miras_search.errors import MirasError
+from miras_search.models.language import LanguageModel
+from miras_search.training.job import Job
+from miras_search.training.start import blank_model
+
+FORMAT = "miras-search 1"
+
+
+def save_checkpoint(path: Path, job: Job, model: LanguageModel, step: int) -> None:
+    """Write the parameters and their origin. The folder is made; a reader sees the old file or the new one."""
+    # named_parameters gives a tied parameter once; safetensors refuses to store shared memory under two names
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    metadata = {
+        "format": FORMAT,
+        "job": json.dumps(job.to_plain(), sort_keys=True),
+        "step": str(step),
+        "miras_search": miras_search.__version__,
+        "torch": torch.__version__,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[Job, LanguageModel]:
+    """The job and the trained model, on the CPU.
+
+    Raises `MirasError` for a file that is missing, that is no checkpoint, or whose parameters the model does not have.
+    """
+    if not path.is_file():
+        raise MirasError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+    except SafetensorError as error:
+        raise MirasError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise MirasError(
+            f"{path}: not a checkpoint of this version (format {metadata.get('format')!r}, not {FORMAT!r})"
+        )
+    job = Job.from_plain(json.loads(metadata["job"]))
+    model = blank_model(job)
+    params = dict(model.named_parameters())
+    if params.keys() != tensors.keys():
+        odd = ", ".join(sorted(params.keys() ^ tensors.keys()))
+        raise MirasError(f"{path}: written by another version of the model; these parameters do not match: {odd}")
+    with torch.no_grad():
+        for name, parameter in params.items():
+            parameter.copy_(tensors[name])
+    return job, model

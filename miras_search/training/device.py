@@ -1,0 +1,68 @@
+"""Where a training runs, on how many threads, and how much memory it took."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from miras_search.errors import EnvironmentProblem
+
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def resolve(name: str) -> torch.device:
+    """The device of a name: `auto` is CUDA where there is one. Raises `EnvironmentProblem` if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EnvironmentProblem(f"device '{name}' is not a device; take auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise EnvironmentProblem(f"device '{name}' is not supported; take auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise EnvironmentProblem(f"device '{name}' is not there ({found} CUDA devices found); take auto or cpu")
+    return device
+
+
+@contextlib.contextmanager
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Run torch on so many threads and restore the number afterwards; None leaves it alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start a new peak, so that a worker's second job does not report the first one's memory.
+
+    On a CPU that is the process's high-water mark, which Linux resets on request; where it does not, the mark of the
+    whole process so far remains.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        CLEAR_REFS.write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Largest memory since `reset_peak`: allocated by torch on a GPU, resident in the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

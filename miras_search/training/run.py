@@ -1,0 +1,187 @@
+"""One training, from a job to its outcome.
+
+The same job on the same kind of device, with the same number of threads, gives the same numbers: bit for bit on a
+CPU. Every draw comes from a generator of its own (`Seeds`), so neither the caller's random state nor another training
+in the process can change it.
+
+The steps run in windows of ten. A window is what a curve's train point averages and what the speed is measured over.
+On a GPU it is also how often the host waits for the device, so a step that is not finite is found at the end of its
+window; on a CPU it is found at once.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from miras_search.tasks import task_from_spec
+from miras_search.training.checkpoint import save_checkpoint
+from miras_search.training.config import Seeds
+from miras_search.training.device import peak_bytes, reset_peak, resolve, use_threads
+from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
+from miras_search.training.job import Cancelled, Final, Job, Outcome, Point, State
+from miras_search.training.optimiser import Optimiser
+from miras_search.training.start import new_model
+
+WINDOW = 10  # steps
+BEAT = 0.5  # seconds between reports at most, unless there is a validation score to report
+HUGE = 100  # a loss of so many times a uniform guess's is a divergence, though still a number
+
+Report = Callable[[Sequence[Point]], bool]
+"""Takes the curve points since the last call, perhaps none: it is called about every half second while steps are faster
+than that, so that it also shows that the training is alive. Returns whether to stop."""
+
+
+def train(
+    job: Job,
+    *,
+    device: str = "auto",
+    report: Report | None = None,
+    checkpoint: Path | None = None,
+    threads: int | None = None,
+) -> Outcome:
+    """Train a job and measure what it found.
+
+    A loss or gradient that is not finite, or a loss far beyond a blind guess's, ends the training with the state
+    `diverged` and whatever was measured so far; it is a result, not an error. `checkpoint` is written if the training
+    completes. Raises `Cancelled` when `report` says stop, `SpecError` for a task that does not exist,
+    `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
+    """
+    with use_threads(threads):
+        return _Training(job, resolve(device), report).run(checkpoint)
+
+
+class _Diverged(Exception):
+    """Not finite, or far off, after so many good steps."""
+
+    def __init__(self, steps: int, note: str) -> None:
+        self.steps = steps
+        self.note = note
+        super().__init__(note)
+
+
+class _Training:
+    """The state of one training."""
+
+    def __init__(self, job: Job, device: torch.device, report: Report | None) -> None:
+        self.began = self.beat = time.perf_counter()
+        reset_peak(device)
+        config, seeds = job.train, Seeds.of(job.seed)
+        self.job, self.device, self.config, self.report = job, device, config, report
+        self.task = task_from_spec(job.task)
+        self.data_seed = seeds.data
+        self.model = new_model(job).to(device)
+        self.optimiser = Optimiser(self.model, config)
+        self.validation, self.test = (
+            Labelled.of(self.task.evaluation(split, seeds.eval, config.eval_examples), device)
+            for split in ("validation", "test")
+        )
+        self.limit = HUGE * math.log(self.task.vocab_size)
+        self.losses: list[float] = []
+        self.seconds: list[float] = []  # of a step, by window
+        self.pending: list[Point] = []
+        self.scores: dict[str, Score] = {}
+
+    def run(self, checkpoint: Path | None) -> Outcome:
+        """Train to the end or to the first step that is not finite."""
+        try:
+            for first, last in windows(self.config.steps, self.config.eval_every):
+                self._window(first, last)
+                if last == self.config.steps or (self.config.eval_every and last % self.config.eval_every == 0):
+                    self._look("validation", self.validation, last)
+            self._look("test", self.test, self.config.steps)
+        except _Diverged as end:
+            return self._outcome("diverged", end.steps, end.note)
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, self.job, self.model, self.config.steps)
+        return self._outcome("complete", self.config.steps, "")
+
+    def _window(self, first: int, last: int) -> None:
+        """Steps `first` to `last` - 1."""
+        start, seen = time.perf_counter(), []
+        for step in range(first, last):
+            seen.append(self._step(step))
+            if self.device.type == "cpu" and self._problem(*seen[-1].tolist()):
+                break
+            self._beat()
+        values = torch.stack(seen).tolist()  # the device's only wait
+        self.seconds.append((time.perf_counter() - start) / len(values))
+        for step, (loss, norm) in enumerate(values, first):
+            if problem := self._problem(loss, norm):
+                raise _Diverged(step, f"{problem} at step {step + 1}")
+            self.losses.append(loss)
+        self.pending.append(Point(last, "loss", "train", statistics.fmean(self.losses[first:last])))
+
+    def _step(self, step: int) -> Tensor:
+        """One optimiser step; [loss, gradient norm], still on the device."""
+        batch = Labelled.of(self.task.train_batch(self.data_seed, step, self.config.batch), self.device)
+        with autocast(self.device, self.config.precision):
+            logits = self.model(batch.tokens, batch.positions)
+        loss = cross_entropy(logits, batch.targets)
+        loss.backward()
+        return torch.stack([loss.detach(), self.optimiser.step(step)])
+
+    def _problem(self, loss: float, norm: float) -> str:
+        """Why a step with this loss and gradient norm is a divergence; empty when it is none."""
+        if not math.isfinite(loss):
+            return f"loss {loss}"
+        if loss > self.limit:
+            return f"loss {loss:.3g}, over {HUGE} times a uniform guess's"
+        return "" if math.isfinite(norm) else f"gradient norm {norm}"
+
+    def _look(self, name: str, data: Labelled, step: int) -> None:
+        """Score a split after `step` steps and report at once."""
+        score = evaluate(self.model, data, self.config.eval_batch, self.config.precision)
+        if not score.finite:
+            raise _Diverged(step, f"{name} loss {score.loss} after step {step}")
+        self.scores[name] = score
+        self.pending += [Point(step, "accuracy", name, score.accuracy), Point(step, "loss", name, score.loss)]
+        self._beat(due=True)
+
+    def _beat(self, due: bool = False) -> None:
+        """Hand over the points found since the last time, if it is time to. Raises `Cancelled`."""
+        if self.report is None or not (due or time.perf_counter() - self.beat > BEAT):
+            return
+        points, self.pending, self.beat = tuple(self.pending), [], time.perf_counter()
+        if self.report(points):
+            raise Cancelled(f"cancelled after {len(self.losses)} of {self.config.steps} steps")
+
+    def _outcome(self, state: State, steps: int, note: str) -> Outcome:
+        """The outcome, with every number that is finite."""
+        if self.pending and self.report is not None:
+            self.report(tuple(self.pending))  # too late to cancel
+        wall, peak = time.perf_counter() - self.began, peak_bytes(self.device)
+        finals = [
+            Final("params", "", sum(p.numel() for p in self.model.parameters() if p.requires_grad)),
+            Final("state_bytes", "", self.model.state_bytes()),
+            Final("peak_memory_bytes", "", peak),
+            Final("wall_seconds", "", wall),
+        ]
+        if self.losses:
+            tail = self.losses[-max(1, self.config.steps // 10) :]
+            finals.append(Final("loss", "train", statistics.fmean(tail)))
+            finals.append(Final("tokens_per_second", "", self._speed()))
+        if state == "complete":
+            for split, score in self.scores.items():
+                finals += [Final("accuracy", split, score.accuracy), Final("loss", split, score.loss)]
+        return Outcome(state, tuple(finals), steps, wall, peak, note)
+
+    def _speed(self) -> float:
+        """Training tokens a second, evaluation excluded: by the median window, the first left out as a warm-up."""
+        tokens = self.config.batch * self.task.sequence_length
+        return tokens / statistics.median(self.seconds[1:] or self.seconds)
+
+
+def windows(steps: int, eval_every: int) -> Iterator[tuple[int, int]]:
+    """Ranges that cover 0 to `steps`, at most `WINDOW` long, ending wherever the validation split is looked at."""
+    ends = {*range(WINDOW, steps, WINDOW), *(range(eval_every, steps, eval_every) if eval_every else ()), steps}
+    first = 0
+    for last in sorted(ends):
+        yield first, last
+        first = last
