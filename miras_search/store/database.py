@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from miras_search.errors import EnvironmentProblem
 from miras_search.store.address import parse_database, read_only_url, safe_url, sqlite_path
-from miras_search.store.migrations import HEAD, REVISIONS, VERSION_TABLE
+from miras_search.store.migrations import HEAD, LOCK_KEY, REVISIONS, VERSION_TABLE
 from miras_search.store.sqlite import BEGIN_OPTION, apply_pragmas, explicit_transactions
 
 __all__ = ["Database", "apply_pragmas", "parse_database", "safe_url"]
@@ -83,7 +83,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session that holds the write lock from its first statement on, and commits at the end.
+        """A session that commits at the end. It holds the database's only write lock from its start on.
 
         Raises EnvironmentProblem on a read-only database; an exception within rolls everything back.
         """
@@ -91,6 +91,8 @@ class Database:
             raise EnvironmentProblem(f"{self.name}: opened to read only")
         engine = self.engine.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
         with self._problems(), Session(engine) as session, session.begin():
+            if engine.dialect.name == "postgresql":  # what it reads before it writes must hold, as on SQLite
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             yield session
 
     def revision(self) -> str:

@@ -52,10 +52,9 @@ def is_live(run: Run, now: datetime) -> bool:
 def give_up_dead(session: Session, study_id: int, now: datetime, *, takeover: bool) -> None:
     """Mark the study's dead runs `lost`; with `takeover`, live ones too.
 
-    Raises StudyBusy for a live run. Call it within a writing session: it locks the study's row, so that two drivers
-    that start at once take turns.
+    Raises StudyBusy for a live run. The session must be a writing one: drivers that start at once then take turns.
     """
-    study = session.execute(select(Study).where(Study.id == study_id).with_for_update()).scalar_one()
+    study = session.get_one(Study, study_id)
     held = session.execute(select(Run).where(Run.study_id == study_id, Run.status == "running")).scalars().all()
     for run in held:
         if not takeover and is_live(run, now):

@@ -12,8 +12,6 @@ from sqlalchemy import Connection, Engine, text
 from miras_search.store import migrations
 from miras_search.store.sqlite import BEGIN_OPTION
 
-LOCK_KEY = 0x4D495241  # any constant: two processes that migrate one PostgreSQL database take turns
-
 
 def alembic_config(extra_versions: Path | None = None) -> Config:
     """Alembic's configuration without an ini file; `extra_versions` adds a folder of revisions (for tests)."""
@@ -48,7 +46,7 @@ def upgrade(engine: Engine, config: Config | None = None, target: str = "head") 
 def _upgrade_within(connection: Connection, config: Config, target: str) -> None:
     dialect = connection.dialect.name
     if dialect == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": migrations.LOCK_KEY})
     config.attributes["connection"] = connection
     command.upgrade(config, target)
     if dialect == "sqlite":

@@ -9,4 +9,5 @@ from __future__ import annotations
 
 REVISIONS: tuple[str, ...] = ("0001",)
 HEAD = REVISIONS[-1]
+LOCK_KEY = 0x4D495241  # any constant: on PostgreSQL, writers and migrations take turns by this advisory lock
 VERSION_TABLE = "ms_alembic_version"  # plain `alembic_version` is Optuna's, in the same database
