@@ -94,7 +94,7 @@ def _one(table: AblationTable, siunitx: bool) -> str:
     for rows in _groups(table):
         if rows:
             lines.append(r"    \midrule")
-            lines += [f"    {_line([escape(row.cell), *write(table, row, shown)])}" for row in rows]
+            lines += [f"    {_line([_name(row), *write(table, row, shown)])}" for row in rows]
     lines += [
         r"    \bottomrule",
         r"  \end{tabular}",
@@ -165,6 +165,12 @@ def _header(shown: Sequence[Column], siunitx: bool) -> str:
             title = f"{{{title}}}"
         titles.append(title)
     return _line(["Cell", *titles])
+
+
+def _name(row: Row) -> str:
+    """The first cell; the row end before it would take a leading bracket or star for its own argument."""
+    name = escape(row.cell)
+    return "{}" + name if name.startswith(("[", "*")) else name
 
 
 def _plain(table: AblationTable, row: Row, shown: Sequence[Column]) -> list[str]:
