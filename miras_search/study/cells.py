@@ -1,0 +1,290 @@
+"""The cells of a study: the base, what `vary` and `design` make of it, and the negative controls.
+
+A cell is a design and the settings around it. Cells differ from the base by what their levels say and by nothing else:
+two cells that are the same function are an error, and so is a comparison of designs that run with different executions,
+because the difference would measure where the gradients are taken and not what is compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from miras_search.models.config import ModelConfig
+from miras_search.space import rules
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
+from miras_search.study import levels
+from miras_search.study.levels import PRESET, Variant
+from miras_search.training.config import TrainConfig
+
+MAX_CELLS = 2000
+
+Role = Literal["base", "cell", "control"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One row of the table to come: a design point with its settings."""
+
+    number: int
+    """The trial's number in the store; the base is 0."""
+    name: str
+    """Short and unique in the study: `l2`, `huber(delta=0.5)`, `l2 + no_write`."""
+    role: Role
+    changes: Mapping[str, str]
+    """Dotted path -> level text, for the paths where the cell differs from the base."""
+    levels: Mapping[str, str]
+    """Dotted path -> level text, for every path that the study varies and the cell has."""
+    design: DesignPoint
+    model: ModelConfig
+    train: TrainConfig
+
+    def to_plain(self) -> dict[str, Plain]:
+        """Everything as plain data."""
+        return {
+            "number": self.number,
+            "name": self.name,
+            "role": self.role,
+            "changes": dict(self.changes),
+            "levels": dict(self.levels),
+            "design": self.design.to_plain(),
+            "model": to_plain(self.model),
+            "train": to_plain(self.train),
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grid:
+    """What a study file says about its cells."""
+
+    base: Variant
+    preset: str | None
+    """The base's name where it is a published model as it stands."""
+    vary: Mapping[str, object]
+    design: Literal["one_at_a_time", "factorial"]
+    controls: Sequence[object]
+    execution: Mapping[str, object]
+    """Settings that every cell keeps."""
+    own_execution: bool
+    """Whether presets may run with executions of their own."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Draft:
+    """A cell before it is known to differ from the others."""
+
+    variant: Variant
+    preset: str | None
+    role: Role
+    places: Mapping[str, Path]  # varied path -> the place of its level in the file
+    name: str = ""
+    extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def build(grid: Grid) -> tuple[Cell, ...]:
+    """The cells, numbered, the base first. Raises `SpecError` with every problem at its level."""
+    choices = _choices(grid)
+    base = _Draft(grid.base, grid.preset, "base", {})
+    problems: list[Problem] = []
+    drafts = [base]
+    for combination in _combinations(grid.design, choices):
+        try:
+            drafts.append(_draft(grid, combination))
+        except SpecError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecError(problems)
+    naming = _Naming(grid, list(choices))
+    drafts = [*map(naming.named, drafts), *_controls(grid, naming)]
+    problems = [*_rule_problems(drafts, grid), *_mixed_problems(drafts, grid)]
+    if problems:
+        raise SpecError(problems)
+    kept = _different(drafts)
+    return tuple(naming.cell(number, draft) for number, draft in enumerate(kept))
+
+
+def _choices(grid: Grid) -> dict[str, list[object]]:
+    """The checked paths and their levels."""
+    found: dict[str, list[object]] = {}
+    problems: list[Problem] = []
+    for path, given in grid.vary.items():
+        where: Path = ("vary", path)
+        try:
+            levels.check_path(path, where)
+            if not isinstance(given, list) or not given:
+                raise SpecError.at(where, f"expected a list of levels, got {given!r}")
+            found[path] = given
+        except SpecError as error:
+            problems.extend(error.problems)
+    count = math.prod(map(len, found.values())) if grid.design == "factorial" else sum(map(len, found.values()))
+    if count > MAX_CELLS:
+        problems.append(Problem(("vary",), f"{count} cells are more than {MAX_CELLS}: vary fewer levels"))
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def _combinations(design: str, choices: Mapping[str, list[object]]) -> Iterator[dict[str, tuple[int, object]]]:
+    """For each cell its levels: path -> (position in the list, level)."""
+    if design == "one_at_a_time":
+        yield from ({path: level} for path, given in choices.items() for level in enumerate(given))
+    elif choices:
+        for combination in itertools.product(*(enumerate(given) for given in choices.values())):
+            yield dict(zip(choices, combination, strict=True))
+
+
+def _draft(grid: Grid, combination: Mapping[str, tuple[int, object]]) -> _Draft:
+    variant, name = grid.base, grid.preset
+    places: dict[str, Path] = {path: ("vary", path, combination[path][0]) for path in combination}
+    for path in levels.application_order(combination):
+        level = combination[path][1]
+        variant = levels.applied(variant, path, level, grid.execution, places[path])
+        name = str(level) if path == PRESET else name
+    return _Draft(variant, name, "cell", places)
+
+
+class _Naming:
+    """Level texts and cell names of one study."""
+
+    def __init__(self, grid: Grid, varied: Sequence[str]) -> None:
+        self.varied = varied
+        self.factorial = grid.design == "factorial"
+        self.whole = grid.preset or "base"
+        base = _Draft(grid.base, grid.preset, "base", {})
+        self.base_levels = self.levels(base)
+        self.base_name = self._name(base)
+
+    def levels(self, draft: _Draft) -> dict[str, str]:
+        """The text of every varied path that the draft has."""
+        texts = {
+            path: (draft.preset or "base") if path == PRESET else levels.text_at(draft.variant, path)
+            for path in self.varied
+        }
+        return {path: text for path, text in texts.items() if text is not None} | dict(draft.extra)
+
+    def named(self, draft: _Draft) -> _Draft:
+        """The draft with its name."""
+        return dataclasses.replace(draft, name=self._name(draft))
+
+    def _name(self, draft: _Draft) -> str:
+        texts = self.levels(draft)
+        # the base of a one-axis study is a level like the others; of several axes it is a model
+        paths = list(draft.places) or (self.varied if self.factorial or len(self.varied) == 1 else [])
+        labels = [levels.label(path, texts[path], self.varied) for path in paths if path in texts]
+        return " / ".join(labels) or self.whole
+
+    def cell(self, number: int, draft: _Draft) -> Cell:
+        """The finished cell."""
+        texts = self.levels(draft)
+        paths = [*draft.places, *draft.extra]
+        changes = {path: texts[path] for path in paths if path in texts and texts[path] != self.base_levels.get(path)}
+        variant = draft.variant
+        return Cell(number, draft.name, draft.role, changes, texts, variant.design, variant.model, variant.train)
+
+
+def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
+    """The base under each negative control."""
+    found: list[_Draft] = []
+    problems: list[Problem] = []
+    for i, spec in enumerate(grid.controls):
+        where: Path = ("controls", i)
+        try:
+            variant = levels.applied(grid.base, "control", spec, {}, where)
+        except SpecError as error:
+            problems.extend(error.problems)
+            continue
+        text = levels.text_at(variant, "control") or ""
+        name = f"{naming.base_name} + {text}"
+        found.append(_Draft(variant, grid.preset, "control", {"control": where}, name, {"control": text}))
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def _different(drafts: Sequence[_Draft]) -> list[_Draft]:
+    """The drafts without levels that are the base itself. Raises `SpecError` where two are one function."""
+    base, *rest = drafts
+    kept, seen, names = [base], {base.variant.key: base}, {base.name: base}
+    problems: list[Problem] = []
+    for draft in rest:
+        twin = seen.get(draft.variant.key)
+        if twin is base and draft.role == "cell":
+            continue
+        place = list(draft.places.values())[-1]
+        if twin is not None:
+            both = f"'{draft.name}' is the same function as '{twin.name}', trained alike"
+            problems.append(Problem(place, f"{both}: one cell would count as two; drop one"))
+        elif draft.name in names:
+            problems.append(Problem(place, f"two different cells would be called '{draft.name}'; drop one"))
+        else:
+            kept.append(draft)
+            seen[draft.variant.key] = names[draft.name] = draft
+    if problems:
+        raise SpecError(problems)
+    return kept
+
+
+def _rule_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
+    """Broken rules, each once, at the base or at the level that breaks it."""
+    found: list[Problem] = []
+    told: set[Problem] = set()
+    for draft in drafts:
+        variant = draft.variant
+        for broken in rules.violations(variant.design, variant.model.keys, variant.model.values):
+            if broken not in told:
+                told.add(broken)
+                place = _culprit(draft, broken, grid)
+                inside = f"{draft.name}: " if len(draft.places) > 1 else ""
+                found.append(Problem((*place, *broken.where), f"{inside}{broken.what}"))
+    return found
+
+
+def _culprit(draft: _Draft, broken: Problem, grid: Grid) -> Path:
+    """The place of the level that breaks the rule alone, else of one on the axis that the rule names."""
+    if not draft.places:
+        return ("base",)
+    named = [path for path in draft.places if path.split(".")[0] == broken.where[0]]
+    alone = []
+    for path, place in draft.places.items():
+        level = grid.vary.get(path)
+        if isinstance(level, list) and len(draft.places) > 1:
+            single = _alone(grid, path, level[int(place[-1])], place)
+            if single and broken in rules.violations(single.design, single.model.keys, single.model.values):
+                alone.append(path)
+    return draft.places[(*alone, *named, *draft.places)[0]]
+
+
+def _alone(grid: Grid, path: str, level: object, place: Path) -> Variant | None:
+    try:
+        return levels.applied(grid.base, path, level, grid.execution, place)
+    except SpecError:  # a level that only means something beside another one
+        return None
+
+
+def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
+    """Designs that bring executions of their own although nothing says that they may."""
+    if grid.own_execution or any(path.split(".")[0] == "execution" for path in grid.vary):
+        return []
+    if not levels.mixed_execution([draft.variant.design for draft in drafts]):
+        return []
+    presets = [draft for draft in drafts if PRESET in draft.places]
+    pairs = [(one, other) for one in drafts for other in presets if one is not other]  # the base's pairs first
+    one, other = next((pair for pair in pairs if levels.mixed_execution(d.variant.design for d in pair)), pairs[0])
+    mine, theirs = one.variant.design, other.variant.design
+    hold = ", ".join(f"{key}: {_flow(v)}" for key, v in levels.execution_difference(mine, theirs).items())
+    what = (
+        f"{other.name} runs {theirs.execution}, {one.name} runs {mine.execution}: their difference would measure "
+        f"the execution too; hold one for every cell, as in `execution: {{{hold}}}`, or opt in by `execution: own`"
+    )
+    return [Problem(other.places[PRESET], what)]
+
+
+def _flow(value: object) -> str:
+    """A setting of execution as YAML in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    return str(value)

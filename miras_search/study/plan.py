@@ -1,0 +1,142 @@
+"""What a study will cost and what it can show, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from miras_search.space.fields import Plain, to_plain
+from miras_search.study.cells import Cell
+from miras_search.study.study import Study
+
+FINAL = ("complete", "diverged", "failed")
+ENOUGH_SEEDS = 6  # the first number whose smallest p is below 0.05
+FEWEST_SEEDS = 3  # below, a spread is not an estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The size of a study, the limits of its test, and what would confound it."""
+
+    cells: int
+    """Rows of the table: base, cells and controls."""
+    tasks: int
+    seeds: int
+    jobs: int
+    """cells x tasks x seeds."""
+    done: Mapping[str, int]
+    """Jobs by state, of those that the store knows."""
+    remaining: int
+    """Jobs without a result."""
+    smallest_p: float
+    """The smallest p that joint sign flips over the seeds can reach: 2 / 2^n."""
+    family: int
+    """Comparisons to the base on one task that the p-values are corrected for."""
+    confounds: tuple[str, ...]
+    """What else could explain a difference, one sentence each with its cure."""
+    estimate_seconds: float | None
+    """Wall time of the remaining jobs; None until a job has been timed."""
+
+    def to_plain(self) -> dict[str, Plain]:
+        """As plain data, for `--json`."""
+        return {
+            "cells": self.cells,
+            "tasks": self.tasks,
+            "seeds": self.seeds,
+            "jobs": self.jobs,
+            "done": dict(self.done),
+            "remaining": self.remaining,
+            "smallest_p": self.smallest_p,
+            "family": self.family,
+            "confounds": list(self.confounds),
+            "estimate_seconds": self.estimate_seconds,
+        }
+
+
+def plan(
+    study: Study, done: Mapping[str, int] | None = None, *, seconds_per_job: float | None = None, slots: int = 1
+) -> Plan:
+    """The plan of a study.
+
+    `done` counts the stored jobs by state; `seconds_per_job` is the mean wall time of those that ran, `slots` how many
+    run at once. Jobs that finished, diverged or failed are not run again.
+    """
+    jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
+    counts = {state: number for state, number in (done or {}).items() if number}
+    remaining = max(0, jobs - sum(counts.get(state, 0) for state in FINAL))
+    return Plan(
+        cells=len(study.cells),
+        tasks=len(study.tasks),
+        seeds=len(study.seeds),
+        jobs=jobs,
+        done=counts,
+        remaining=remaining,
+        smallest_p=smallest_p(len(study.seeds)),
+        family=sum(cell.role == "cell" for cell in study.cells),
+        confounds=tuple(confounds(study)),
+        estimate_seconds=None if seconds_per_job is None else seconds_per_job * remaining / max(1, slots),
+    )
+
+
+def smallest_p(seeds: int) -> float:
+    """Two of the 2^n sign patterns are the most extreme: the smallest two-sided p, at most 1."""
+    return min(1.0, 2.0 ** (1 - seeds))
+
+
+def confounds(study: Study) -> list[str]:
+    """What besides the varied axes could explain, or hide, a difference."""
+    cells = [cell for cell in study.cells if cell.role == "cell"]
+    found = _about_seeds(len(study.seeds), study.metric)
+    if cells and not _varies_rate(study):
+        found.append(
+            f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}; a ranking may be one of rates "
+            f"(vary train.lr in a factorial to see)"
+        )
+    unmatched = [cell.name for cell in cells if _budget(cell) != _budget(study.cells[0])]
+    if unmatched:
+        found.append(
+            f"budgets are not matched: {_some(unmatched)} {'has' if len(unmatched) == 1 else 'have'} other parameters or "
+            f"state than {study.base_name}; compare the params and state columns"
+        )
+    if not study.controls:
+        found.append("no negative control shows what the model does without its memory: add `controls: [no_write]`")
+    if study.mixed:
+        found.append(
+            "executions are mixed: each design runs its own, so a difference measures that too; hold one by `execution:`"
+        )
+    return found
+
+
+def _about_seeds(seeds: int, metric: str) -> list[str]:
+    least = f"the smallest p is {smallest_p(seeds):.2g}"
+    if seeds < FEWEST_SEEDS:
+        count = "one seed" if seeds == 1 else f"{seeds} seeds"
+        return [f"{count}: the spread of {metric} is not estimated and {least}; use at least {ENOUGH_SEEDS}"]
+    if seeds < ENOUGH_SEEDS:
+        return [f"{seeds} seeds: {least}, so nothing can be called decided at 0.05; use at least {ENOUGH_SEEDS}"]
+    return []
+
+
+def _varies_rate(study: Study) -> bool:
+    """Whether each design meets each learning rate of the study."""
+    varied = {axis.path for axis in study.axes if axis.path != "control"}
+    return "train.lr" in varied and (study.design == "factorial" or varied == {"train.lr"})
+
+
+def _budget(cell: Cell) -> tuple[object, ...]:
+    """What decides parameters and state: equal for two cells whose budgets are equal."""
+    design, model = cell.design, cell.model
+    gates = sorted((slot, gate.source, gate.scope) for slot, gate in design.gates.items() if gate.source != "fixed")
+    return (
+        design.memory.layers(model.keys, model.values),
+        sorted(design.memory.static(model.keys, model.values)),
+        gates,
+        design.algorithm.writes if design.algorithm.own_keys else 1,
+        design.algorithm.has_momentum,
+        sorted(to_plain(model).items()),
+    )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown

@@ -1,0 +1,149 @@
+"""The top level of a study file: which keys there are, their types, and what this version does not run yet.
+
+Only the top level is pydantic's. What lies below (designs, model, training, tasks) is built by the dataclasses that own
+it, and both kinds of complaint become `Problem`s with the same wording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from miras_search.metrics import METRICS
+from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
+
+MAX_SEEDS = 1000
+MAX_SEED = 2**31 - 1  # what an integer column of any database holds
+
+_SEARCH = "belongs to kind: search, which is not available in this version; use kind: ablation with vary"
+_UNAVAILABLE: dict[tuple[str, str], str] = {
+    ("kind", "search"): "search is not available in this version; use ablation with vary",
+    ("design", "pairwise"): "pairwise is not available in this version; use factorial on the axes in question",
+    (
+        "design",
+        "leave_one_out",
+    ): "leave_one_out is not available in this version; use one_at_a_time from the whole model",
+    ("design", "add_one_in"): "add_one_in is not available in this version; use one_at_a_time on the plain model",
+    **{
+        ("match", by): f"matching by {by} is not available in this version; use none and compare the {by} of the rows"
+        for by in ("params", "state", "flops")
+    },
+    ("tune", ""): "tuning per cell is not available in this version; set the value under train, or list it under vary",
+    **{(key, ""): _SEARCH for key in ("space", "objectives", "constraints", "sampler", "pruner", "trials", "confirm")},
+}
+"""(key, value) -> what to do instead; an empty value stands for every value."""
+
+_NEEDED = {
+    "name": "'name' is missing: one word by which the database knows the study",
+    "task": "'task' is missing: a task's name and settings, or a list of them",
+    "base": "'base' is missing: a preset's name, or the four choices spelled out",
+}
+
+
+def _seeds(value: object) -> tuple[int, ...]:
+    """A count (0 .. n-1) or a list of different seeds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MAX_SEEDS:
+            raise PydanticCustomError("seeds", f"{value} is not a number of seeds between 1 and {MAX_SEEDS}")
+        return tuple(range(value))
+    good = isinstance(value, list) and all(isinstance(s, int) and not isinstance(s, bool) for s in value)
+    if not good or not value:
+        raise PydanticCustomError("seeds", f"expected how many seeds, or a list of whole numbers, got {value!r}")
+    seeds = cast(list[int], value)
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise PydanticCustomError("seeds", f"{seed} is not a seed between 0 and {MAX_SEED}")
+        if seeds.count(seed) > 1:
+            raise PydanticCustomError("seeds", f"{seed} is there twice: the same training would count as two")
+    if len(seeds) > MAX_SEEDS:
+        raise PydanticCustomError("seeds", f"{len(seeds)} seeds are more than {MAX_SEEDS}")
+    return tuple(seeds)
+
+
+def _metric(value: object) -> str:
+    if not isinstance(value, str) or value not in METRICS:
+        raise PydanticCustomError("metric", f"unknown metric {value!r}{nearest(str(value), METRICS)}")
+    return value
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class Resources(_Model):
+    """What one job is given."""
+
+    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+
+
+class StudyFile(_Model):
+    """The keys of an ablation study. Values typed `object` are read by the room that owns them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    question: str = ""
+    kind: Literal["ablation"] = "ablation"
+    task: object
+    model: dict[str, object] = {}
+    train: dict[str, object] = {}
+    base: object
+    execution: object = None
+    vary: dict[str, object] = {}
+    design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
+    controls: list[object] = []
+    match: Literal["none"] = "none"
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
+    metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
+    resources: Resources = Resources()
+
+
+def parse(data: Mapping[str, Plain]) -> StudyFile:
+    """The top level of a study. Raises `SpecError` with every problem found in it."""
+    problems = [found for key, value in data.items() if (found := _unavailable(key, value))]
+    known = {key: value for key, value in data.items() if (key,) not in [problem.where for problem in problems]}
+    try:
+        parsed = StudyFile.model_validate(known)
+    except ValidationError as error:
+        raise SpecError([*problems, *map(_problem, error.errors(include_url=False))]) from error
+    if problems:
+        raise SpecError(problems)
+    return parsed
+
+
+def _unavailable(key: str, value: Plain) -> Problem | None:
+    what = _UNAVAILABLE.get((key, "")) or (_UNAVAILABLE.get((key, value)) if isinstance(value, str) else None)
+    return Problem((key,), what) if what else None
+
+
+def _problem(error: ErrorDetails) -> Problem:
+    """A pydantic error in the project's wording."""
+    where, kind, value = error["loc"], error["type"], error["input"]
+    context = error.get("ctx", {})
+    if kind == "missing":
+        return Problem(where[:-1], _NEEDED.get(str(where[-1]), f"'{where[-1]}' is missing"))
+    if kind == "extra_forbidden":
+        fields = Resources.model_fields if len(where) > 1 else StudyFile.model_fields
+        return Problem(where, f"unknown key{nearest(str(where[-1]), fields)}")
+    if kind == "literal_error":
+        annotation = StudyFile.model_fields[str(where[0])].annotation
+        known = [str(word) for word in getattr(annotation, "__args__", ())]
+        return Problem(where, f"{value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
+    if kind == "string_pattern_mismatch":
+        what = "is not a name: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
+        return Problem(where, f"{value!r} {what}")
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bound = f"at least {context['ge']:g}" if "ge" in context else f"at most {context['le']:g}"
+        return Problem(where, f"{value!r} must be {bound}")
+    expected = {
+        "string_type": "a word",
+        "int_type": "a whole number",
+        "float_type": "a number",
+        "list_type": "a list",
+        "dict_type": "a mapping of settings",
+        "model_type": "a mapping of settings",
+    }
+    what = f"expected {expected[kind]}, got {value!r}" if kind in expected else error["msg"]
+    return Problem(where, what)

@@ -1,0 +1,111 @@
+"""A study, read and resolved: what is asked, which cells answer it, on which tasks and seeds; and its two hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from miras_search.models.config import ModelConfig
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Plain, to_plain
+from miras_search.study.cells import Cell
+from miras_search.study.schema import Resources
+from miras_search.training.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTask:
+    """A task of a study: its name in tables, and all its settings."""
+
+    name: str
+    """Short and unique in the study: `mqar`, `mqar(length=128)`."""
+    spec: Mapping[str, Plain]
+    """What `task_from_spec` reads, every setting spelled out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A path that the study varies, or `control`: the base's level and every level in the cells, as text."""
+
+    path: str
+    base: str | None
+    """None where the base has no such setting."""
+    levels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A valid study. Every cell is trained on every task with every seed; the seeds are shared by the cells."""
+
+    name: str
+    question: str
+    kind: str
+    design: str
+    """one_at_a_time or factorial."""
+    metric: str
+    seeds: tuple[int, ...]
+    tasks: tuple[StudyTask, ...]
+    model: ModelConfig
+    train: TrainConfig
+    base: DesignPoint
+    base_name: str
+    cells: tuple[Cell, ...]
+    """The base first, then cells, then controls; a cell's number is its index."""
+    axes: tuple[Axis, ...]
+    controls: tuple[str, ...]
+    """Names of the control cells."""
+    resources: Resources
+    execution: str
+    """In words, for captions: the execution that all cells share, or that they do not share one."""
+    mixed: bool
+    """Whether designs run with executions of their own (`execution: own`)."""
+    yaml: str
+    """The file's text, overrides applied."""
+    path: str
+    shipped: bool = False
+    """Whether the file came with the package because no such file was there."""
+
+    @property
+    def config(self) -> dict[str, Plain]:
+        """Everything resolved, as plain data."""
+        return {
+            "name": self.name,
+            "question": self.question,
+            "seeds": list(self.seeds),
+            "resources": {"cpus": self.resources.cpus, "gpus": self.resources.gpus},
+            **self._compared,
+        }
+
+    @property
+    def _compared(self) -> dict[str, Plain]:
+        """What is compared: everything that decides which job means what."""
+        return {
+            "kind": self.kind,
+            "design": self.design,
+            "metric": self.metric,
+            "tasks": [{"name": task.name, "spec": dict(task.spec)} for task in self.tasks],
+            "base": {
+                "name": self.base_name,
+                "design": self.base.to_plain(),
+                "model": to_plain(self.model),
+                "train": to_plain(self.train),
+            },
+            "execution": self.execution,
+            "cells": [cell.to_plain() for cell in self.cells],
+        }
+
+    @property
+    def config_hash(self) -> str:
+        """Of `config`: 64 hexadecimal digits, the same for every spelling of the same study."""
+        return _hash(self.config)
+
+    @property
+    def space_hash(self) -> str:
+        """Of what is compared: unchanged by the name, the question, the resources and more seeds."""
+        return _hash(self._compared)
+
+
+def _hash(plain: Mapping[str, Plain]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
