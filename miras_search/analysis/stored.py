@@ -1,0 +1,118 @@
+"""The tables of a stored study, with the words around them: what the command line prints and the dashboard shows.
+
+Commit and date are those of the trainings, not of the moment of reading: the same results give the same table, byte for
+byte, whoever reads them and however often.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from miras_search.analysis.table import AblationTable, TableContext, ablation_table, ablation_tables
+from miras_search.errors import MirasError
+from miras_search.space.fields import SpecError
+from miras_search.store import queries
+from miras_search.store.database import Database
+from miras_search.store.types import AttemptRow, RunRow, StudyRow
+from miras_search.tasks import task_from_spec
+
+FINISHED = ("complete", "diverged")
+
+
+def stored_tables(
+    db: Database,
+    name: str,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+    against: str | None = None,
+    task: str | None = None,
+) -> list[AblationTable]:
+    """One table a task of the study called `name`, or the one of `task`; the metric is the study's own by default.
+
+    Raises StudyNotFound, and MirasError for an unknown task, metric, split or cell and for a study without jobs.
+    """
+    study = queries.study(db, name)
+    results = queries.results(db, study.id)
+    if not results:
+        raise MirasError(f"{name}: the study has no jobs yet: start it with `miras-search run`")
+    metric = study.metric if metric is None else metric
+    context = table_context(db, study, metric=metric, split=split, against=against, task=task)
+    chances = chance_levels(study)
+    if task is None:
+        return ablation_tables(
+            results, study=name, metric=metric, split=split, against=against, chances=chances, provenance=context
+        )
+    chance = chances.get(task)
+    return [
+        ablation_table(
+            results,
+            study=name,
+            metric=metric,
+            split=split,
+            against=against,
+            task=task,
+            chance=chance,
+            provenance=context,
+        )
+    ]
+
+
+def table_context(
+    db: Database,
+    study: StudyRow,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+    against: str | None = None,
+    task: str | None = None,
+) -> TableContext:
+    """Commit, date and execution of a study's trainings, and the command that prints the table again."""
+    attempts = [
+        attempt
+        for trial in queries.trials(db, study.id)
+        for attempt in queries.attempts(db, study.id, trial.number)
+        if attempt.state in FINISHED
+    ]
+    ended = [attempt.ended_at for attempt in attempts if attempt.ended_at is not None]
+    options = {"metric": metric if metric != study.metric else None, "split": split, "against": against, "task": task}
+    words = [f"--{option} {shlex.quote(value)}" for option, value in options.items() if value is not None]
+    execution = study.config.get("execution")
+    return TableContext(
+        commit=commits(attempts, queries.runs(db, study.id)),
+        date=max(ended).date().isoformat() if ended else None,
+        execution=execution if isinstance(execution, str) else None,
+        command=" ".join(["miras-search table", shlex.quote(study.name), *words]),
+    )
+
+
+def commits(attempts: Sequence[AttemptRow], runs: Sequence[RunRow]) -> str | None:
+    """The short commits of the code that made these attempts; None where they are unknown."""
+    used = {attempt.run_id for attempt in attempts}
+    found = dict.fromkeys(commit_of(run.provenance) for run in runs if run.id in used)
+    return " and ".join(commit for commit in found if commit) or None
+
+
+def commit_of(provenance: Mapping[str, object]) -> str | None:
+    """The code's commit in a run's provenance: seven digits, `+` behind them where files differed from it."""
+    for place in ("package", "folder"):  # an installed package has no checkout: then the one that it was run in
+        checkout = provenance.get(place)
+        if isinstance(checkout, Mapping) and checkout.get("commit"):
+            return str(checkout["commit"])[:7] + ("+" if checkout.get("dirty") else "")
+    return None
+
+
+def chance_levels(study: StudyRow) -> dict[str, float | None]:
+    """The accuracy of guessing for each task of the study; None for a task that this version does not know."""
+    tasks = study.config.get("tasks")
+    if not isinstance(tasks, Sequence):
+        return {}
+    found: dict[str, float | None] = {}
+    for task in cast(Sequence[Mapping[str, object]], tasks):
+        try:
+            found[str(task["name"])] = task_from_spec(cast(Mapping[str, object], task["spec"])).chance
+        except SpecError:
+            found[str(task["name"])] = None
+    return found
