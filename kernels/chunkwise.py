@@ -97,10 +97,13 @@ def _run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tu
 
 def prepare(point: DesignPoint, inputs: Inputs) -> Chunk:
     """Heads first, and the coefficients of the chunk."""
-    log_keep = spread(inputs.log_keep.transpose(1, 2), point.algorithm.writes)
+    log_keep = None
+    if not point.retention.keep.is_one:
+        log_keep = spread(inputs.log_keep.transpose(1, 2), point.algorithm.writes)
     momentum = None if inputs.momentum is None else inputs.momentum.transpose(1, 2)
     after = point.algorithm.coefficients(log_keep, inputs.step.transpose(1, 2), momentum)
-    fade = torch.exp(log_keep) if point.execution.gradient_at == "decayed" else None
+    decayed = log_keep is not None and point.execution.gradient_at == "decayed"
+    fade = torch.exp(log_keep) if decayed and log_keep is not None else None
     return Chunk(
         q=inputs.q.transpose(1, 2),
         k=inputs.k.transpose(1, 2),

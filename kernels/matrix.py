@@ -8,6 +8,7 @@ Small models are bound by the number of operators, not by arithmetic. Layout: n 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,19 +23,22 @@ from miras_search.space.design import DesignPoint
 
 
 class Chunks(NamedTuple):
-    """All chunks of one size; the keys are scaled so that a product with the state is a prediction's part."""
+    """All chunks of one size, and the keys scaled so that their product with a state is a part of the prediction."""
 
     q: Tensor  # [n,G,C,K]
+    k: Tensor  # [n,G,N,K]
     v: Tensor  # [n,G,N,V]
     threshold: Tensor | None  # [n,G,N,1]
-    keys: Tensor  # [n,G,N,K] as they meet the chunk's start state in sweep 0
-    kept: Tensor  # keys scaled by what is left of the start state before each write
-    surprised: Tensor | None  # keys scaled by what the start momentum adds before each write
-    overlap: Tensor  # [n,G,N,N] how much of each earlier write a later prediction sees
+    first: Tensor  # keys against the chunk's start state in sweep 0
+    kept: Tensor  # keys times what is left of the start state before each write
+    surprised: Tensor | None  # keys times what the start momentum has added before each write
+    overlap: Tensor | None  # [n,G,N,N] how much of each earlier write a prediction sees; None: nobody asks
     ends: Tensor  # [n,G,K,N] each write's share of the end state
     end_surprises: Tensor | None  # [n,G,K,N] and of the end momentum
+    end_keep: Tensor | None  # [n,G,1,1] what is left of the start state at the end; None: all of it
+    end_momentum: Tensor | None  # [n,G,1,1] what the start momentum adds to the end state
+    end_surprise_keep: Tensor | None  # [n,G,1,1] what is left of the start momentum
     after: Coefficients
-    raw: Tensor  # keys as given
 
 
 def run(point: DesignPoint, inputs: Inputs, state: State) -> tuple[Tensor, State]:
@@ -61,76 +65,90 @@ def _prepare(point: DesignPoint, inputs: Inputs, first: int, last: int, size: in
     writes = point.algorithm.writes
     span = (first * writes, last * writes, size * writes)
     q, k, v = _split(inputs.q, first, last, size), _split(inputs.k, *span), _split(inputs.v, *span)
-    log_keep = spread(_split(inputs.log_keep, first, last, size), writes)
+    log_keep = fade = None
+    if not point.retention.keep.is_one:
+        log_keep = spread(_split(inputs.log_keep, first, last, size), writes)
+        fade = torch.exp(log_keep) if point.execution.gradient_at == "decayed" else None
     momentum = None if inputs.momentum is None else _split(inputs.momentum, *span)
     after = point.algorithm.coefficients(log_keep, _split(inputs.step, *span), momentum)
-    fade = torch.exp(log_keep) if point.execution.gradient_at == "decayed" else None
     before = before_writes(after, fade)
-    everything_kept = point.retention.keep.is_one
+    blind = point.bias.slope == 0  # predictions do not matter to the signal
     return Chunks(
         q=q,
+        k=k,
         v=v,
         threshold=None if inputs.threshold is None else _split(inputs.threshold, *span).unsqueeze(-1),
-        keys=k if fade is None else fade.unsqueeze(-1) * k,
-        kept=k if everything_kept else before.keep.unsqueeze(-1) * k,
+        first=k if fade is None else fade.unsqueeze(-1) * k,
+        kept=k if log_keep is None else before.keep.unsqueeze(-1) * k,
         surprised=None if before.momentum is None else before.momentum.unsqueeze(-1) * k,
-        overlap=before.writes * (k @ k.transpose(-1, -2)),
+        overlap=None if blind else before.writes * (k @ k.transpose(-1, -2)),
         ends=(after.writes[..., -1, :].unsqueeze(-1) * k).transpose(-1, -2),
         end_surprises=None if after.end_writes is None else (after.end_writes.unsqueeze(-1) * k).transpose(-1, -2),
+        end_keep=None if log_keep is None else after.keep[..., -1, None, None],
+        end_momentum=None if after.momentum is None else after.momentum[..., -1, None, None],
+        end_surprise_keep=None if after.end_momentum is None else after.end_momentum[..., None, None],
         after=after,
-        raw=k,
     )
 
 
-class _Exact:
-    """Signals by one unit-triangular solve: u = g p + f(v) with p linear in the earlier signals."""
-
-    def __init__(self, slope: float, chunks: Chunks, offset: Tensor) -> None:
-        self.of_state: Tensor | None = None
-        self.of_surprise: Tensor | None = None
-        if slope == 0:
-            self.offset = offset
-            return
-        eye = torch.eye(chunks.overlap.shape[-1], dtype=offset.dtype, device=offset.device)
-        system = eye + slope * chunks.overlap
-        inverse = torch.linalg.solve_triangular(system, eye.expand_as(system), upper=False, unitriangular=True)
-        self.of_state = slope * (inverse @ chunks.kept)
-        if chunks.surprised is not None:
-            self.of_surprise = slope * (inverse @ chunks.surprised)
-        self.offset = inverse @ offset
-
-    def __call__(self, i: int, z: Tensor, s: Tensor | None) -> list[Tensor]:
-        u = self.offset[i]
-        if self.of_state is not None:
-            u = torch.baddbmm(u, self.of_state[i], z)
-        if self.of_surprise is not None and s is not None:
-            u = torch.baddbmm(u, self.of_surprise[i], s)
-        return [u]
+def _solver(point: DesignPoint, chunks: Chunks) -> Callable[[int, Tensor, Tensor | None], list[Tensor]]:
+    """The signals of chunk i from its start state and momentum: every sweep's, the last being those that are
+    written.
+    """
+    slope = point.bias.slope
+    if slope == 0:
+        blind = point.bias.signal(torch.zeros_like(chunks.v), chunks.v, chunks.threshold).unbind()
+        return lambda i, z, s: [blind[i]]
+    if slope is not None and point.execution.gradient.sweeps is None:
+        return _solved(point, chunks, slope)
+    return _swept(point, chunks)
 
 
-class _Swept:
-    """Signals by sweeps; all of them are returned, as levels of the tower."""
+def _solved(point: DesignPoint, chunks: Chunks, slope: float) -> Callable[[int, Tensor, Tensor | None], list[Tensor]]:
+    """One unit-triangular solve: u = g p + f(v) with p linear in the signals before it."""
+    overlap = _needed(chunks.overlap)
+    eye = torch.eye(overlap.shape[-1], dtype=overlap.dtype, device=overlap.device)
+    system = eye + slope * overlap
+    inverse = torch.linalg.solve_triangular(system, eye.expand_as(system), upper=False, unitriangular=True)
+    offset = point.bias.signal(torch.zeros_like(chunks.v), chunks.v, chunks.threshold)
+    offsets, of_state = (inverse @ offset).unbind(), (slope * (inverse @ chunks.kept)).unbind()
+    of_surprise = None if chunks.surprised is None else (slope * (inverse @ chunks.surprised)).unbind()
 
-    def __init__(self, point: DesignPoint, chunks: Chunks) -> None:
-        count = point.execution.gradient.sweeps
-        self.sweeps = chunks.overlap.shape[-1] - 1 if count is None else count
-        self.bias, self.chunks = point.bias, chunks
+    def solve(i: int, z: Tensor, s: Tensor | None) -> list[Tensor]:
+        u = torch.baddbmm(offsets[i], of_state[i], z)
+        return [u if of_surprise is None else torch.baddbmm(u, of_surprise[i], _needed(s))]
 
-    def __call__(self, i: int, z: Tensor, s: Tensor | None) -> list[Tensor]:
-        c = self.chunks
-        v, threshold = c.v[i], None if c.threshold is None else c.threshold[i]
-        prediction = torch.bmm(c.keys[i], z)
-        found = [self.bias.signal(prediction, v, threshold)]
-        if self.sweeps == 0:
+    return solve
+
+
+def _swept(point: DesignPoint, chunks: Chunks) -> Callable[[int, Tensor, Tensor | None], list[Tensor]]:
+    """Predict from the chunk's start, then again and again with the signals of the sweep before."""
+    first, kept, overlap, v = (x.unbind() for x in (chunks.first, chunks.kept, _needed(chunks.overlap), chunks.v))
+    surprised = None if chunks.surprised is None else chunks.surprised.unbind()
+    thresholds = None if chunks.threshold is None else chunks.threshold.unbind()
+    sweeps = overlap[0].shape[-1] - 1 if point.execution.gradient.sweeps is None else point.execution.gradient.sweeps
+
+    def sweep(i: int, z: Tensor, s: Tensor | None) -> list[Tensor]:
+        threshold = None if thresholds is None else thresholds[i]
+        prediction = torch.bmm(first[i], z)
+        found = [point.bias.signal(prediction, v[i], threshold)]
+        if sweeps == 0:
             return found
-        base = prediction if c.kept is c.keys else torch.bmm(c.kept[i], z)
-        if c.surprised is not None and s is not None:
-            base = torch.baddbmm(base, c.surprised[i], s)
-        for _ in range(self.sweeps):
+        base = prediction if chunks.kept is chunks.first else torch.bmm(kept[i], z)
+        if surprised is not None:
+            base = torch.baddbmm(base, surprised[i], _needed(s))
+        for _ in range(sweeps):
             found[-1] = found[-1].clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
-            prediction = torch.baddbmm(base, c.overlap[i], found[-1], alpha=-1)
-            found.append(self.bias.signal(prediction, v, threshold))
+            prediction = torch.baddbmm(base, overlap[i], found[-1], alpha=-1)
+            found.append(point.bias.signal(prediction, v[i], threshold))
         return found
+
+    return sweep
+
+
+def _needed(x: Tensor | None) -> Tensor:
+    assert x is not None
+    return x
 
 
 def _whole_chunks(
@@ -138,54 +156,54 @@ def _whole_chunks(
 ) -> tuple[Tensor, State]:
     """Tokens first..last-1 in chunks of exactly `size`."""
     chunks = _prepare(point, inputs, first, last, size)
-    slope = point.bias.slope
-    solver: _Exact | _Swept
-    if slope == 0 or (slope is not None and point.execution.gradient.sweeps is None):
-        offset = point.bias.signal(torch.zeros_like(chunks.v), chunks.v, chunks.threshold)
-        solver = _Exact(slope, chunks, offset)
-    else:
-        solver = _Swept(point, chunks)
-
+    solve, end = _solver(point, chunks), _ender(chunks)
     shape = state.dual[0].shape  # [B,H,K,V]
     z = state.dual[0].reshape(-1, *shape[2:])
     s = state.momentum[0].reshape(-1, *shape[2:]) if state.momentum else None
     starts, surprises, written, found = [z], [s], [], []
     for i in range(chunks.v.shape[0]):
-        found = solver(i, z, s)
+        found = solve(i, z, s)
         written.append(found[-1])
-        z, s = _end(point, chunks, i, z, s, found[-1])
+        z, s = end(i, z, s, found[-1])
         starts.append(z)
         surprises.append(s)
     y = _read(point, chunks, torch.stack(starts[:-1]), surprises[:-1], torch.stack(written))
     y = y.view(-1, *shape[:2], size, y.shape[-1]).permute(1, 0, 3, 2, 4).reshape(shape[0], last - first, shape[1], -1)
 
+    def level(z: Tensor, s: Tensor | None) -> Level:
+        return Level((z.view(shape),), () if s is None else (s.view(shape),))
+
+    top = level(z, s)
     if not point.chunked or size == point.execution.chunk:
-        return y, chunk_start(point, (z.view(shape),), () if s is None else (s.view(shape),))
-    tower = []
-    for u in found[:-1]:  # a chunk that is not full leaves its tower standing
-        weights, surprise = _end(point, chunks, -1, starts[-2], surprises[-2], u)
-        tower.append(Level((weights.view(shape),), () if surprise is None else (surprise.view(shape),)))
-    momentum = () if s is None else (s.view(shape),)
-    return y, State((z.view(shape),), momentum, state.start, tuple(tower), (), size)
+        return y, chunk_start(point, top.weights, top.momentum)
+    # a chunk that is not full leaves its tower standing
+    tower = tuple(level(*end(-1, starts[-2], surprises[-2], u)) for u in found[:-1])
+    return y, State(top.weights, top.momentum, state.start, tower, (), size)
 
 
-def _end(
-    point: DesignPoint, chunks: Chunks, i: int, z: Tensor, s: Tensor | None, u: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """State and momentum after chunk i, given its signals."""
-    c = chunks.after
-    kept = z if point.retention.keep.is_one else c.keep[i, :, -1, None, None] * z
-    if s is not None and c.momentum is not None and c.end_momentum is not None and chunks.end_surprises is not None:
-        kept = kept + c.momentum[i, :, -1, None, None] * s
-        s = torch.baddbmm(c.end_momentum[i, :, None, None] * s, chunks.end_surprises[i], u, alpha=-1)
-    return torch.baddbmm(kept, chunks.ends[i], u, alpha=-1), s
+def _ender(chunks: Chunks) -> Callable[[int, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]:
+    """State and momentum after chunk i, given its start and its signals."""
+    ends = chunks.ends.unbind()
+    keep = None if chunks.end_keep is None else chunks.end_keep.unbind()
+    momentum = None if chunks.end_momentum is None else chunks.end_momentum.unbind()
+    surprise_keep = None if chunks.end_surprise_keep is None else chunks.end_surprise_keep.unbind()
+    surprise_ends = None if chunks.end_surprises is None else chunks.end_surprises.unbind()
+
+    def end(i: int, z: Tensor, s: Tensor | None, u: Tensor) -> tuple[Tensor, Tensor | None]:
+        kept = z if keep is None else keep[i] * z
+        if momentum is not None and surprise_keep is not None and surprise_ends is not None:
+            old = _needed(s)
+            kept = kept + momentum[i] * old
+            s = torch.baddbmm(surprise_keep[i] * old, surprise_ends[i], u, alpha=-1)
+        return torch.baddbmm(kept, ends[i], u, alpha=-1), s
+
+    return end
 
 
 def _read(point: DesignPoint, chunks: Chunks, starts: Tensor, surprises: list[Tensor | None], u: Tensor) -> Tensor:
     """y [n,G,C,V] of all chunks: A (Q Z_0) + B (Q S_0) - (P * Q K^T) U."""
     c = at_reads(chunks.after, point.algorithm.writes)
-    q = chunks.q if point.retention.keep.is_one else c.keep.unsqueeze(-1) * chunks.q
-    y = q @ starts
+    y = (chunks.q if chunks.end_keep is None else c.keep.unsqueeze(-1) * chunks.q) @ starts
     if c.momentum is not None:
-        y = y + (c.momentum.unsqueeze(-1) * chunks.q) @ torch.stack([s for s in surprises if s is not None])
-    return y - (c.writes * (chunks.q @ chunks.raw.transpose(-1, -2))) @ u
+        y = y + (c.momentum.unsqueeze(-1) * chunks.q) @ torch.stack([_needed(s) for s in surprises])
+    return y - (c.writes * (chunks.q @ chunks.k.transpose(-1, -2))) @ u

@@ -50,8 +50,8 @@ class Algorithm(Facts, Protocol):
     def has_momentum(self) -> bool:
         """Whether past gradients keep acting through S."""
 
-    def coefficients(self, log_keep: Tensor, step: Tensor, momentum: Tensor | None) -> Coefficients:
-        """The unrolled chunk, from gates [..., N] (keep in log space)."""
+    def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
+        """The unrolled chunk, from gates [..., N] (keep in log space; None where everything is kept)."""
 
     def canonical(self) -> Algorithm:
         """The simplest spelling of the same function."""
@@ -72,8 +72,11 @@ def decay_matrix(log_gate: Tensor) -> Tensor:
     return torch.exp(difference.masked_fill(~lower, float("-inf")))
 
 
-def _descent(log_keep: Tensor, step: Tensor) -> Coefficients:
+def _descent(log_keep: Tensor | None, step: Tensor) -> Coefficients:
     """P = D diag(e): a branch of its own, since momentum 0 in log space would be -inf - -inf."""
+    if log_keep is None:
+        writes = step.unsqueeze(-2).expand(*step.shape, step.shape[-1]).tril()
+        return Coefficients(torch.ones_like(step), None, writes, None, None)
     return Coefficients(torch.exp(log_keep.cumsum(-1)), None, decay_matrix(log_keep) * step.unsqueeze(-2), None, None)
 
 
@@ -90,7 +93,7 @@ class Gd:
     own_keys: ClassVar[bool] = True
     has_momentum: ClassVar[bool] = False
 
-    def coefficients(self, log_keep: Tensor, step: Tensor, momentum: Tensor | None) -> Coefficients:
+    def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """A = cumprod(a), P = D diag(e)."""
         return _descent(log_keep, step)
 
@@ -119,10 +122,11 @@ class Momentum:
         require(fixed_ok, "momentum", "a fixed momentum lies in [0, 1)")
         require(self.momentum.squash == "sigmoid", "momentum", "momentum is squashed by a sigmoid")
 
-    def coefficients(self, log_keep: Tensor, step: Tensor, momentum: Tensor | None) -> Coefficients:
+    def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """P = D M diag(e), B = D cumprod(b)."""
         if momentum is None:
             raise ValueError("the momentum algorithm needs momentum gates")
+        log_keep = torch.zeros_like(step) if log_keep is None else log_keep
         keep, decay = torch.exp(log_keep.cumsum(-1)), decay_matrix(log_keep)
         # momentum 0 is a legal gate: a floor far below float32's resolution keeps its logarithm finite
         log_momentum = torch.log(momentum.clamp(min=1e-13))
@@ -157,7 +161,7 @@ class MultiStep:
     def __post_init__(self) -> None:
         require(1 <= self.writes <= 8, "writes", f"{self.writes} is not between 1 and 8")
 
-    def coefficients(self, log_keep: Tensor, step: Tensor, momentum: Tensor | None) -> Coefficients:
+    def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """As gradient descent over the writes; keep is 1 but for a token's first write."""
         return _descent(log_keep, step)
 

@@ -71,7 +71,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def field_types(cls: type) -> dict[str, object]:
     """Resolved annotations of a dataclass's fields that can be set."""
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
 def build(cls: type[T], data: object, where: Path = ()) -> T:
@@ -152,7 +152,7 @@ def _plain(value: object) -> Plain:
 
 def help_of(cls: type) -> dict[str, str]:
     """Help text of each field, from its metadata."""
-    return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}
 
 
 def setting(default: object, help: str) -> typing.Any:  # the same signature as dataclasses.field

@@ -27,6 +27,11 @@ class MixerState(NamedTuple):
     memory: State
 
 
+def _unit(x: Tensor) -> Tensor:
+    """x / |x| over the last axis, 0 at 0."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
 class Mixer(nn.Module):
     """x [B,T,D] -> [B,T,D] through one associative memory a head."""
 
@@ -93,8 +98,8 @@ class Mixer(nn.Module):
         q, k, v = torch.split(qkv, self.widths, -1)
         batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
         writes = self.design.algorithm.writes
-        q = functional.normalize(q.reshape(batch, tokens, heads, -1), dim=-1, eps=1e-6)
-        k = functional.normalize(k.reshape(batch, -1, heads, self.config.keys), dim=-1, eps=1e-6)
+        q = _unit(q.reshape(batch, tokens, heads, -1))
+        k = _unit(k.reshape(batch, -1, heads, self.config.keys))
         v = v.reshape(batch, -1, heads, self.config.values)
         if writes > 1 and not self.design.algorithm.own_keys:
             k, v = (pair.repeat_interleave(writes, 1) for pair in (k, v))
