@@ -1,0 +1,42 @@
+# Two commands for a newcomer: `make run` and `make test`. Both make their own environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: env env-test run test lint types gpu clean
+
+env: $(VENV)/.installed
+env-test: $(VENV)/.installed-test
+
+# The tested versions come from constraints.txt; torch first, so that nothing pulls in another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --upgrade -c constraints.txt pip setuptools
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e '.[test,postgres]'
+	@touch $@
+
+run: env
+	$(BIN)/miras-search run studies/bias.yaml
+
+lint: env-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env-test
+	$(BIN)/mypy
+
+test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
+gpu:
+	sh benchmarks/gpu.sh $(PYTHON)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
