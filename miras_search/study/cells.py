@@ -230,30 +230,33 @@ def _different(drafts: Sequence[_Draft]) -> list[_Draft]:
 
 def _rule_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
     """Broken rules, each once, at the base or at the level that breaks it."""
-    found: list[Problem] = []
-    told: set[Problem] = set()
-    for draft in drafts:
-        variant = draft.variant
-        for broken in rules.violations(variant.design, variant.model.keys, variant.model.values):
-            if broken not in told:
-                told.add(broken)
-                place = _culprit(draft, broken, grid)
-                inside = f"{draft.name}: " if len(draft.places) > 1 else ""
-                found.append(Problem((*place, *broken.where), f"{inside}{broken.what}"))
-    return found
+    base, *rest = drafts
+    own = _violations(base.variant)
+    found: dict[tuple[Path, Problem], Problem] = {
+        (("base",), broken): Problem(("base", *broken.where), broken.what) for broken in own
+    }
+    for draft in rest:
+        for broken in _violations(draft.variant):
+            place = _culprit(draft, broken, grid)
+            inside = f"{draft.name}: " if len(draft.places) > 1 else ""
+            if broken not in own:
+                found.setdefault((place, broken), Problem((*place, *broken.where), f"{inside}{broken.what}"))
+    return list(found.values())
+
+
+def _violations(variant: Variant) -> list[Problem]:
+    return rules.violations(variant.design, variant.model.keys, variant.model.values)
 
 
 def _culprit(draft: _Draft, broken: Problem, grid: Grid) -> Path:
     """The place of the level that breaks the rule alone, else of one on the axis that the rule names."""
-    if not draft.places:
-        return ("base",)
     named = [path for path in draft.places if path.split(".")[0] == broken.where[0]]
     alone = []
     for path, place in draft.places.items():
         level = grid.vary.get(path)
         if isinstance(level, list) and len(draft.places) > 1:
             single = _alone(grid, path, level[int(place[-1])], place)
-            if single and broken in rules.violations(single.design, single.model.keys, single.model.values):
+            if single and broken in _violations(single):
                 alone.append(path)
     return draft.places[(*alone, *named, *draft.places)[0]]
 
@@ -277,8 +280,9 @@ def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
     mine, theirs = one.variant.design, other.variant.design
     hold = ", ".join(f"{key}: {_flow(v)}" for key, v in levels.execution_difference(mine, theirs).items())
     what = (
-        f"{other.name} runs {theirs.execution}, {one.name} runs {mine.execution}: their difference would measure "
-        f"the execution too; hold one for every cell, as in `execution: {{{hold}}}`, or opt in by `execution: own`"
+        f"{other.name} runs as ({theirs.execution}) and {one.name} as ({mine.execution}), so their difference would "
+        f"measure the execution too: hold one for every cell, as in `execution: {{{hold}}}`, "
+        f"or opt in by `execution: own`"
     )
     return [Problem(other.places[PRESET], what)]
 

@@ -18,7 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
-from miras_search.space.fields import Path, Plain, Problem, SpecError
+from miras_search.space.fields import Path, Plain, Problem
 from miras_search.study.problems import Located, Place, StudyError
 
 MAX_VALUES = 100_000  # aliases can make a short text huge
@@ -59,7 +59,7 @@ def read(text: str, path: str, overrides: Sequence[str] = (), name: str | None =
 
     Overrides are `PATH=VALUE` with a YAML value; `name` replaces the study's name. Raises `StudyError`.
     """
-    tree = _parse(text, path)
+    tree = _parse(text, Place(path, 1, 1))
     if tree is None:
         raise StudyError.at(Place(path, 1, 1), "the file is empty: a study needs at least name, task and base")
     if not isinstance(tree, CommentedMap):
@@ -82,17 +82,17 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _parse(text: str, path: str) -> object:
-    # the strings of a study are names and settings: nothing in it needs ruamel's own types beyond comments and lines
+def _parse(text: str, start: Place) -> object:
+    """The text as ruamel's tree; `start` is the place of its first character."""
     try:
         return cast(object, _yaml().load(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(path, mark.line + 1, mark.column + 1) if mark else Place(path)
+        place = Place(start.path, mark.line + 1, mark.column + 1) if mark and start.line else start
         raise StudyError.at(place, _syntax(error)) from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # bad characters, `!!int x`, thousands of brackets
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error).strip().splitlines()[0]
-        raise StudyError.at(Place(path, 1, 1), f"not readable as YAML: {what}") from error
+        raise StudyError.at(start, f"not readable as YAML: {what}") from error
 
 
 def _syntax(error: MarkedYAMLError) -> str:
@@ -123,7 +123,7 @@ def _apply(tree: CommentedMap, override: str, place: Place, replaced: dict[Path,
     if head in ("vary", "tune") and rest:
         rest = [".".join(rest)]  # their keys are dotted paths themselves
     parts: list[str | int] = [head, *rest]
-    value = _parse(text, place.path) if text.strip() else None
+    value = _parse(text, place) if text.strip() else None
     node: CommentedMap | CommentedSeq = tree
     for depth, part in enumerate(parts):
         key = _key(node, part, place, parts[:depth])
@@ -210,8 +210,3 @@ class _Plain:
 
     def _error(self, place: Place, where: Path, what: str) -> StudyError:
         return StudyError.at(place, what, dotted(where) if place.line else "")
-
-
-def collect(problems: list[Problem], error: SpecError) -> None:
-    """Add an error's problems to a list, so that a file's problems are told all at once."""
-    problems.extend(error.problems)

@@ -149,10 +149,10 @@ def _task_name(written: Mapping[str, Plain], shared: Mapping[str, int]) -> str:
 
 def _study(file: StudyFile, parts: _Parts, source: Document, path: str, is_shipped: bool) -> Study:
     base = levels.with_execution(parts.base, parts.held, ("execution",))
-    preset = file.base if isinstance(file.base, str) and file.base in PRESETS else None
+    named = file.base["preset"] if isinstance(file.base, dict) and list(file.base) == ["preset"] else file.base
     grid = Grid(
         base=Variant(base, parts.model, parts.train),
-        preset=preset,
+        preset=named if isinstance(named, str) and named in PRESETS else None,
         vary=file.vary,
         design=file.design,
         controls=file.controls,

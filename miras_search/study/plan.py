@@ -89,20 +89,22 @@ def confounds(study: Study) -> list[str]:
     found = _about_seeds(len(study.seeds), study.metric)
     if cells and not _varies_rate(study):
         found.append(
-            f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}; a ranking may be one of rates "
-            f"(vary train.lr in a factorial to see)"
+            f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}, so a ranking may be one of "
+            f"rates; vary train.lr in a factorial to see"
         )
     unmatched = [cell.name for cell in cells if _budget(cell) != _budget(study.cells[0])]
     if unmatched:
+        have = "has" if len(unmatched) == 1 else "have"
         found.append(
-            f"budgets are not matched: {_some(unmatched)} {'has' if len(unmatched) == 1 else 'have'} other parameters or "
-            f"state than {study.base_name}; compare the params and state columns"
+            f"budgets are not matched: {_some(unmatched)} {have} other parameters or state than {study.base_name}; "
+            f"compare the params and state columns"
         )
     if not study.controls:
         found.append("no negative control shows what the model does without its memory: add `controls: [no_write]`")
     if study.mixed:
         found.append(
-            "executions are mixed: each design runs its own, so a difference measures that too; hold one by `execution:`"
+            "executions are mixed: each design runs its own, so a difference measures that too; "
+            "hold one by `execution:`"
         )
     return found
 

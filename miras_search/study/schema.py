@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from miras_search.metrics import METRICS
-from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
+from miras_search.space.fields import Plain, Problem, SpecError, nearest
 
 MAX_SEEDS = 1000
 MAX_SEED = 2**31 - 1  # what an integer column of any database holds
@@ -130,7 +130,7 @@ def _problem(error: ErrorDetails) -> Problem:
     if kind == "literal_error":
         annotation = StudyFile.model_fields[str(where[0])].annotation
         known = [str(word) for word in getattr(annotation, "__args__", ())]
-        return Problem(where, f"{value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
+        return Problem(where, f"unknown {where[0]} {value!r}{nearest(str(value), known)}")
     if kind == "string_pattern_mismatch":
         what = "is not a name: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
         return Problem(where, f"{value!r} {what}")
