@@ -16,11 +16,11 @@ from miras_search.store.sqlite import BEGIN_OPTION
 def alembic_config(extra_versions: Path | None = None) -> Config:
     """Alembic's configuration without an ini file; `extra_versions` adds a folder of revisions (for tests)."""
     home = Path(migrations.__file__).parent
-    folders = [home / "versions", *([extra_versions] if extra_versions else [])]
     config = Config()
-    config.set_main_option("script_location", str(home).replace("%", "%%"))
+    config.set_main_option("script_location", _escaped(home))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", "\n".join(str(folder).replace("%", "%%") for folder in folders))
+    if extra_versions is not None:
+        config.set_main_option("version_locations", f"{_escaped(home / 'versions')}\n{_escaped(extra_versions)}")
     return config
 
 
@@ -55,3 +55,8 @@ def _upgrade_within(connection: Connection, config: Config, target: str) -> None
             raise RuntimeError(
                 f"the migration left {len(broken)} rows without their parent, the first in {broken[0][0]}"
             )
+
+
+def _escaped(path: Path) -> str:
+    """The path for a configuration value, where a single % starts an interpolation."""
+    return str(path).replace("%", "%%")

@@ -234,15 +234,21 @@ class Writer:
 
     def reset_failed(self, study_id: int) -> int:
         """Let the study's failed jobs wait again; returns how many. Their attempts stay on record."""
-        now = self._now()
-        with self.db.writing() as session:
+        with self.db.session() as session:
             failed = select(Job.id).join(Trial).where(Trial.study_id == study_id, Job.state == "failed")
             ids = list(session.scalars(failed))
-            if ids:
-                session.execute(delete(FinalMetric).where(FinalMetric.job_id.in_(ids)))
-                set_jobs(session, now, ids, "waiting")
-                touch(session, study_id, now)
-            return len(ids)
+        self.reset_jobs(study_id, ids)
+        return len(ids)
+
+    def reset_jobs(self, study_id: int, job_ids: Sequence[int]) -> None:
+        """Let jobs wait again, whatever they found: their final numbers go, their attempts and curves stay on record."""
+        if not job_ids:
+            return
+        now = self._now()
+        with self.db.writing() as session:
+            session.execute(delete(FinalMetric).where(FinalMetric.job_id.in_(job_ids)))
+            set_jobs(session, now, job_ids, "waiting")
+            touch(session, study_id, now)
 
     # Attempts
 

@@ -30,13 +30,18 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
+SERVER = os.environ.get("MIRAS_TEST_POSTGRES_URL", "")
+NO_SERVER = "MIRAS_TEST_POSTGRES_URL is not set"
+# a skip by mark, for pytest reports those once a file; a skip within the fixture would be a line for every test
+ON_POSTGRES = [pytest.mark.postgres, *([] if SERVER else [pytest.mark.skip(reason=NO_SERVER)])]
+
+
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """A schema of its own on the server, so that tests do not meet."""
-    server = os.environ.get("MIRAS_TEST_POSTGRES_URL")
-    if not server:
-        pytest.skip("MIRAS_TEST_POSTGRES_URL is not set")
-    url = parse_database(server)
+    if not SERVER:
+        pytest.skip(NO_SERVER)
+    url = parse_database(SERVER)
     schema = f"test_{uuid.uuid4().hex[:12]}"
     admin = create_engine(url)
     with admin.begin() as connection:
@@ -47,7 +52,7 @@ def postgres_url() -> Iterator[str]:
     admin.dispose()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=ON_POSTGRES)])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database."""
     if request.param == "postgres":
