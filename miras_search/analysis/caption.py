@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.comparison import MIN_MARKS, Comparison, JointTest
+from miras_search.analysis.comparison import Comparison, JointTest
 from miras_search.analysis.numbers import fixed, plain
 from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.analysis.verdict import ALPHA, seeds_needed
@@ -125,11 +125,10 @@ def _reach(found: Sequence[Comparison], cells: JointTest) -> list[str]:
     if n == 0:
         return ["No joint test of the cells: it needs two seeds that all cells completed, none of them diverged."]
     need = seeds_needed()
-    line = (
+    return [
         f"With n = {n} the joint test cannot reach p < {plain(ALPHA)} (smallest p 2/2^{n} = {smallest_p(n):.3g}); "
         f"{need} seeds can ({smallest_p(need):.3g})."
-    )
-    return [line + (f" No marks below {MIN_MARKS} seeds." if n < MIN_MARKS else "")]
+    ]
 
 
 def _divergences(reference: Cell, found: Sequence[Comparison], *, worst: float | None, decimals: int) -> list[str]:

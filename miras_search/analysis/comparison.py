@@ -11,7 +11,7 @@ from miras_search.analysis.cells import Cell
 from miras_search.analysis.paired import Floats, holm, interval, sign_flip_each, sign_flip_stepdown
 
 MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
-MIN_MARKS = 3  # no daggers below this many pairs
+ENOUGH = 3  # a cell with fewer pairs than this waits outside while others have more
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def joint_test(reference: Cell, family: Sequence[Cell]) -> JointTest:
     if reference.diverged:
         return JointTest()
     pairs = {cell.number: len(shared_seeds(cell, reference)) for cell in family}
-    enough = max(MIN_TEST, min(MIN_MARKS, max(pairs.values(), default=0)))
+    enough = max(MIN_TEST, min(ENOUGH, max(pairs.values(), default=0)))
     taking_part = [cell for cell in family if not cell.diverged and pairs[cell.number] >= enough]
     if not taking_part:
         return JointTest()

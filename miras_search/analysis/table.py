@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from miras_search.analysis.caption import TableContext, caption, legend, notes
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
-from miras_search.analysis.comparison import MIN_MARKS, Comparison, JointTest, compare, joint_test
+from miras_search.analysis.comparison import Comparison, JointTest, compare, joint_test
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, verdict
 from miras_search.errors import MirasError
@@ -224,13 +224,14 @@ def _compared(
         p_holm=test.holm.get(number),
         verdict=verdict(found, metric=metric, limits=limits, p=p, tested=tested, margin=margin, decimals=decimals),
         censored=censored,
-        mark="" if censored or tested < MIN_MARKS else _mark(p),
+        mark="" if censored else _mark(p),
         pairs=found.pairs,
         imputed_difference=found.imputed,
     )
 
 
 def _mark(p: float | None) -> str:
+    """The dagger of a p value. Few seeds need no rule of their own: p < .05 takes six."""
     if p is None or p >= 0.05:
         return ""
     return "‡" if p < 0.01 else "†"
