@@ -1,0 +1,98 @@
+"""How many jobs run at once, where, and which executor that calls for."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+from miras_search.engine.local import LocalExecutor
+from miras_search.engine.messages import Executor
+from miras_search.errors import EnvironmentProblem, MirasError
+
+log = logging.getLogger(__name__)
+
+CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+EXECUTORS = ("auto", "local", "ray")
+
+
+def cpu_count(quota: Path = CGROUP_CPU) -> int:
+    """Cores this process may use: its affinity, and a container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text().split()
+        cores = min(cores, int(limit) // int(period))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        pass
+    return max(1, cores)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs as CUDA_VISIBLE_DEVICES names them, found without a CUDA context in the driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name and name != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(index) for index, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def local_slots(cpus: int, gpus: float, workers: int | None) -> tuple[int, list[str]]:
+    """How many jobs of `cpus` cores and `gpus` GPUs run here at once, and each slot's CUDA_VISIBLE_DEVICES.
+
+    A fraction of a GPU shares it; `workers` may ask for more than there are cores. Raises EnvironmentProblem when there
+    is not even room for one.
+    """
+    slots = max(1, cpu_count() // cpus)
+    if not gpus:
+        return workers or slots, []
+    devices = visible_gpus()
+    per_slot = (
+        [[device] for device in devices for _ in range(int(1 / gpus + 1e-9))]
+        if gpus < 1
+        else [devices[first : first + int(gpus)] for first in range(0, len(devices) - int(gpus) + 1, int(gpus))]
+    )
+    if not per_slot:
+        raise EnvironmentProblem(f"a job wants {gpus:g} GPUs, this machine shows {len(devices)}: change `resources`")
+    slots = min(workers or slots, len(per_slot))
+    return slots, [",".join(names) for names in per_slot[:slots]]
+
+
+def make_executor(
+    kind: str, *, jobs: int, cpus: int, gpus: float, workers: int | None = None, address: str | None = None
+) -> Executor:
+    """The executor for `jobs` jobs. `auto` takes Ray when more than one can run at once and Ray is installed.
+
+    Starting Ray costs seconds and most of a gigabyte, which a single job at a time does not repay. Raises MirasError
+    for an unknown name, EnvironmentProblem when there is no room or no Ray.
+    """
+    if kind not in EXECUTORS:
+        raise MirasError(f"executor: unknown executor {kind!r}: take {', '.join(EXECUTORS)}")
+    if workers is not None and workers < 1:
+        raise MirasError(f"workers: {workers}: at least one is needed")
+    if kind == "local" and address is not None:
+        raise MirasError(f"address: {address!r} names a Ray cluster: use it with --executor ray")
+    if gpus > 1 and gpus != int(gpus):
+        raise MirasError(f"resources.gpus: {gpus:g}: a fraction of one GPU, or whole GPUs")
+    has_ray = importlib.util.find_spec("ray") is not None
+    if kind == "ray" and not has_ray:
+        raise EnvironmentProblem("ray: not installed: pip install ray, or take --executor local")
+    if kind == "ray" or address is not None:
+        return _ray(workers, cpus, gpus, address)
+    slots, devices = local_slots(cpus, gpus, workers)
+    if kind == "auto" and has_ray and min(slots, jobs) > 1:
+        try:
+            return _ray(slots, cpus, gpus, None)
+        except EnvironmentProblem as error:
+            log.warning("%s; the local executor is used instead", error)
+    return LocalExecutor(slots, threads=cpus, devices=devices)
+
+
+def _ray(slots: int | None, cpus: int, gpus: float, address: str | None) -> Executor:
+    from miras_search.engine.ray_ import RayExecutor  # imports ray, which `status` and the local executor need not pay
+
+    return RayExecutor(slots, cpus=cpus, gpus=gpus, address=address)

@@ -1,0 +1,46 @@
+"""Trained parameters on the driver's disk: they come from the workers as bytes and get a row with their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from miras_search.errors import EnvironmentProblem
+from miras_search.store.address import sqlite_path
+from miras_search.store.database import Database
+from miras_search.store.writer import Writer
+
+
+class Checkpoints:
+    """Writes below `folder`; by default `checkpoints/` beside a SQLite database, or here for a server.
+
+    Rows name files in the default place relative to the folder of the database, so that both can be moved together.
+    """
+
+    def __init__(self, db: Database, writer: Writer, folder: Path | None) -> None:
+        path = sqlite_path(db.url)
+        beside = path.parent if path is not None else Path.cwd()
+        self._writer = writer
+        self._folder = beside / "checkpoints" if folder is None else folder.expanduser().absolute()
+        self._uri = Path("checkpoints") if folder is None else self._folder
+
+    def save(self, attempt_id: int, name: str, data: bytes, step: int) -> None:
+        """Write a file and its row. Raises EnvironmentProblem when the disk does not take it."""
+        path = self._folder / name
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(data)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{path}: the checkpoint cannot be written ({error.strerror}); its result is stored: make "
+                "room, or name another folder"
+            ) from error
+        digest = hashlib.sha256(data).hexdigest()
+        uri = (self._uri / name).as_posix()
+        self._writer.add_artifact(attempt_id, kind="checkpoint", uri=uri, sha256=digest, bytes=len(data), step=step)

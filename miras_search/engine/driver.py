@@ -1,0 +1,216 @@
+"""Run a study: store its plan, train what is missing, keep the books. The driver is the only writer of the database.
+
+Running the same study again does what is left: nothing when it is finished. A run that ends early, in whatever way,
+leaves rows from which the next one goes on; `run_study` says what each kind of end raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from miras_search.engine.capacity import make_executor
+from miras_search.engine.checkpoints import Checkpoints
+from miras_search.engine.events import AttemptLost, Event, Interrupted, RunSummary, StudyFinished, StudyStarted
+from miras_search.engine.jobs import new_jobs, new_trials
+from miras_search.engine.lease import Heartbeat
+from miras_search.engine.loop import Hooks, JobLoop
+from miras_search.engine.messages import TRAINING
+from miras_search.engine.provenance import provenance
+from miras_search.engine.record import Record
+from miras_search.engine.signals import Signals
+from miras_search.errors import MirasError
+from miras_search.metrics import METRICS
+from miras_search.store import queries
+from miras_search.store.database import Database
+from miras_search.store.types import FINAL_STATES, JobRow, LeaseLost
+from miras_search.store.writer import Writer
+from miras_search.study.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a study is run; what it means is the study's own business."""
+
+    executor: str = "auto"
+    """auto, local or ray."""
+    workers: int | None = None
+    """Jobs at once; as many as there is room for when None."""
+    address: str | None = None
+    """Of a Ray cluster. None starts a Ray of its own."""
+    max_jobs: int | None = None
+    """Train at most so many jobs, then end in order."""
+    retry_failed: bool = False
+    """Try failed jobs again."""
+    trial: int | None = None
+    """Train all jobs of this one trial anew, and nothing else."""
+    checkpoints: Path | None = None
+    """Where the trained parameters go; `checkpoints/` beside the database when None."""
+    takeover: bool = False
+    """Take the lease from a run that looks alive."""
+    entry: str = TRAINING
+    """What runs a job in a worker, as `module:function`."""
+
+
+class _Stop(Exception):
+    """A signal has asked the run to end."""
+
+
+def run_study(study: Study, db: Database, options: RunOptions, on_event: Callable[[Event], None]) -> RunSummary:
+    """Train the jobs of a study that are missing in the database, and tell `on_event` about it.
+
+    Returns how the study stands. Failed and diverged jobs are counted, not raised.
+
+    Raises:
+        Interrupted: SIGINT, SIGTERM or SIGHUP came. Running attempts are recorded as lost and their jobs wait.
+        StudyBusy: another run of this study is alive.
+        StudyChanged: the database holds another study of that name.
+        LeaseLost: another run took this study over, with `takeover`.
+        EnvironmentProblem: the database, Ray, a GPU or the disk let the run down.
+        MirasError: a trial, executor or address that does not exist.
+    """
+    return _Run(study, db, options, on_event).go()
+
+
+class _Run:
+    """One invocation of the driver."""
+
+    def __init__(self, study: Study, db: Database, options: RunOptions, on_event: Callable[[Event], None]) -> None:
+        self.study, self.db, self.options, self.on_event = study, db, options, on_event
+        self.began = time.perf_counter()
+        self.writer = Writer(db)
+        self.wanted = {(job.trial_number, job.task, job.seed) for job in new_jobs(study)}
+        if options.trial is not None and not 0 <= options.trial < len(study.cells):
+            raise MirasError(f"trial: {options.trial}: {study.name} has trials 0 to {len(study.cells) - 1}")
+        if options.max_jobs is not None and options.max_jobs < 0:
+            raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
+        self.skipped = self.attempts = 0
+        self.signals = Signals()
+
+    def go(self) -> RunSummary:
+        """Take the lease, run, give it back."""
+        study, writer = self.study, self.writer
+        self.study_id = writer.put_study(
+            name=study.name,
+            question=study.question,
+            kind=study.kind,
+            metric=study.metric,
+            config_yaml=study.yaml,
+            config=study.config,
+            config_hash=study.config_hash,
+            space_hash=study.space_hash,
+        )
+        with self.signals:
+            run = writer.begin_run(self.study_id, provenance=provenance(), takeover=self.options.takeover)
+            interrupted = False
+            try:
+                with Heartbeat(writer, run.id) as heartbeat:
+                    self._work(run.id, heartbeat)
+            except (_Stop, KeyboardInterrupt):
+                interrupted = True
+            except BaseException:
+                with contextlib.suppress(MirasError):  # it would hide why the run failed; a dead lease is taken over
+                    writer.end_run(run.id, "failed")
+                raise
+            writer.end_run(run.id, "interrupted" if interrupted else "done")
+            summary = self._summary(interrupted=interrupted)
+            self.on_event(StudyFinished(summary))
+        if interrupted:
+            raise Interrupted(summary)
+        return summary
+
+    def _work(self, run_id: int, heartbeat: Heartbeat) -> None:
+        study, writer = self.study, self.writer
+        for lost in writer.reconcile(self.study_id):
+            why = f"run {lost.run_id} ended without closing it"
+            self.on_event(AttemptLost(lost.cell, lost.task, lost.seed, lost.attempt, "lost", why))
+        writer.put_trials(self.study_id, new_trials(study))
+        writer.put_jobs(self.study_id, new_jobs(study))
+        writer.reset_jobs(self.study_id, [job.id for job in self._jobs() if self._again(job)])
+        jobs = self._jobs()
+        todo = self._todo(jobs)
+        self.skipped = sum(job.state in FINAL_STATES for job in jobs)
+
+        def check() -> None:
+            heartbeat.check()
+            if self.signals.received is not None:
+                raise _Stop
+
+        with contextlib.closing(Record(self.db, self.study_id, study, self.wanted)) as record:
+            record.reconcile()
+            self._train(run_id, todo, record, check)
+
+    def _train(self, run_id: int, todo: Sequence[JobRow], record: Record, check: Callable[[], None]) -> None:
+        study, options = self.study, self.options
+        started = StudyStarted(study.name, len(study.cells), len(self.wanted), self.skipped, len(todo), "none", 0)
+        if not todo:
+            self.on_event(started)
+            return
+        check()
+        executor = make_executor(
+            options.executor,
+            jobs=len(todo),
+            cpus=study.resources.cpus,
+            gpus=study.resources.gpus,
+            workers=options.workers,
+            address=options.address,
+        )
+        self.signals.install()  # Ray has put its own in place
+        loop = JobLoop(
+            study,
+            self.writer,
+            run_id,
+            executor,
+            Checkpoints(self.db, self.writer, options.checkpoints),
+            Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check),
+            entry=options.entry,
+            metric=(study.metric, METRICS[study.metric].split),
+        )
+        try:
+            self.on_event(dataclasses.replace(started, executor=executor.name, slots=executor.slots))
+            loop.run(todo)
+        except BaseException as error:
+            if not isinstance(error, LeaseLost):  # the rows are another run's business now
+                with contextlib.suppress(MirasError):  # the next run's reconciling does the same
+                    loop.abandon()
+            raise
+        finally:
+            self.attempts = loop.attempts
+            executor.close()
+
+    def _jobs(self) -> list[JobRow]:
+        """The study file's jobs: the database may hold more seeds than the file asks for now."""
+        rows = queries.jobs(self.db, self.study_id)
+        return [job for job in rows if (job.trial_number, job.task, job.seed) in self.wanted]
+
+    def _again(self, job: JobRow) -> bool:
+        """Whether the options ask to train a job that has ended once more."""
+        if self.options.trial is not None:
+            return job.trial_number == self.options.trial and job.state in FINAL_STATES
+        return self.options.retry_failed and job.state == "failed"
+
+    def _todo(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        trial = self.options.trial
+        return [job for job in jobs if job.state == "waiting" and (trial is None or job.trial_number == trial)][
+            : self.options.max_jobs
+        ]
+
+    def _summary(self, *, interrupted: bool) -> RunSummary:
+        jobs = self._jobs()
+        count = Counter(job.state for job in jobs)
+        return RunSummary(
+            study=self.study.name,
+            complete=count["complete"],
+            diverged=count["diverged"],
+            failed=count["failed"],
+            waiting=count["waiting"] + count["running"],
+            skipped=self.skipped,
+            attempts=self.attempts,
+            seconds=time.perf_counter() - self.began,
+            interrupted=interrupted,
+        )

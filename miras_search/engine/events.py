@@ -1,0 +1,145 @@
+"""What a run tells its caller while it goes on: small frozen events, each also as one JSON line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from miras_search.errors import MirasError
+from miras_search.space.fields import Plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """Anything that is told; `event` names its kind."""
+
+    event: ClassVar[str]
+
+    def to_plain(self) -> dict[str, Plain]:
+        """As JSON data, with null for a number that is not finite."""
+        return {"event": self.event} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStarted(_Event):
+    """The plan is stored and the workers are about to start. `todo` is how many jobs this run will train."""
+
+    event: ClassVar[str] = "study_started"
+    study: str
+    cells: int
+    jobs: int
+    done: int
+    todo: int
+    executor: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(_Event):
+    """A worker has begun a training."""
+
+    event: ClassVar[str] = "job_started"
+    cell: str
+    task: str
+    seed: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(_Event):
+    """New curve points. `metrics` are the latest values by `split/name`, such as `validation/accuracy`."""
+
+    event: ClassVar[str] = "progress"
+    cell: str
+    task: str
+    seed: int
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished(_Event):
+    """A job is `complete`, `diverged` or `failed`. `metrics` by `split/name`, or `name` for a cost."""
+
+    event: ClassVar[str] = "job_finished"
+    cell: str
+    task: str
+    seed: int
+    state: str
+    metrics: Mapping[str, float]
+    wall_seconds: float | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost(_Event):
+    """An attempt came to nothing and its job will be tried again. `state` is `lost` or `oom`."""
+
+    event: ClassVar[str] = "attempt_lost"
+    cell: str
+    task: str
+    seed: int
+    attempt: int
+    state: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary(_Event):
+    """How the study stands after a run.
+
+    `complete`, `diverged`, `failed` and `waiting` count all jobs of the study file, `skipped` those that were done
+    before, `attempts` the trainings begun in this run.
+    """
+
+    event: ClassVar[str] = "summary"
+    study: str
+    complete: int
+    diverged: int
+    failed: int
+    waiting: int
+    skipped: int
+    attempts: int
+    seconds: float
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFinished(_Event):
+    """The run is over, also when it was interrupted."""
+
+    event: ClassVar[str] = "study_finished"
+    summary: RunSummary
+
+
+Event = StudyStarted | JobStarted | Progress | JobFinished | AttemptLost | StudyFinished
+
+
+class Interrupted(MirasError):
+    """A run was stopped by a signal. Everything found so far is stored; the same command goes on from there."""
+
+    exit_code = 130
+
+    def __init__(self, summary: RunSummary) -> None:
+        self.summary = summary
+        done = summary.complete + summary.diverged + summary.failed
+        super().__init__(f"{summary.study}: interrupted with {done} of {done + summary.waiting} jobs done")
+
+
+def label(split: str, name: str) -> str:
+    """The key of a metric in an event: `test/accuracy`; a cost has no split."""
+    return f"{split}/{name}" if split else name
+
+
+def _plain(value: object) -> Plain:
+    if isinstance(value, _Event):
+        return value.to_plain()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    assert value is None or isinstance(value, bool | int | float | str)
+    return value

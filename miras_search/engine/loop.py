@@ -1,0 +1,225 @@
+"""The job loop: fill the executor's slots, turn what comes back into rows and events, try lost jobs again.
+
+What is tried again: an attempt whose worker died (three attempts in all), and one that ran out of memory (once more,
+alone and with a whole GPU). A job that raises has failed: trainings are deterministic, so it would raise again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from miras_search.engine.checkpoints import Checkpoints
+from miras_search.engine.events import AttemptLost, Event, JobFinished, JobStarted, Progress, label
+from miras_search.engine.jobs import checkpoint_name, task_of
+from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Started
+from miras_search.engine.task import versions
+from miras_search.errors import EnvironmentProblem
+from miras_search.store.types import AttemptState, Final, JobRow, JobState, Point
+from miras_search.store.writer import Writer
+from miras_search.study.study import Study
+
+MAX_ATTEMPTS = {"lost": 3, "oom": 2}  # of a job in one run, by how they ended
+POLL_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt under way."""
+
+    job: JobRow
+    attempt: int
+    alone: bool
+    attempt_id: int | None = None  # once a worker has taken it up
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the loop calls beside the store."""
+
+    event: Callable[[Event], None]
+    begun: Callable[[int], None]
+    """With the trial's number, when one of its jobs starts."""
+    ended: Callable[[JobRow, JobState, float | None], None]
+    """With a job, its final state and its value of the study's metric, after the rows are committed."""
+    check: Callable[[], None]
+    """Called between steps; raises to stop the loop."""
+
+
+class JobLoop:
+    """Trains the given jobs on an executor. Every row is written by the thread that calls `run`."""
+
+    def __init__(
+        self,
+        study: Study,
+        writer: Writer,
+        run_id: int,
+        executor: Executor,
+        checkpoints: Checkpoints,
+        hooks: Hooks,
+        *,
+        entry: str,
+        metric: tuple[str, str],
+    ) -> None:
+        self._study, self._writer, self._run_id = study, writer, run_id
+        self._executor, self._checkpoints, self._hooks = executor, checkpoints, hooks
+        self._entry, self._metric = entry, metric
+        self._queue: deque[JobRow] = deque()
+        self._tickets = count(1)
+        self._running: dict[int, _Running] = {}
+        self._attempts: Counter[int] = Counter()  # by job, stored ones included
+        self._bad: Counter[tuple[int, str]] = Counter()  # (job, lost | oom) in this run
+        self._alone: set[int] = set()  # jobs that ran out of memory beside others
+        self.attempts = 0
+
+    def run(self, jobs: Sequence[JobRow]) -> None:
+        """Train the jobs, in order, until each is final. Raises whatever `check` or the store raises."""
+        self._queue.extend(jobs)
+        self._attempts.update({job.id: job.attempts for job in jobs})
+        while self._queue or self._running:
+            self._hooks.check()
+            self._fill()
+            for message in self._executor.poll(POLL_SECONDS):
+                self._handle(message)
+
+    def abandon(self) -> None:
+        """Close the books on what is running: the attempts are lost, their jobs wait for the next run."""
+        for running in self._running.values():
+            if running.attempt_id is not None:
+                self._close(running.attempt_id, "lost", "Interrupted", "the run was stopped")
+        self._running.clear()
+
+    def _fill(self) -> None:
+        """Start jobs while there is room; one that must be alone waits for the others, and they for it."""
+        while self._queue and len(self._running) < self._executor.slots:
+            alone = self._queue[0].id in self._alone
+            if self._running and (alone or any(running.alone for running in self._running.values())):
+                return
+            job = self._queue.popleft()
+            ticket = next(self._tickets)
+            self._attempts[job.id] += 1
+            self._running[ticket] = _Running(job, self._attempts[job.id], alone)
+            self._executor.submit(ticket, task_of(self._study, job, self._entry), whole_device=alone)
+
+    def _handle(self, message: Message) -> None:
+        running = self._running.get(message.ticket)
+        if running is None:
+            return
+        match message:
+            case Started():
+                _check_versions(message)
+                self._start(running, message.host, message.pid, message.device)
+            case Points():
+                self._points(running, message)
+            case Finished():
+                del self._running[message.ticket]
+                self._finished(running, message)
+            case Failed():
+                del self._running[message.ticket]
+                self._failed(running, message)
+
+    def _start(self, running: _Running, host: str, pid: int, device: str) -> int:
+        job = running.job
+        running.attempt_id = self._writer.start_attempt(job.id, self._run_id, host=host, pid=pid, device=device)
+        self.attempts += 1
+        self._hooks.begun(job.trial_number)
+        self._hooks.event(JobStarted(job.cell, job.task, job.seed, running.attempt))
+        return running.attempt_id
+
+    def _points(self, running: _Running, message: Points) -> None:
+        if not message.rows:  # a sign of life
+            return
+        assert running.attempt_id is not None, "points before the start of an attempt"
+        self._writer.add_points(running.attempt_id, [Point(*row) for row in message.rows])
+        job = running.job
+        steps = self._study.cells[job.trial_number].train.steps
+        metrics = {label(split, name): value for _, name, split, value in message.rows}
+        self._hooks.event(Progress(job.cell, job.task, job.seed, max(row[0] for row in message.rows), steps, metrics))
+
+    def _finished(self, running: _Running, message: Finished) -> None:
+        assert running.attempt_id is not None, "an end before the start of an attempt"
+        outcome, job = message.outcome, running.job
+        self._writer.finish_attempt(
+            running.attempt_id,
+            state=outcome.state,
+            finals=[Final(final.name, final.split, final.value) for final in outcome.finals],
+            last_step=outcome.last_step,
+            wall_seconds=outcome.wall_seconds,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            error_type="Diverged" if outcome.state == "diverged" else None,
+            error_text=outcome.note or None,
+            final_for_job=True,
+        )
+        values = {(final.name, final.split): final.value for final in outcome.finals}
+        self._hooks.ended(job, outcome.state, values.get(self._metric))
+        metrics = {label(split, name): value for (name, split), value in values.items()}
+        self._tell_end(job, outcome.state, metrics, outcome.wall_seconds, outcome.note or None)
+        if message.checkpoint is not None:
+            name = checkpoint_name(self._study, job, running.attempt)
+            self._checkpoints.save(running.attempt_id, name, message.checkpoint, outcome.last_step)
+
+    def _failed(self, running: _Running, message: Failed) -> None:
+        job = running.job
+        attempt_id = running.attempt_id
+        if attempt_id is None:  # its worker died before it could say that it had begun
+            attempt_id = self._start(running, "", 0, "")
+        self._bad[job.id, message.state] += 1
+        again = self._bad[job.id, message.state] < MAX_ATTEMPTS.get(message.state, 1)
+        self._close(attempt_id, message.state, message.error_type, message.error_text, final=not again)
+        if again:
+            if message.state == "oom":
+                self._alone.add(job.id)
+            self._queue.appendleft(job)
+            brief = message.error_text.strip().splitlines()
+            self._hooks.event(
+                AttemptLost(
+                    job.cell,
+                    job.task,
+                    job.seed,
+                    running.attempt,
+                    message.state,
+                    brief[0] if brief else message.error_type,
+                )
+            )
+        else:
+            self._hooks.ended(job, "failed", None)
+            self._tell_end(job, "failed", {}, None, _last_line(message))
+
+    def _close(self, attempt_id: int, state: AttemptState, kind: str, text: str, *, final: bool = False) -> None:
+        """End an attempt that found nothing."""
+        self._writer.finish_attempt(
+            attempt_id,
+            state=state,
+            finals=(),
+            last_step=None,
+            wall_seconds=None,
+            peak_memory_bytes=None,
+            error_type=kind,
+            error_text=text,
+            final_for_job=final,
+        )
+
+    def _tell_end(
+        self, job: JobRow, state: JobState, metrics: Mapping[str, float], seconds: float | None, error: str | None
+    ) -> None:
+        self._hooks.event(JobFinished(job.cell, job.task, job.seed, state, metrics, seconds, error))
+
+
+def _check_versions(started: Started) -> None:
+    """Raises EnvironmentProblem for a worker that would compute other numbers than the others."""
+    here = versions()
+    if dict(started.versions) != here:
+        names = sorted(here.keys() | started.versions.keys())
+        odd = [name for name in names if here.get(name) != started.versions.get(name)]
+        told = ", ".join(
+            f"{name} {started.versions.get(name, 'missing')} (here {here.get(name, 'missing')})" for name in odd
+        )
+        raise EnvironmentProblem(f"{started.host}: a worker has {told}: install the same versions on every machine")
+
+
+def _last_line(message: Failed) -> str:
+    """What an error line shows: a traceback ends with its cause, a worker's obituary begins with it."""
+    lines = message.error_text.strip().splitlines() or [message.error_type]
+    return lines[0] if message.state == "lost" else lines[-1]

@@ -1,0 +1,109 @@
+"""What passes between the driver and its workers, and what an executor is. Plain data: no torch, Ray or SQL.
+
+A ticket is one attempt's number within a run, so that a late message of a lost attempt is never taken for one of its
+successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from miras_search.training.job import Outcome
+
+Row = tuple[int, str, str, float]
+"""A curve point: step, metric, split, value."""
+
+TRAINING = "miras_search.engine.entry:train_job"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt of a job, as it travels to a worker."""
+
+    entry: str
+    """`module:function`, called as `function(job, context)`."""
+    job: Mapping[str, object]
+    """JSON data."""
+    device: str
+    threads: int
+    checkpoint: bool
+    """Whether the worker sends the trained parameters back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an entry may use besides its job."""
+
+    report: Callable[[Sequence[Row]], bool]
+    """Sends curve points (perhaps none); returns whether to stop."""
+    checkpoint: Path | None
+    """Where to write the parameters, if they are wanted."""
+    device: str
+    threads: int
+
+
+Entry = Callable[[Mapping[str, object], Context], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker has taken the task up."""
+
+    ticket: int
+    host: str
+    pid: int
+    device: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Curve points of a running attempt."""
+
+    ticket: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The entry has returned."""
+
+    ticket: int
+    outcome: Outcome
+    checkpoint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The entry raised, or its worker is gone: `lost` when nobody knows why, `oom` when memory ran out."""
+
+    ticket: int
+    state: Literal["failed", "oom", "lost"]
+    error_type: str
+    error_text: str
+
+
+Message = Started | Points | Finished | Failed
+
+
+class Executor(Protocol):
+    """Runs tasks in other processes. Single-threaded use; every method but `poll` returns at once."""
+
+    name: str
+    slots: int
+    """How many tasks run at once; never submit more."""
+
+    def submit(self, ticket: int, task: Task, *, whole_device: bool = False) -> None:
+        """Start a task. `whole_device` asks for a GPU of its own where several tasks share one."""
+
+    def poll(self, timeout: float) -> list[Message]:
+        """What has happened, after at most `timeout` seconds; a ticket's points always come before its end."""
+
+    def kill(self, ticket: int) -> None:
+        """End a task's process. No message follows."""
+
+    def close(self) -> None:
+        """End every process of this executor, running tasks included. Safe to call twice."""

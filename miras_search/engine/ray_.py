@@ -1,0 +1,136 @@
+"""The Ray executor: the same tasks on the cores and GPUs of this machine, or of a cluster that is named explicitly.
+
+A cluster is never joined by accident: without an address a new local Ray is started, whatever RAY_ADDRESS says. A Ray
+that runs in this process already is used and left running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_enable_metrics_collection", "0")
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers use this interpreter, under `uv run` too
+
+import ray
+from ray import ObjectRef, exceptions
+
+from miras_search.engine.messages import Failed, Finished, Message, Task
+from miras_search.engine.ray_tasks import Mailbox, run_remote
+from miras_search.errors import EnvironmentProblem
+
+OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum: only checkpoints of small models pass through it
+
+
+class RayExecutor:
+    """Runs tasks of `cpus` cores and `gpus` GPUs (a fraction shares one) on Ray.
+
+    Raises EnvironmentProblem when Ray cannot be reached or has no room for a single task.
+    """
+
+    name = "ray"
+
+    def __init__(self, slots: int | None, *, cpus: int, gpus: float, address: str | None = None) -> None:
+        self._cpus, self._gpus = cpus, gpus
+        self._owned = not ray.is_initialized()
+        self._refs: dict[ObjectRef[Finished], int] = {}
+        if self._owned:
+            _connect(address, None if slots is None else slots * cpus)
+        try:
+            self.slots = _room(cpus, gpus, slots)
+            self._mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+            ray.get(self._mailbox.drain.remote())  # up before the first task, so that its start is not measured as work
+        except BaseException:
+            self._leave()
+            raise
+
+    def submit(self, ticket: int, task: Task, *, whole_device: bool = False) -> None:
+        """Hand the task to Ray."""
+        gpus = max(1.0, self._gpus) if whole_device and self._gpus else self._gpus
+        remote = run_remote.options(num_cpus=self._cpus, num_gpus=gpus, name=f"miras-search {ticket}")
+        self._refs[remote.remote(ticket, task, self._mailbox)] = ticket
+
+    def poll(self, timeout: float) -> list[Message]:
+        """What the tasks have sent; the death of a worker or node is a `Failed` with state `lost` or `oom`."""
+        ready: list[ObjectRef[Finished]] = []
+        if self._refs:
+            ray.wait(list(self._refs), num_returns=1, timeout=timeout)
+            ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
+        messages: list[Message] = ray.get(self._mailbox.drain.remote())  # after the wait: points before the end
+        explained = {message.ticket for message in messages if isinstance(message, Failed)}
+        messages += [_end(ref, self._refs[ref]) for ref in ready if self._refs[ref] not in explained]
+        # a task that said why it failed is through, though its process may need a moment to go
+        gone = {*ready, *(ref for ref, ticket in self._refs.items() if ticket in explained)}
+        self._refs = {ref: ticket for ref, ticket in self._refs.items() if ref not in gone}
+        return messages
+
+    def kill(self, ticket: int) -> None:
+        """Kill the worker that runs this ticket."""
+        for ref, running in list(self._refs.items()):
+            if running == ticket:
+                del self._refs[ref]
+                ray.cancel(ref, force=True, recursive=False)
+
+    def close(self) -> None:
+        """Kill the running tasks; stop Ray if it was started here."""
+        if not ray.is_initialized():
+            return
+        for ref in self._refs:
+            ray.cancel(ref, force=True, recursive=False)
+        self._refs.clear()
+        with contextlib.suppress(exceptions.RayError):  # it may be gone already
+            ray.kill(self._mailbox)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._owned:
+            ray.shutdown()
+
+
+def _connect(address: str | None, cpus: int | None) -> None:
+    """Start a quiet local Ray, or join the cluster at `address`."""
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        place = "a local Ray could not be started" if address is None else f"no Ray cluster at {address!r}"
+        reason = " ".join(str(error).split())[:300]
+        raise EnvironmentProblem(f"ray: {place}: {reason}: try --executor local") from error
+
+
+def _room(cpus: int, gpus: float, wanted: int | None) -> int:
+    """How many tasks run at once. Raises EnvironmentProblem when not even one does."""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's gap
+    room = int(total.get("CPU", 0) / cpus)
+    if gpus:
+        room = min(room, int(total.get("GPU", 0) / gpus + 1e-9))
+    if room < 1:
+        has = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+        raise EnvironmentProblem(f"ray: a job wants {cpus} CPUs and {gpus:g} GPUs, Ray has {has}: change `resources`")
+    return room if wanted is None else min(room, wanted)
+
+
+def _end(ref: ObjectRef[Finished], ticket: int) -> Message:
+    """How a task ended that said nothing itself."""
+    try:
+        finished: Finished = ray.get(ref)
+    except exceptions.OutOfMemoryError as error:
+        return Failed(ticket, "oom", type(error).__name__, str(error))
+    except exceptions.RayTaskError as error:  # our own wrapper raised: the package is missing there, or another version
+        return Failed(ticket, "failed", type(error).__name__, str(error))
+    except exceptions.RayError as error:
+        return Failed(ticket, "lost", type(error).__name__, str(error))
+    return finished

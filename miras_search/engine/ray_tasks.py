@@ -1,0 +1,47 @@
+"""What runs inside Ray: the task that trains a job, and the mailbox through which its points reach the driver.
+
+In a module of its own, so that Ray pickles both by name: no object of the driver (least of all Optuna's, which opens
+the database where it is unpickled) can travel with them.
+"""
+
+from __future__ import annotations
+
+import os
+
+import ray
+from ray.actor import ActorHandle
+
+from miras_search.engine.messages import Failed, Finished, Message, Task
+from miras_search.engine.task import run_task
+
+
+class Mailbox:
+    """An actor that keeps messages until the driver fetches them. Asynchronous: no worker waits for another."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    async def put(self, message: Message) -> bool:
+        """Take a message in; the reply is the worker's receipt."""
+        self._messages.append(message)
+        return False
+
+    async def drain(self) -> list[Message]:
+        """Every message since the last call, oldest first."""
+        messages, self._messages = self._messages, []
+        return messages
+
+
+@ray.remote(max_retries=0)  # a lost attempt is a row in the store: Ray must not repeat it behind our back
+def run_remote(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> Finished:
+    """Run a task. A job that raises ends its process, once the mailbox has the reason: see the local worker."""
+
+    def send(message: Message) -> bool:
+        # the reply is awaited, so when a task ends its points are in the mailbox, in order
+        return bool(ray.get(mailbox.put.remote(message)))
+
+    ended = run_task(ticket, task, send)
+    if isinstance(ended, Failed):
+        send(ended)
+        os._exit(1)
+    return ended

@@ -1,0 +1,47 @@
+"""Keeps Optuna's record of the study in step with the rows while jobs end; see `optuna_` for what that record is."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from miras_search.engine.optuna_ import OptunaRecord, Verdict, verdict
+from miras_search.metrics import METRICS
+from miras_search.store import queries
+from miras_search.store.database import Database
+from miras_search.store.types import JobRow, JobState
+from miras_search.study.study import Study
+
+Key = tuple[str, int]  # task, seed
+
+
+class Record:
+    """The states and values of the study file's jobs by trial, told to Optuna once a trial is through."""
+
+    def __init__(self, db: Database, study_id: int, study: Study, wanted: Set[tuple[int, str, int]]) -> None:
+        metric = (study.metric, METRICS[study.metric].split)
+        self._jobs: dict[int, dict[Key, tuple[JobState, float | None]]] = {cell.number: {} for cell in study.cells}
+        for row in queries.results(db, study_id):
+            if (row.number, row.task, row.seed) in wanted:
+                self._jobs[row.number][row.task, row.seed] = (row.state, row.values.get(metric))
+        self._optuna = OptunaRecord(db.url, study.name, study.metric, study.cells)
+
+    def reconcile(self) -> None:
+        """Tell Optuna what a crash kept from being told."""
+        self._optuna.reconcile({number: self._verdict(number) for number in self._jobs})
+
+    def begin(self, number: int) -> None:
+        """A job of this trial starts."""
+        self._optuna.begin(number)
+
+    def end(self, job: JobRow, state: JobState, value: float | None) -> None:
+        """A job has ended; its rows are committed."""
+        self._jobs[job.trial_number][job.task, job.seed] = (state, value)
+        self._optuna.tell(job.trial_number, self._verdict(job.trial_number))
+
+    def _verdict(self, number: int) -> Verdict:
+        states, values = zip(*self._jobs[number].values(), strict=True)
+        return verdict(states, values)
+
+    def close(self) -> None:
+        """Close Optuna's connections."""
+        self._optuna.close()

@@ -1,0 +1,63 @@
+"""A worker process of the local executor: `python -m miras_search.engine.worker DESCRIPTOR PARENT`.
+
+It takes tasks from a socket, one at a time, and keeps what it has imported between them. It never opens the database.
+It leaves at once when the driver is gone, however the driver ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+from miras_search.engine.messages import Finished, Message, Task
+from miras_search.engine.task import run_task
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve tasks from the socket until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
+    _die_with(parent)
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    tasks: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+
+    def send(message: Message) -> bool:
+        connection.send(message)
+        return False  # a task is stopped by ending this process
+
+    while True:
+        ticket, task = tasks.get()
+        ended = run_task(ticket, task, send)
+        connection.send(ended)
+        if not isinstance(ended, Finished):
+            return  # what raised may have left the process in a bad state, as a CUDA error does: others get a new one
+
+
+def _receive(connection: Connection, tasks: queue.SimpleQueue[tuple[int, Task]]) -> None:
+    """Take tasks in, beside the training; the end of the stream is the end of the driver."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            tasks.put(connection.recv())
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    """Have Linux kill this process with its parent: a training that holds the interpreter sees no closed socket."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before the call
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the driver is gone
+        main(int(sys.argv[1]), int(sys.argv[2]))
