@@ -241,7 +241,7 @@ class Writer:
         return len(ids)
 
     def reset_jobs(self, study_id: int, job_ids: Sequence[int]) -> None:
-        """Let jobs wait again, whatever they found: their final numbers go, their attempts and curves stay on record."""
+        """Let jobs wait again, whatever they found: the final numbers go, attempts and curves stay on record."""
         if not job_ids:
             return
         now = self._now()
