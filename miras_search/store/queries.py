@@ -48,6 +48,7 @@ __all__ = [
     "artifacts",
     "attempts",
     "change_token",
+    "curve_names",
     "curves",
     "jobs",
     "pending_jobs",
@@ -246,15 +247,32 @@ def curves(
         ]
 
 
-def attempts(db: Database, study_id: int, trial_number: int) -> list[AttemptRow]:
-    """Every try of every job of one trial, lost and failed ones included; by job, then by attempt."""
+def curve_names(db: Database, study_id: int) -> list[tuple[str, str]]:
+    """The (metric, split) pairs that the latest attempts of a study have curves of, in the registry's order."""
+    used = (
+        select(MetricPoint.name_id, MetricPoint.split)
+        .join(Job, MetricPoint.attempt_id == Job.attempt_id)
+        .join(Trial, Job.trial_id == Trial.id)
+        .where(Trial.study_id == study_id)
+        .distinct()
+        .subquery()
+    )
+    wanted = select(MetricName.name, used.c.split).join(used, MetricName.id == used.c.name_id)
+    with db.session() as session:
+        return [(name, split) for name, split in session.execute(wanted.order_by(MetricName.id, used.c.split))]
+
+
+def attempts(db: Database, study_id: int, trial_number: int | None = None) -> list[AttemptRow]:
+    """Every try of every job of one trial (None: of all), lost and failed ones included; by job, then by attempt."""
     wanted = (
         select(Attempt, Job.task, Job.seed)
         .join(Job, Attempt.job_id == Job.id)
         .join(Trial, Job.trial_id == Trial.id)
-        .where(Trial.study_id == study_id, Trial.number == trial_number)
+        .where(Trial.study_id == study_id)
         .order_by(Job.id, Attempt.attempt)
     )
+    if trial_number is not None:
+        wanted = wanted.where(Trial.number == trial_number)
     with db.session() as session:
         return [
             AttemptRow(
