@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.orm import Session
 
 from miras_search.store import lease, tables
 from miras_search.store.database import Database
@@ -23,6 +24,7 @@ from miras_search.store.tables import Attempt, FinalMetric, Job, Study, Trial, u
 from miras_search.store.types import (
     ENDED_ATTEMPTS,
     ENDED_RUNS,
+    FINAL_STATES,
     ROLES,
     AttemptState,
     Final,
@@ -234,21 +236,26 @@ class Writer:
 
     def reset_failed(self, study_id: int) -> int:
         """Let the study's failed jobs wait again; returns how many. Their attempts stay on record."""
-        with self.db.session() as session:
-            failed = select(Job.id).join(Trial).where(Trial.study_id == study_id, Job.state == "failed")
-            ids = list(session.scalars(failed))
-        self.reset_jobs(study_id, ids)
-        return len(ids)
-
-    def reset_jobs(self, study_id: int, job_ids: Sequence[int]) -> None:
-        """Let jobs wait again, whatever they found: the final numbers go, attempts and curves stay on record."""
-        if not job_ids:
-            return
-        now = self._now()
         with self.db.writing() as session:
+            failed = select(Job.id).join(Trial).where(Trial.study_id == study_id, Job.state == "failed")
+            return self._reset(session, study_id, list(session.scalars(failed)))
+
+    def reset_jobs(self, study_id: int, job_ids: Sequence[int]) -> int:
+        """Let ended jobs wait again, whatever they found; returns how many did.
+
+        Their final numbers go, attempts and curves stay on record. Jobs that wait or run are left alone.
+        """
+        with self.db.writing() as session:
+            ended = select(Job.id).join(Trial).where(Trial.study_id == study_id, Job.state.in_(FINAL_STATES))
+            return self._reset(session, study_id, list(session.scalars(ended.where(Job.id.in_(job_ids)))))
+
+    def _reset(self, session: Session, study_id: int, job_ids: Sequence[int]) -> int:
+        if job_ids:
+            now = self._now()
             session.execute(delete(FinalMetric).where(FinalMetric.job_id.in_(job_ids)))
             set_jobs(session, now, job_ids, "waiting")
             touch(session, study_id, now)
+        return len(job_ids)
 
     # Attempts
 

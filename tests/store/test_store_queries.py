@@ -161,6 +161,25 @@ def test_curves(reader: Database, study_id: int) -> None:
         assert nothing == []
 
 
+def test_curve_names(reader: Database, writer: Writer, study_id: int) -> None:
+    assert queries.curve_names(reader, study_id) == [("loss", "train")]
+    attempt = queries.attempts(reader, study_id, 2)[0].id
+    writer.add_points(attempt, [Point(4, name, "validation", 1.0) for name in ("grad_norm", "loss", "accuracy")])
+    assert queries.curve_names(reader, study_id) == [
+        ("accuracy", "validation"),
+        ("loss", "train"),
+        ("loss", "validation"),
+        ("grad_norm", "validation"),  # outside the registry, so last
+    ]
+    assert queries.curve_names(reader, study_id + 1) == []
+
+
+def test_attempts_of_one_trial_or_of_all(reader: Database, study_id: int) -> None:
+    every = queries.attempts(reader, study_id)
+    assert [row.state for row in every] == ["complete", "complete", "running"]
+    assert every == [row for number in range(3) for row in queries.attempts(reader, study_id, number)]
+
+
 def test_running(reader: Database, study_id: int, clock: Clock) -> None:
     (row,) = queries.running(reader, study_id)
     assert (row.cell, row.task, row.seed, row.last_step, row.started_at) == ("cell 2", "recall", 3, 4, clock())

@@ -202,6 +202,22 @@ def test_failed_jobs_can_be_tried_again(db: Database, writer: Writer, study_id: 
     assert writer.reset_failed(study_id) == 0
 
 
+def test_any_ended_job_can_be_trained_again(
+    db: Database, writer: Writer, study_id: int, run: Run, put_study: Callable[..., int]
+) -> None:
+    first, second, third, *_ = queries.pending_jobs(db, study_id)
+    finish(writer, start(writer, run, first.id), "complete", Final("accuracy", "test", 0.5))
+    finish(writer, start(writer, run, second.id), "complete", Final("accuracy", "test", 0.6))
+    start(writer, run, third.id)  # under way: not to be pulled from under its worker
+    assert writer.reset_jobs(put_study(name="other"), [first.id]) == 0
+    assert writer.reset_jobs(study_id, [first.id, third.id]) == 1
+    assert writer.reset_jobs(study_id, []) == 0
+    assert states(db, study_id) == ["waiting", "complete", "running", "waiting", "waiting", "waiting"]
+    values = {row.number: row.values for row in queries.results(db, study_id) if row.seed == first.seed}
+    assert values == {0: {}, 1: {("accuracy", "test"): 0.6}, 2: {}}
+    assert [row.state for row in queries.attempts(db, study_id, 0)] == ["complete"]
+
+
 def test_a_job_is_not_started_twice(writer: Writer, study_id: int, run: Run) -> None:
     start(writer, run, 1)
     with pytest.raises(ValueError, match="job 1 is running, not waiting"):
