@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+ROUNDING = 1e-9  # an interval narrower than this share of its ends is a point
 NOTHING = "-"  # shown where a number has no meaning or is not there yet
 
 
@@ -30,7 +31,7 @@ def decimals_for(spreads: Iterable[float | None], values: Iterable[float | None]
 def interval_decimals(low: float, high: float) -> int:
     """Decimals for an interval in a sentence: one digit of its half width, two where that digit is a 1."""
     half = (high - low) / 2.0
-    if half <= 0:
+    if half <= ROUNDING * max(abs(low), abs(high)):
         return 3
     first = -math.floor(math.log10(half))
     leading = half * 10.0**first

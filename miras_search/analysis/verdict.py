@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from miras_search.analysis.comparison import Comparison
-from miras_search.analysis.numbers import fixed, interval_decimals, p_text, plain
+from miras_search.analysis.numbers import ROUNDING, fixed, interval_decimals, p_text, plain
 from miras_search.analysis.paired import more_seeds, smallest_p
 from miras_search.metrics import Metric
 
@@ -104,17 +104,19 @@ def verdict(
 def _undecided(found: Comparison, *, p: float | None, tested: int, margin: float, spans_zero: bool) -> str:
     """Why it is open, where that is not plain from the row, and the seeds to add."""
     half = _half_width(found)
-    aim = margin if half > margin else _one_digit(half / 2.0)
-    wanted = more_seeds(found.differences, aim) if half > 0 else 0
+    aim = margin if half > margin or half == 0 else _one_digit(half / 2.0)
+    wanted = more_seeds(found.differences, aim)
     missing = seeds_needed() - tested
     reasons: list[str] = []
     if missing > 0:
         reasons.append(f"{tested} seed{'' if tested == 1 else 's'} cannot reach p < {plain(ALPHA)}")
         if half <= margin or wanted <= missing:
             return f"{reasons[0]}; at least {missing} more"
-    elif not spans_zero and p is not None:
+    elif p is None:
+        reasons.append(f"{_measured(found)} alone, without a joint test")
+    elif not spans_zero:
         reasons.append(f"{_measured(found)} alone, but p = {p_text(p)} in the whole family")
-    elif p is not None and p < ALPHA:
+    elif p < ALPHA:
         reasons.append(f"p = {p_text(p)}, but the interval spans zero")
     elif half <= margin:
         reasons.append(f"{_measured(found)}, already within \N{PLUS-MINUS SIGN}{plain(margin)} of its mean")
@@ -133,7 +135,9 @@ def _measured(found: Comparison) -> str:
 
 
 def _half_width(found: Comparison) -> float:
-    return ((found.ci_high or 0.0) - (found.ci_low or 0.0)) / 2.0
+    low, high = found.ci_low or 0.0, found.ci_high or 0.0
+    half = (high - low) / 2.0
+    return half if half > ROUNDING * max(abs(low), abs(high)) else 0.0  # equal differences, equal but for rounding
 
 
 def _with_worst(found: Comparison, decimals: int) -> str:

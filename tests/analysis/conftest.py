@@ -40,6 +40,6 @@ def _results(
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def results() -> Results:
     return _results

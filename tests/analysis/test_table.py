@@ -7,6 +7,8 @@ import statistics
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from miras_search.analysis.paired import holm, sign_flip_each, sign_flip_stepdown
@@ -336,6 +338,29 @@ def test_many_seeds_use_the_bootstrap_and_drawn_flips(results) -> None:
     assert "95 % BCa bootstrap intervals" in table.caption
     assert "65,535 drawn" in table.caption
     assert table.rows[1].p == pytest.approx(1 / 65_536, abs=1e-4)
+
+
+STATES = st.sampled_from(["waiting", "running", "diverged", "failed", None])
+VALUES = st.one_of(st.sampled_from([0.0, 0.5, 0.625, 1.0]), st.floats(0.0, 1.0), STATES)
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.lists(st.lists(VALUES, min_size=n, max_size=n), min_size=2, max_size=5)))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_state_of_a_study_is_a_table(results, cells: list[list]) -> None:
+    names = ["dot", "l2", "kl", "lp", "ascent"]
+    rows = results(dict(zip(names, cells, strict=False)), controls=["ascent"])
+    try:
+        table = _table(rows, chance=0.1)
+    except MirasError as problem:  # completed, and nobody recorded the metric
+        assert "recorded" in str(problem)
+        return
+    assert [row.of for row in table.rows] == [len(cells[0])] * len(cells)
+    for row in table.rows:
+        assert row.n + row.diverged + row.failed <= row.of
+        assert row.p is None or (row.p >= 2 / 2**row.pairs and row.diverged == 0)
+        assert (row.mark == "") or (row.p is not None and row.p < 0.05)
+        assert (row.verdict is None) == (row.cell == table.base)
+        assert row.verdict is None or not row.verdict.endswith("; ")
 
 
 def test_one_table_a_task(results) -> None:

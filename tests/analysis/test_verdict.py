@@ -50,6 +50,19 @@ def test_few_seeds_cannot_decide_however_large_the_difference(results) -> None:
     assert sentence == "l2 vs dot: not decided; 3 seeds cannot reach p < 0.05; at least 3 more"
 
 
+@pytest.mark.parametrize("n", [3, 8])
+def test_equal_differences_have_no_width(results, n: int) -> None:
+    base = [0.5 + 0.125 * k for k in range(n)]  # exact in binary: the interval is a point
+    for step in (0.25, 0.1):  # the second is equal but for rounding
+        cells = {"dot": base, "l2": [value + step for value in base]}
+        table = ablation_table(results(cells, metric="loss"), study="bias", metric="loss", task="recall")
+        if n == 3:
+            expected = "l2 vs dot: not decided; 3 seeds cannot reach p < 0.05; at least 3 more"
+        else:
+            expected = f"l2 > dot: +{step:.3f} [{step:.3f}, {step:.3f}], decided (lower is better)"
+        assert table.rows[1].verdict == expected
+
+
 def test_few_seeds_and_a_wide_interval_ask_for_the_larger_number(results) -> None:
     wanted = more_seeds(UP[:3], 0.01)
     sentence = _verdict(results, UP[:3])
