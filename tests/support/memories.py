@@ -1,0 +1,154 @@
+"""Random inputs for a design point, and outputs with all their gradients, for tests that compare implementations."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from miras_search.kernels.state import State
+from miras_search.space.control import Inputs
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Plain
+
+Run = Callable[..., tuple[Tensor, State]]
+
+SOFT = {"source": "data", "squash": "softplus", "value": 1.0}
+MEMORIES: list[Plain] = [
+    "matrix",
+    {"mlp": {"residual": False}},
+    {"mlp": {"depth": 3, "expansion": 2, "residual": True, "affine": True}},
+    {"mlp": {"depth": 1, "residual": False, "norm": "layer", "activation": "tanh"}},
+    {"gated_mlp": {"expansion": 2, "residual": False}},
+]
+BIASES: list[Plain] = [
+    "dot",
+    "l2",
+    {"l2": {"scale": "full"}},
+    "lp",
+    {"lp": {"p": 3.0, "scale": "paper"}},
+    {"huber": {"form": "coordinate", "delta": SOFT}},
+    {"huber": {"form": "norm", "delta": SOFT}},
+    {"huber": {"form": "switch", "delta": SOFT}},
+    {"value_shift": {"delta": SOFT}},
+    "kl",
+]
+RETENTIONS: list[Plain] = ["none", "l2", "kl", {"kl": {"slice": "row", "scale": 2.0}}, {"kl": {"slice": "whole"}}]
+ALGORITHMS: list[Plain] = ["gd", "momentum", {"multi_step": {"writes": 2}}]
+EXECUTIONS: list[Plain] = [
+    {"gradient": gradient, "gradient_at": at, "chunk": chunk, "link_refresh": refresh}
+    for gradient in ("exact", "frozen", {"refined": 1}, {"refined": 3})
+    for at in ("previous", "decayed")
+    for chunk in (1, 4, 16)
+    for refresh in ("token", "chunk")
+]
+
+
+def points(count: int, seed: int) -> Iterator[DesignPoint]:
+    """A random sample of valid combinations of all options."""
+    everything = list(itertools.product(MEMORIES, BIASES, RETENTIONS, ALGORITHMS, EXECUTIONS))
+    found = 0
+    for memory, bias, retention, algorithm, execution in random.Random(seed).sample(everything, len(everything)):
+        point = DesignPoint.parse(
+            {"memory": memory, "bias": bias, "retention": retention, "algorithm": algorithm, "execution": execution}
+        )
+        exact_tangent = point.execution.gradient.sweeps is None and point.execution.link_refresh == "chunk"
+        if exact_tangent and not point.retention.identity:
+            continue  # refused by a rule
+        yield point
+        found += 1
+        if found == count:
+            return
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs, learned start and static parameters of one memory layer."""
+
+    inputs: Inputs
+    start: tuple[Tensor, ...]
+    static: dict[str, Tensor]
+
+    def leaves(self) -> list[Tensor]:
+        return [x for x in (*self.inputs, *self.start, *self.static.values()) if x is not None]
+
+    def with_leaves(self, leaves: list[Tensor]) -> Case:
+        given = iter(leaves)
+        inputs = Inputs(*(None if x is None else next(given) for x in self.inputs))
+        return Case(inputs, tuple(next(given) for _ in self.start), {name: next(given) for name in self.static})
+
+
+def case(
+    point: DesignPoint,
+    tokens: int,
+    *,
+    seed: int,
+    batch: int = 2,
+    heads: int = 2,
+    key_dim: int = 3,
+    value_dim: int = 5,
+    dtype: torch.dtype = torch.float64,
+) -> Case:
+    """Fresh random inputs; normalised keys, keep from 0.7 to 1, steps up to 0.5, or to 0.1 in a deep memory, whose
+    gradients at larger steps amplify rounding by orders of magnitude. A residual memory gets K = V.
+    """
+    if point.memory.residual:
+        key_dim = value_dim
+    longest = 0.5 if point.memory.bare else 0.1
+    generator, n = torch.Generator().manual_seed(seed), tokens * point.algorithm.writes
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=dtype)
+
+    def unit(x: Tensor) -> Tensor:
+        return x / x.norm(dim=-1, keepdim=True)
+
+    everything_kept = point.retention.keep.is_one
+    inputs = Inputs(
+        q=unit(normal(batch, tokens, heads, key_dim)),
+        k=unit(normal(batch, n, heads, key_dim)),
+        v=normal(batch, n, heads, value_dim),
+        log_keep=uniform(batch, tokens, heads) * (0.0 if everything_kept else -0.35),
+        step=uniform(batch, n, heads) * longest,
+        momentum=uniform(batch, n, heads) * 0.9 if point.algorithm.has_momentum else None,
+        threshold=uniform(batch, n, heads) + 0.2 if "threshold" in point.gates else None,
+    )
+    start = tuple(normal(heads, s.rows, s.cols) / s.rows**0.5 for s in point.memory.layers(key_dim, value_dim))
+    static = {
+        name: value + 0.1 * normal(heads, *shape)
+        for name, (shape, value) in point.memory.static(key_dim, value_dim).items()
+    }
+    return Case(inputs, start, static)
+
+
+def evaluate(run: Run, point: DesignPoint, given: Case) -> tuple[list[Tensor], list[Tensor], State]:
+    """Outputs and every tensor of the final state; the gradients of a random linear functional of all of them; the state.
+
+    A keep gate that is the constant 1 is no input, so it gets no gradient.
+    """
+    leaves = [x.detach().clone().requires_grad_() for x in given.leaves()]
+    copy = given.with_leaves(leaves)
+    y, state = run(point, copy.inputs, copy.start, copy.static)
+    outputs = [y, *state.tensors().values()]
+    generator = torch.Generator().manual_seed(99)
+    weights = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in outputs]
+    loss = torch.stack([(x * w).sum() for x, w in zip(outputs, weights, strict=True)]).sum()
+    wanted = [x for x in leaves if not (point.retention.keep.is_one and x is copy.inputs.log_keep)]
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found, strict=True)]
+    return [x.detach() for x in outputs], gradients, state
+
+
+def worst(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Largest difference, relative to 1 + the largest expected entry of the same tensor."""
+    assert len(found) == len(expected)
+    return max(
+        ((a - b).abs().max() / (1 + b.abs().max())).item() for a, b in zip(found, expected, strict=True) if b.numel()
+    )
