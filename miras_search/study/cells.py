@@ -270,14 +270,15 @@ def _alone(grid: Grid, path: str, level: object, place: Path) -> Variant | None:
 
 def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
     """Designs that bring executions of their own although nothing says that they may."""
-    if grid.own_execution or any(path.split(".")[0] == "execution" for path in grid.vary):
-        return []
-    if not levels.mixed_execution([draft.variant.design for draft in drafts]):
+    settled = {draft.name: _settled(draft, grid.base.design) for draft in drafts}
+    if grid.own_execution or not levels.mixed_execution(settled.values()):
         return []
     presets = [draft for draft in drafts if PRESET in draft.places]
     pairs = [(one, other) for one in drafts for other in presets if one is not other]  # the base's pairs first
-    one, other = next((pair for pair in pairs if levels.mixed_execution(d.variant.design for d in pair)), pairs[0])
-    mine, theirs = one.variant.design, other.variant.design
+    one, other = next(
+        (pair for pair in pairs if levels.mixed_execution(settled[draft.name] for draft in pair)), pairs[0]
+    )
+    mine, theirs = settled[one.name], settled[other.name]
     hold = ", ".join(f"{key}: {_flow(v)}" for key, v in levels.execution_difference(mine, theirs).items())
     what = (
         f"{other.name} runs as ({theirs.execution}) and {one.name} as ({mine.execution}), so their difference would "
@@ -285,6 +286,14 @@ def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
         f"or opt in by `execution: own`"
     )
     return [Problem(other.places[PRESET], what)]
+
+
+def _settled(draft: _Draft, base: DesignPoint) -> DesignPoint:
+    """The design with the execution settings that its own levels vary put back to the base's: those may differ."""
+    plain = base.execution.to_plain()
+    varied = [path.split(".")[1:2] for path in draft.places if path.split(".")[0] == "execution"]
+    keys = plain if [] in varied else [key for part in varied for key in part]
+    return levels.with_execution(draft.variant.design, {key: plain[key] for key in keys if key in plain})
 
 
 def _flow(value: object) -> str:
