@@ -29,7 +29,9 @@ def test_equals_the_recurrence_in_float64(i: int, point: DesignPoint) -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("tokens", [1, 7, 16, 63])
 def test_presets_round_no_worse_than_the_recurrence_in_float32(name: str, tokens: int) -> None:
-    """Against the float64 recurrence: 1e-4, or where a long deep memory amplifies rounding, the recurrence's own error."""
+    """Against the float64 recurrence: 1e-4, or where a long deep memory amplifies rounding, the recurrence's own
+    error.
+    """
     point = preset(name)
     given = case(point, tokens, seed=tokens, key_dim=8, value_dim=6)
     single = given.with_leaves([x.float() for x in given.leaves()])

@@ -1,8 +1,8 @@
 """The recurrence against autograd of the inner loss, in a loop that shares nothing with it but the options' losses.
 
-The weights of each write are differentiated by `torch.autograd.grad` of the bias's own loss; only then are momentum, keep
-and link applied as the paper's equations say. Biases that are a rule for u and no loss (Yaad's switch) are tested with
-their preset.
+The weights of each write are differentiated by `torch.autograd.grad` of the bias's own loss; only then are momentum,
+keep and link applied as the paper's equations say. Biases that are a rule for u and no loss (Yaad's switch) are
+tested with their preset.
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ def case(
 
 
 def evaluate(run: Run, point: DesignPoint, given: Case) -> tuple[list[Tensor], list[Tensor], State]:
-    """Outputs and every tensor of the final state; the gradients of a random linear functional of all of them; the state.
+    """Outputs and every tensor of the final state; the gradients of a random linear functional of all of them; the
+    state.
 
     A keep gate that is the constant 1 is no input, so it gets no gradient.
     """
