@@ -70,12 +70,7 @@ def table_context(
     task: str | None = None,
 ) -> TableContext:
     """Commit, date and execution of a study's trainings, and the command that prints the table again."""
-    attempts = [
-        attempt
-        for trial in queries.trials(db, study.id)
-        for attempt in queries.attempts(db, study.id, trial.number)
-        if attempt.state in FINISHED
-    ]
+    attempts = [attempt for attempt in queries.attempts(db, study.id) if attempt.state in FINISHED]
     ended = [attempt.ended_at for attempt in attempts if attempt.ended_at is not None]
     options = {"metric": metric if metric != study.metric else None, "split": split, "against": against, "task": task}
     words = [f"--{option} {shlex.quote(value)}" for option, value in options.items() if value is not None]

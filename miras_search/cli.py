@@ -1,0 +1,82 @@
+"""The command line, `miras-search`: its verbs, and what becomes of an error.
+
+    0    all good; a diverged training is a finished result
+    1    ran, but some jobs failed
+    2    wrong usage or an invalid study
+    3    the environment: database, Ray
+    130  interrupted; everything found so far is stored
+
+Importing this module, and printing help, loads none of torch, Ray, Streamlit, pandas, Optuna and SQLAlchemy: a verb
+imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from miras_search import __version__
+from miras_search.commands import run, show, space, status, study, table, tools
+from miras_search.commands.run import Invocation
+from miras_search.errors import MirasError
+
+app = typer.Typer(
+    name="miras-search",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help reads the same in a terminal, a log and a test
+    pretty_exceptions_enable=False,  # tracebacks without locals, which may hold a database URL
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"miras-search {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Search and ablate the design space of associative-memory sequence models: memory, bias, retention, algorithm."""
+
+
+app.command("run")(run.run)
+app.command("check")(study.check)
+app.command("plan")(study.plan)
+app.command("status")(status.status)
+app.command("show")(show.show)
+app.command("table")(table.table)
+app.command("space")(space.space)
+app.command("dashboard")(tools.dashboard)
+app.add_typer(tools.bench, name="bench")
+app.add_typer(tools.db_commands, name="db")
+app.command("doctor")(tools.doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (this process's own by default) and return its exit code."""
+    words = tuple(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a table holds ± and ‡, a terminal may not: better a ? than no table
+    command = typer.main.get_command(app)
+    try:
+        command.main(args=list(words), prog_name="miras-search", obj=Invocation(words))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except MirasError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

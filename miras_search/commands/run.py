@@ -1,0 +1,195 @@
+"""`run`: train what a study still lacks, store it, print the table. The same command again goes on where it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from miras_search.commands.common import (
+    RAY_VARIABLE,
+    DbOption,
+    NameOption,
+    SetOption,
+    Setting,
+    database_setting,
+    duration,
+    many,
+    note,
+    say,
+)
+from miras_search.commands.study import StudyArgument, show_plan, tell_shipped
+
+if TYPE_CHECKING:
+    from miras_search.analysis.table import AblationTable
+    from miras_search.commands.progress import Reporter
+    from miras_search.engine.driver import RunOptions
+    from miras_search.engine.events import RunSummary
+    from miras_search.store.database import Database
+    from miras_search.study.study import Study
+
+Executor = Literal["auto", "local", "ray"]
+LOG_WIDTH = 120  # of a table that does not go to a terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The words of this command line, for the commands that a verb suggests."""
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return shlex.join(["miras-search", *self.words])
+
+
+def run(
+    context: typer.Context,
+    study: StudyArgument,
+    overrides: SetOption = None,
+    name: NameOption = None,
+    db: DbOption = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Where jobs run. auto: Ray when several can run at once and it is installed.")
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Jobs at once; else as many as fit.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help=f"A Ray cluster to join; else {RAY_VARIABLE}, else one of our own."),
+    ] = None,
+    max_jobs: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Train at most so many jobs, then stop in order.")
+    ] = None,
+    retry: Annotated[
+        Literal["failed"] | None, typer.Option(help="Try jobs again that ended so: failed.", metavar="failed")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Train all jobs of this one trial again, and nothing else.")
+    ] = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the study over from a run that is known to be gone.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line an event; the last is the summary with the table.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress: the table and errors only.")] = False,
+) -> None:
+    """Train what a study still lacks and print its table.
+
+    The same command again goes on where the last one ended; a finished study prints its table and trains nothing.
+    """
+    from miras_search.study.loader import load
+
+    loaded = load(study, overrides or (), name)
+    if not quiet:
+        tell_shipped(loaded, study)
+    if dry_run:
+        show_plan(loaded, db, as_json=as_json)
+        return
+    from miras_search.engine.driver import RunOptions
+    from miras_search.engine.events import Interrupted
+    from miras_search.store.database import Database
+
+    where = database_setting(db)
+    options = RunOptions(
+        executor=executor,
+        workers=workers,
+        address=ray_address(address, executor),
+        max_jobs=max_jobs,
+        retry_failed=retry == "failed",
+        trial=trial,
+        takeover=takeover,
+    )
+    with Database.open(where.value, create=True) as database:
+        try:
+            summary = _train(loaded, database, options, as_json=as_json, quiet=quiet)
+        except Interrupted as stop:
+            if as_json:
+                _emit_summary(stop.summary, database, [])
+            note(f"{stop}; all of it is stored. Go on with:\n  {context.obj or Invocation(tuple(sys.argv[1:]))}")
+            raise typer.Exit(stop.exit_code) from None
+        tables = _tables(loaded.name, database)
+        if as_json:
+            _emit_summary(summary, database, tables)
+        else:
+            _print_tables(tables)
+        if not quiet and not as_json:
+            _tell_next(summary, database.name, where)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def ray_address(flag: str | None, executor: Executor) -> str | None:
+    """The cluster to join: the flag, else the environment, unless the study is to run without Ray."""
+    return flag if flag is not None or executor == "local" else os.environ.get(RAY_VARIABLE) or None
+
+
+def _train(study: Study, database: Database, options: RunOptions, *, as_json: bool, quiet: bool) -> RunSummary:
+    from miras_search.engine.driver import run_study
+
+    with _reporter(study, as_json=as_json, quiet=quiet) as report:
+        return run_study(study, database, options, report)
+
+
+def _reporter(study: Study, *, as_json: bool, quiet: bool) -> Reporter:
+    from miras_search.commands import progress
+
+    if as_json:
+        return progress.JsonLines()
+    if quiet:
+        return progress.Silent()
+    return progress.Live(study.metric) if sys.stderr.isatty() else progress.Lines(study.metric)
+
+
+def _tables(name: str, database: Database) -> list[AblationTable]:
+    """The study's tables; none while no job has recorded anything that a table could show."""
+    from miras_search.analysis.stored import stored_tables
+
+    return stored_tables(database, name)
+
+
+def _print_tables(tables: Sequence[AblationTable]) -> None:
+    from miras_search.export.text import to_text
+
+    say(to_text(tables, output_width()))
+
+
+def output_width() -> int:
+    """The terminal's width for text on stdout; a fixed one for files and pipes."""
+    return shutil.get_terminal_size((LOG_WIDTH, 24)).columns if sys.stdout.isatty() else LOG_WIDTH
+
+
+def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[AblationTable]) -> None:
+    from miras_search.export.json_ import to_plain
+
+    table = to_plain(tables) if tables else None
+    line = summary.to_plain() | {"database": database.name}
+    say(json.dumps({**line, "table": table}, ensure_ascii=False, allow_nan=False))
+
+
+def _tell_next(summary: RunSummary, database: str, where: Setting) -> None:
+    flag = f" --db {shlex.quote(_shortest(where.value))}" if where.source == "flag" else ""
+    name = shlex.quote(summary.study)
+    trained = f"{many(summary.attempts, 'training')} in {duration(summary.seconds)}" if summary.attempts else "nothing"
+    note(f"\ntrained {trained}; stored in {database}, study {summary.study}")
+    if summary.waiting:
+        note(f"{many(summary.waiting, 'job')} left: the same command goes on")
+    if summary.failed:
+        note(
+            f"{many(summary.failed, 'job')} failed: miras-search status {name}{flag} tells where; "
+            "the same command with --retry failed tries again"
+        )
+    note(f"look at it: miras-search dashboard{flag}\nthe table:  miras-search table {name}{flag} --format latex")
+
+
+def _shortest(value: str) -> str:
+    """A path as the user wrote it; anything else too."""
+    return value if "://" in value else str(Path(value))

@@ -1,0 +1,198 @@
+"""`show`: one trial of a stored study in full: design, settings, metrics, attempts, provenance, how to rerun it."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miras_search.commands.common import (
+    DbOption,
+    JsonOption,
+    duration,
+    emit,
+    grid,
+    local_time,
+    many,
+    mapping,
+    number,
+    open_database,
+    say,
+)
+from miras_search.commands.table import StoredStudy
+from miras_search.errors import MirasError
+
+if TYPE_CHECKING:
+    from miras_search.space.design import DesignPoint
+    from miras_search.space.option import Facts
+    from miras_search.store.types import AttemptRow, ResultRow, RunRow, TrialRow
+
+
+def show(
+    study: StoredStudy,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The trial's number, or the name of its cell.")],
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One trial of a study in full.
+
+    Design, settings, metrics, attempts, provenance, and the command that trains it again.
+    """
+    from miras_search.space.design import DesignPoint
+    from miras_search.store import queries
+
+    with open_database(db) as database:
+        stored = queries.study(database, study)
+        found = _find(queries.trials(database, stored.id), trial, study)
+        results = [row for row in queries.results(database, stored.id) if row.number == found.number]
+        attempts = queries.attempts(database, stored.id, found.number)
+        runs = queries.runs(database, stored.id)
+    used = {attempt.run_id for attempt in attempts}
+    mine = [run for run in runs if run.id in used]
+    again = rerun(mine or runs, found.number, db)
+    point = DesignPoint.parse(found.design)
+    if as_json:
+        emit(
+            {
+                "study": study,
+                "trial": found,
+                "equations": {axis: option.equation for axis, option in _options(point).items()},
+                "jobs": [_job(row) for row in results],
+                "attempts": attempts,
+                "runs": mine,
+                "rerun": again,
+            }
+        )
+        return
+    title = f"{study}, trial {found.number}: {found.cell} ({found.role}), {found.state}"
+    changes = "\n".join(f"  {path} = {text}" for path, text in found.changes.items())
+    say(f"{title}\n{changes}\n" if changes else f"{title}\n")
+    say(_design(point, found.design_hash))
+    say(_settings(found.settings))
+    say(_metrics(results))
+    say(_attempts(attempts))
+    say("provenance\n" + ("\n".join(_run(run) for run in mine) or "  never run"))
+    say(f"\ntrain it again: {again}")
+
+
+def _find(trials: Sequence[TrialRow], wanted: str, study: str) -> TrialRow:
+    """The trial of that number or cell name. Raises MirasError with the nearest names."""
+    for row in trials:
+        if wanted in (str(row.number), row.cell):
+            return row
+    cells = [row.cell for row in trials]
+    near = difflib.get_close_matches(wanted, cells, n=1)
+    cure = f"did you mean {near[0]!r}?" if near else f"give 0 to {len(trials) - 1}, or one of {', '.join(cells)}"
+    raise MirasError(f"trial: {study} has no trial {wanted!r}: {cure}")
+
+
+def rerun(runs: Sequence[RunRow], trial: int, db: str | None) -> str:
+    """The command that trains the trial again, from the words of the newest run of the study."""
+    words = runs[-1].provenance.get("argv") if runs else None
+    study, kept = _study_words([str(word) for word in words] if isinstance(words, list) else [])
+    flag = ["--db", db] if db is not None else []
+    return shlex.join(["miras-search", "run", study or "STUDY.yaml", *kept, *flag, "--trial", str(trial)])
+
+
+def _study_words(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The study and the options that belong to its meaning, out of the arguments of `run`."""
+    from miras_search.commands.run import run
+
+    if "run" not in argv:
+        return None, []
+    words = list(argv[argv.index("run") + 1 :])
+    app = typer.Typer(add_completion=False)
+    app.command()(run)
+    command = typer.main.get_command(app)
+    given = command.make_context("run", words, resilient_parsing=True).params
+    kept = [word for value in given.get("overrides") or () for word in ("--set", str(value))]
+    if given.get("name") is not None:
+        kept += ["--as", str(given["name"])]
+    return given.get("study"), kept
+
+
+def _job(row: ResultRow) -> dict[str, object]:
+    metrics = [{"name": name, "split": split, "value": value} for (name, split), value in row.values.items()]
+    return {"task": row.task, "seed": row.seed, "state": row.state, "last_step": row.last_step, "metrics": metrics}
+
+
+def _options(point: DesignPoint) -> dict[str, Facts]:
+    from miras_search.space.design import CHOICES
+
+    return {axis: getattr(point, axis) for axis in (*CHOICES, "control")}
+
+
+def _design(point: DesignPoint, digest: str) -> str:
+    from miras_search.space.design import CHOICES
+    from miras_search.space.option import short
+
+    rows = [[axis, short(getattr(point, axis)), getattr(point, axis).equation] for axis in CHOICES]
+    rows += [["step", str(point.step), ""], ["execution", str(point.execution), ""]]
+    if point.control.name != "none":
+        rows.append(["control", point.control.name, point.control.equation])
+    return f"design {digest}\n{grid(rows, indent='  ')}\n"
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    lines = ["settings"]
+    for part, values in settings.items():
+        inner = mapping(values)
+        if part == "tasks":
+            lines += [f"  task {name}: {_listed(mapping(spec))}" for name, spec in inner.items()]
+        else:
+            lines.append(f"  {part}: {_listed(inner)}")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
+
+
+def _metrics(results: Sequence[ResultRow]) -> str:
+    """A line a job: quality by split, then costs."""
+    keys = dict.fromkeys(key for row in results for key in row.values)
+    shown = sorted(keys, key=lambda key: key[1] == "")
+    rows = [["task", "seed", "state", "steps", *(" ".join(reversed(key)).strip() for key in shown)]]
+    for row in results:
+        values = [number(row.values.get(key)) for key in shown]
+        rows.append([row.task, str(row.seed), row.state, number(row.last_step), *values])
+    return "jobs\n" + grid(rows, indent="  ", numbers=(1, *range(3, len(rows[0])))) + "\n"
+
+
+def _attempts(attempts: Sequence[AttemptRow]) -> str:
+    if not attempts:
+        return "no attempts yet\n"
+    rows = [["task", "seed", "try", "state", "run", "where", "started", "took", "error"]]
+    for one in attempts:
+        text = (one.error_text or "").strip().splitlines()
+        error = ": ".join(part for part in (one.error_type, text[-1].strip() if text else None) if part)
+        if one.error_type and text and text[-1].startswith(one.error_type):
+            error = text[-1].strip()
+        rows.append(
+            [
+                one.task,
+                str(one.seed),
+                str(one.attempt),
+                one.state,
+                str(one.run_id),
+                f"{one.host} {one.device}".strip(),
+                local_time(one.started_at),
+                "-" if one.wall_seconds is None else duration(one.wall_seconds),
+                error,
+            ]
+        )
+    return many(len(attempts), "attempt") + "\n" + grid(rows, indent="  ", numbers=(1, 2, 4)) + "\n"
+
+
+def _run(run: RunRow) -> str:
+    from miras_search.analysis.stored import commit_of
+
+    versions = mapping(run.provenance.get("versions"))
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    argv = run.provenance.get("argv")
+    command = shlex.join(["miras-search", *map(str, argv[1:])]) if isinstance(argv, list) and argv else "-"
+    head = f"  run {run.id}: {run.status}, started {local_time(run.started_at)} on {run.host}"
+    return f"{head}, commit {commit_of(run.provenance) or 'unknown'}\n    {command}\n    {told}"

@@ -1,0 +1,126 @@
+"""The verbs around the studies: `dashboard`, `doctor`, `bench` and `db`."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miras_search.commands.common import (
+    DbOption,
+    JsonOption,
+    database_setting,
+    emit,
+    note,
+    open_database,
+    say,
+)
+from miras_search.errors import MirasError
+
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How fast things are on this machine.")
+db_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The database: migrations and copies.")
+
+
+def dashboard(
+    db: DbOption = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="The port to listen on.")] = 8501,
+) -> None:
+    """Serve the database as a web page; Ctrl-C ends it."""
+    from miras_search.dashboard.launch import command
+
+    open_database(db).close()  # a missing or newer database is told here, not on a web page
+    argv, environment = command(database_setting(db).value, host, port)
+    note(f"http://{host}:{port} (Ctrl-C ends it)")
+    try:
+        code = subprocess.call(argv, env=environment)
+    except KeyboardInterrupt:
+        return  # the usual way out: Streamlit has had the signal too
+    if code:
+        raise MirasError(f"dashboard: Streamlit ended with code {code}: is port {port} in use? --port takes another")
+
+
+def doctor(
+    db: DbOption = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster; else MIRAS_RAY_ADDRESS.")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join the cluster, and leave again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Whether this machine is ready, with remedies.
+
+    Versions, database, Ray, GPUs, Triton, disk.
+    """
+    from miras_search.commands.run import ray_address
+    from miras_search.doctor import diagnose
+
+    setting = database_setting(db)
+    checks = diagnose(
+        database=setting.value, source=setting.source, address=ray_address(address, "auto"), start_ray=ray
+    )
+    if as_json:
+        emit({"checks": checks, "ok": all(check.level != "problem" for check in checks)})
+    else:
+        for check in checks:
+            say(f"{check.level:8} {check.name:9} {check.found}")
+            if check.remedy:
+                say(f"{'':18} -> {check.remedy}")
+    if any(check.level == "problem" for check in checks):
+        raise typer.Exit(3)
+
+
+@bench.command("training")
+def bench_training(
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Torch's threads.")] = 1,
+    blocks: Annotated[int, typer.Option(min=1, metavar="N", help="Blocks of steps, whose median is taken.")] = 7,
+    only: Annotated[list[str] | None, typer.Option(metavar="DESIGN", help="This design. Repeatable.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a training step of a few designs, beside its matrix products alone."""
+    from miras_search.bench import training
+
+    unknown = [name for name in only or () if name not in training.DESIGNS]
+    if unknown:
+        raise MirasError(f"--only {unknown[0]}: no such design: take {', '.join(training.DESIGNS)}")
+    designs = {name: training.DESIGNS[name] for name in only or training.DESIGNS}
+    result = training.run(designs=designs, device=device, threads=threads, blocks=blocks)
+    if as_json:
+        emit(result)
+    else:
+        say(training.table(result))
+
+
+@db_commands.command("upgrade")
+def db_upgrade(db: DbOption = None, as_json: JsonOption = False) -> None:
+    """Bring the tables to this version's revision; changes nothing when they are current."""
+    from miras_search.store.database import Database
+
+    with Database.open(database_setting(db).value, check=False) as database:
+        before = database.revision()
+        after = database.upgrade()
+        name = database.name
+    if as_json:
+        emit({"database": name, "before": before, "after": after})
+    else:
+        say(f"{name}: revision {after}" if before == after else f"{name}: revision {before or 'none'} -> {after}")
+
+
+@db_commands.command("backup")
+def db_backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; it must not exist.")],
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a consistent copy of a SQLite database, while others use it."""
+    from miras_search.store.database import Database
+
+    with Database.open(database_setting(db).value, read_only=True, check=False) as database:
+        name, copy = database.name, database.backup(target)
+    if as_json:
+        emit({"database": name, "copy": copy})
+    else:
+        say(f"{name} copied to {copy}")
