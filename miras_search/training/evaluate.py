@@ -53,8 +53,8 @@ class Labelled:
 
     def split(self, size: int) -> list[Labelled]:
         """Parts of at most `size` sequences."""
-        parts = zip(self.tokens.split(size), self.positions.split(size), self.targets.split(size), strict=True)
-        return [Labelled(*part) for part in parts]
+        whole = (self.tokens, self.positions, self.targets)
+        return [Labelled(*part) for part in zip(*(torch.split(x, size) for x in whole), strict=True)]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

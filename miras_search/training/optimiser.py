@@ -52,4 +52,5 @@ def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
 
 def total_norm(grads: list[Tensor]) -> Tensor:
     """The 2-norm of all gradients as one vector: a scalar on their device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    return norm

@@ -23,7 +23,7 @@ from torch import Tensor
 from miras_search.tasks import task_from_spec
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
-from miras_search.training.device import peak_bytes, reset_peak, resolve, use_threads
+from miras_search.training.device import keep_freed_memory, peak_bytes, reset_peak, resolve, use_threads
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
 from miras_search.training.job import Cancelled, Final, Job, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
@@ -54,7 +54,7 @@ def train(
     `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
     """
     with use_threads(threads):
-        return _Training(job, resolve(device), report).run(checkpoint)
+        return Training(job, resolve(device), report).run(checkpoint)
 
 
 class _Diverged(Exception):
@@ -66,11 +66,12 @@ class _Diverged(Exception):
         super().__init__(note)
 
 
-class _Training:
-    """The state of one training."""
+class Training:
+    """The state of one training; `run` does it all, `step` is one step of it for a benchmark."""
 
     def __init__(self, job: Job, device: torch.device, report: Report | None) -> None:
         self.began = self.beat = time.perf_counter()
+        keep_freed_memory()
         reset_peak(device)
         config, seeds = job.train, Seeds.of(job.seed)
         self.job, self.device, self.config, self.report = job, device, config, report
@@ -106,7 +107,7 @@ class _Training:
         """Steps `first` to `last` - 1."""
         start, seen = time.perf_counter(), []
         for step in range(first, last):
-            seen.append(self._step(step))
+            seen.append(self.step(step))
             if self.device.type == "cpu" and self._problem(*seen[-1].tolist()):
                 break
             self._beat()
@@ -118,13 +119,13 @@ class _Training:
             self.losses.append(loss)
         self.pending.append(Point(last, "loss", "train", statistics.fmean(self.losses[first:last])))
 
-    def _step(self, step: int) -> Tensor:
-        """One optimiser step; [loss, gradient norm], still on the device."""
+    def step(self, step: int) -> Tensor:
+        """Optimiser step number `step`, from 0; [loss, gradient norm], still on the device."""
         batch = Labelled.of(self.task.train_batch(self.data_seed, step, self.config.batch), self.device)
         with autocast(self.device, self.config.precision):
             logits = self.model(batch.tokens, batch.positions)
         loss = cross_entropy(logits, batch.targets)
-        loss.backward()
+        torch.autograd.backward(loss)
         return torch.stack([loss.detach(), self.optimiser.step(step)])
 
     def _problem(self, loss: float, norm: float) -> str:

@@ -132,6 +132,7 @@ def test_windows_cover_every_step_once(steps: int, every: int, ends: list[int]) 
     assert [step for first, last in ranges for step in range(first, last)] == list(range(steps))
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch says that a norm of two types takes its slower path
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_rate_that_blows_up_is_a_result(precision: str) -> None:
     curve = Curve()

@@ -1,0 +1,240 @@
+"""How fast small models train, and how far that is from the matrix products alone.
+
+For each design point: the time of a whole training step (batch made, forward, backward, optimiser) at the sizes of
+the quickstart study, beside a floor measured on the same device in the same minute: the matrix products of that very
+step, with their shapes and layouts, and nothing else. What lies between is operators that are not products, memory
+traffic and Python.
+
+Blocks of steps and of floors take turns, and medians are compared, so that a busy machine slows both alike. Products
+inside a Triton kernel or a triangular solve are not seen and not in the floor.
+
+Needs torch alone (and Triton on a GPU): python -m miras_search.bench.training
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from miras_search.models.config import ModelConfig
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Plain, to_plain
+from miras_search.training.config import TrainConfig
+from miras_search.training.device import peak_bytes, resolve, use_threads
+from miras_search.training.job import Job
+from miras_search.training.run import Training
+
+DESIGNS: dict[str, Mapping[str, object]] = {
+    "linear_attention": {"preset": "linear_attention"},
+    "delta_net": {"preset": "delta_net"},
+    "delta_net refined(4)": {"preset": "delta_net", "execution": {"gradient": {"refined": 4}}},
+    "delta_net frozen": {"preset": "delta_net", "execution": {"gradient": "frozen"}},
+    "delta_product": {"preset": "delta_product"},
+    "yaad": {"preset": "yaad"},
+}
+TASK: dict[str, Plain] = {"name": "noisy_recall", "vocab": 48, "length": 96, "noise": 0.4}
+BLOCK = 4  # steps timed together: a GPU is waited for once a block
+WARMUP = 3  # steps before the first block: kernels compile, allocators fill
+
+Call = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
+
+
+def run(
+    *,
+    designs: Mapping[str, Mapping[str, object]] = DESIGNS,
+    device: str = "auto",
+    threads: int | None = 1,
+    blocks: int = 7,
+    model: ModelConfig | None = None,
+    task: Mapping[str, Plain] = TASK,
+    batch: int = 32,
+) -> dict[str, Plain]:
+    """Measure each design point: plain data with one row a design.
+
+    Times are medians over `blocks` blocks of steps. Raises `SpecError` for a design, model or task that is not valid.
+    """
+    where, model = resolve(device), model or ModelConfig()
+    with use_threads(threads):
+        rows: list[Plain] = []
+        for name, spec in designs.items():
+            train = TrainConfig(steps=WARMUP + 1 + BLOCK * blocks, batch=batch, eval_examples=1)
+            job = Job(DesignPoint.parse(spec, (name,)), model, task, train, seed=0)
+            rows.append({"name": name, **_measure(Training(job, where, None), where, blocks)})
+        used = torch.get_num_threads()
+    return {
+        "benchmark": "training",
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        "threads": used,
+        "torch": torch.__version__,
+        "model": to_plain(model),
+        "task": dict(task),
+        "batch": batch,
+        "rows": rows,
+    }
+
+
+def _measure(training: Training, device: torch.device, blocks: int) -> dict[str, Plain]:
+    for step in range(WARMUP):
+        training.step(step)
+    with Products() as products:
+        training.step(WARMUP)
+    calls = products.calls()
+    steps, floors = [], []
+    for block in range(blocks):
+        first = WARMUP + 1 + BLOCK * block
+        steps.append(_seconds(device, [partial(training.step, first + i) for i in range(BLOCK)]))
+        floors.append(_seconds(device, [partial(_replay, calls)] * BLOCK))
+    seconds, floor = statistics.median(steps), statistics.median(floors)
+    tokens = training.config.batch * training.task.sequence_length
+    return {
+        "design": str(training.job.design),
+        "step_ms": 1e3 * seconds,
+        "tokens_per_second": tokens / seconds,
+        "floor_ms": 1e3 * floor,
+        "times_floor": seconds / floor,
+        "products": len(calls),
+        "gflop": products.flop / 1e9,
+        "params": training.model.parameter_count(),
+        "state_bytes": training.model.state_bytes(),
+        "peak_memory_bytes": peak_bytes(device),
+    }
+
+
+def _seconds(device: torch.device, work: Sequence[Callable[[], object]]) -> float:
+    """Mean time of the pieces of work, run one after the other."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for piece in work:
+        piece()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / len(work)
+
+
+@torch.no_grad()
+def _replay(calls: Sequence[Call]) -> None:
+    for product, operands in calls:
+        product(*operands)
+
+
+class Layout(NamedTuple):
+    """What a tensor looks like in memory."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Layout:
+        """The layout of a tensor."""
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+
+    def make(self) -> Tensor:
+        """Random numbers in this layout, an expanded one included."""
+        extent = 1 + sum((size - 1) * stride for size, stride in zip(self.size, self.stride, strict=True))
+        return torch.randn(extent, dtype=self.dtype, device=self.device).as_strided(self.size, self.stride)
+
+
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
+    """While active, writes down every matrix product: its operator and the layouts of its operands."""
+
+    aten = torch.ops.aten
+    SEEN = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: Counter[tuple[Callable[..., Tensor], tuple[Layout, ...]]] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Tensor],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run the operator; a matrix product leaves its layouts behind."""
+        if func in self.SEEN:
+            self.seen[func, tuple(Layout.of(x) for x in args if isinstance(x, Tensor))] += 1
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def flop(self) -> int:
+        """Multiplications and additions of all products seen."""
+        return sum(
+            2 * count * math.prod(found[-2].size) * found[-1].size[-1] for (_, found), count in self.seen.items()
+        )
+
+    def calls(self) -> list[Call]:
+        """The same products, on operands of their own."""
+        found: list[Call] = []
+        for (func, layouts), count in self.seen.items():
+            found += [(func, tuple(layout.make() for layout in layouts))] * count
+        return found
+
+
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("name", "design", "s"),
+    ("step_ms", "step ms", ".2f"),
+    ("tokens_per_second", "tokens/s", ",.0f"),
+    ("floor_ms", "products ms", ".2f"),
+    ("times_floor", "x floor", ".1f"),
+    ("products", "products", "d"),
+    ("gflop", "GFLOP", ".3f"),
+    ("params", "params", ",d"),
+    ("state_bytes", "state bytes", ",d"),
+)
+
+
+def table(result: Mapping[str, Plain]) -> str:
+    """The result of `run` as text: a line on the setting, then one line a design."""
+    model, task, rows = result["model"], result["task"], result["rows"]
+    assert isinstance(model, dict) and isinstance(task, dict) and isinstance(rows, list)
+    lines = [[title for _, title, _ in COLUMNS]]
+    for row in rows:
+        assert isinstance(row, dict)
+        lines.append([format(row[key], form) for key, _, form in COLUMNS])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    body = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    setting = (
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}: "
+        f"{model['layers']} layers, width {model['d_model']}, {model['heads']} heads, "
+        f"{task['name']} of {task['length']} tokens, batch {result['batch']}"
+    )
+    return "\n".join([setting, *body])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line of this one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m miras_search.bench.training", description=run.__doc__)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--blocks", type=int, default=7, help=f"blocks of {BLOCK} steps, whose median is taken")
+    parser.add_argument("--only", choices=list(DESIGNS), action="append", help="this design; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print the data instead of the table")
+    chosen = parser.parse_args(argv)
+    designs = {name: DESIGNS[name] for name in chosen.only or DESIGNS}
+    result = run(designs=designs, device=chosen.device, threads=chosen.threads, blocks=chosen.blocks)
+    print(json.dumps(result) if chosen.json else table(result))
+
+
+if __name__ == "__main__":
+    main()
