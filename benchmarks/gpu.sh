@@ -1,0 +1,18 @@
+#!/bin/sh
+# Everything that wants a GPU, in one call: kernel tests at larger sizes, then the training bench. Needs torch, triton,
+# numpy, safetensors and pytest in the Python given as first argument; nothing is installed.
+# Results go to $OUT when it is set, else to benchmarks/results.
+set -eu
+cd "$(dirname "$0")/.."
+python=${1:-python3}
+out=${OUT:-benchmarks/results}
+mkdir -p "$out"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+"$python" - <<'PY'
+import torch, triton
+print(f"torch {torch.__version__}, triton {triton.__version__}, CUDA {torch.cuda.is_available()}")
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: tests marked gpu will skip")
+PY
+"$python" -m pytest tests/kernels -m gpu -q
+"$python" -m miras_search.bench.training --json "$out/training.json"
