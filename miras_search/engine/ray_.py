@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_enable_metrics_collection", "0")
@@ -42,7 +43,7 @@ class RayExecutor:
             _connect(address, None if slots is None else slots * cpus)
         try:
             self.slots = _room(cpus, gpus, slots)
-            self._mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+            self._mailbox = _start_mailbox()
             ray.get(self._mailbox.drain.remote())  # up before the first task, so that its start is not measured as work
         except BaseException:
             self._leave()
@@ -109,6 +110,11 @@ def _connect(address: str | None, cpus: int | None) -> None:
         place = "a local Ray could not be started" if address is None else f"no Ray cluster at {address!r}"
         reason = " ".join(str(error).split())[:300]
         raise EnvironmentProblem(f"ray: {place}: {reason}: try --executor local") from error
+
+
+def _start_mailbox() -> Any:
+    """The mailbox actor's handle, whose methods Ray types as uncallable."""
+    return ray.remote(Mailbox).options(num_cpus=0).remote()
 
 
 def _room(cpus: int, gpus: float, wanted: int | None) -> int:
