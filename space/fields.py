@@ -68,10 +68,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(names)})"
 
 
+_RESOLVED: dict[type, dict[str, object]] = {}  # resolving annotations costs more than all the rest of `build`
+
+
 def field_types(cls: type) -> dict[str, object]:
     """Resolved annotations of a dataclass's fields that can be set."""
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+    if cls not in _RESOLVED:
+        hints = typing.get_type_hints(cls)
+        _RESOLVED[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+    return _RESOLVED[cls]
 
 
 def build(cls: type[T], data: object, where: Path = ()) -> T:

@@ -164,7 +164,7 @@ def mixed_execution(designs: Iterable[DesignPoint]) -> bool:
     """
     found = list(designs)
     candidates = dict.fromkeys(design.execution for design in found)
-    return not any(
+    return len(candidates) > 1 and not any(
         all(dataclasses.replace(design, execution=run).hash == design.hash for design in found) for run in candidates
     )
 
