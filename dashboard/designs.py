@@ -1,0 +1,76 @@
+"""A stored design as the cards of its choices, with the facts that `miras_search.space` tells about each option.
+
+A database may hold an option that this version does not know (an older or a newer one wrote it): such a choice is shown
+by its name and settings, without facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from miras_search.dashboard.markup import Card
+from miras_search.space.design import AXES, CHOICES
+from miras_search.space.option import describe
+
+GATE = "where the gate comes from"
+
+
+def cards(design: Mapping[str, object]) -> list[Card]:
+    """The four choices, then the control if there is one, then the step gate and the execution."""
+    found = [_choice(axis, design[axis]) for axis in CHOICES if axis in design]
+    control = design.get("control")
+    if isinstance(control, Mapping) and "none" not in control:
+        found.append(_choice("control", control))
+    step = design.get("step")
+    if isinstance(step, Mapping):
+        found.append(Card("gate", "step", summary=gate_text(step), settings=()))
+    execution = design.get("execution")
+    if isinstance(execution, Mapping):
+        rows = tuple((str(key), _text(value), "") for key, value in execution.items())
+        found.append(Card("execution", _text(execution.get("gradient", "")), settings=rows))
+    return found
+
+
+def _choice(axis: str, spec: object) -> Card:
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, settings),) = spec.items()
+    else:
+        name, settings = spec, {}
+    given = cast(Mapping[str, object], settings) if isinstance(settings, Mapping) else {}
+    option = AXES[axis].options.get(str(name))
+    if option is None:
+        return Card(axis, str(name), settings=tuple((key, _text(value), "") for key, value in given.items()))
+    facts = describe(option)
+    known = cast(Mapping[str, Mapping[str, object]], facts["settings"])
+    return Card(
+        axis,
+        str(name),
+        equation=option.equation,
+        summary=str(facts["summary"]),
+        source=option.source,
+        settings=tuple((key, _text(value), str(known.get(key, {}).get("help", ""))) for key, value in given.items()),
+    )
+
+
+def gate_text(gate: Mapping[str, object]) -> str:
+    """A gate in words: `fixed at 0.5`, `from the data (sigmoid, starts at 0.97)`."""
+    source, value = gate.get("source"), _text(gate.get("value"))
+    if source == "fixed":
+        return f"fixed at {value}"
+    origin = {"data": "from the data", "learned": "learned"}.get(str(source), str(source))
+    scale = gate.get("scale", 1.0)
+    upper = "" if scale == 1.0 else f", up to {_text(scale)}"
+    return f"{origin} ({_text(gate.get('squash'))}, starts at {value}{upper}; one value a {_text(gate.get('scope'))})"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        if "source" in value:
+            return gate_text(value)
+        return ", ".join(f"{key}({_text(inner)})" if inner is not None else str(key) for key, inner in value.items())
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,177 @@
+"""What every page begins with: the database, the chosen study, and the strip that says where its numbers come from."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import streamlit as st
+
+from miras_search.analysis.stored import stored_tables
+from miras_search.analysis.table import AblationTable
+from miras_search.dashboard.launch import VARIABLE
+from miras_search.dashboard.palette import Palette, palette
+from miras_search.dashboard.progress import ago, stamp
+from miras_search.dashboard.snapshot import Snapshot, load
+from miras_search.errors import MirasError
+from miras_search.store import queries
+from miras_search.store.address import parse_database, sqlite_path
+from miras_search.store.database import Database
+from miras_search.store.types import CurveRow, StudyRow
+
+STUDY = "study"  # the query parameter and the key of the selectbox
+CHECK_SECONDS = 5.0  # between looks for newer results
+
+
+def database() -> Database:
+    """The database of the environment, opened once. Stops the page with one line where it cannot be read."""
+    where = os.environ.get(VARIABLE, "miras.db")
+    try:
+        url = parse_database(where)
+        return _opened(url.render_as_string(hide_password=False), _identity(sqlite_path(url)))
+    except MirasError as error:
+        st.title("miras-search")
+        st.error(str(error), icon=":material/database_off:")
+        st.caption("This page looks again when it is reloaded.")
+        st.stop()
+
+
+def _identity(path: Path | None) -> int:
+    """A number that changes when the file is replaced by another of the same name; an open handle keeps the old one."""
+    return path.stat().st_ino if path is not None and path.exists() else 0
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _opened(url: str, identity: int) -> Database:
+    return Database.open(url, read_only=True)
+
+
+def studies() -> list[StudyRow]:
+    """Every study, the one with the newest change first."""
+    db = database()
+    found = _studies(db, db.name, queries.change_token(db, None))
+    return sorted(found, key=lambda row: row.updated_at, reverse=True)
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _studies(_db: Database, where: str, token: tuple[int, str]) -> list[StudyRow]:
+    return queries.studies(_db)
+
+
+def chosen() -> str | None:
+    """The name of the study that the sidebar shows; None in an empty database."""
+    name = st.session_state.get(STUDY)
+    return None if name is None else str(name)
+
+
+def snapshot() -> Snapshot:
+    """The chosen study as it is now. Stops the page with a hint where the database holds none."""
+    name = chosen()
+    if name is None:
+        st.title("No study yet")
+        st.markdown("This database holds no study. Start one, and its results appear here while it runs:")
+        st.code("miras-search run quickstart", language="bash")
+        st.caption(f"Database: {database().name}")
+        st.stop()
+    return current(name)
+
+
+def current(name: str) -> Snapshot:
+    """The study of that name, read again only when something was written to it."""
+    db = database()
+    return _snapshot(db, db.name, name, token(name))
+
+
+def token(name: str) -> tuple[int, str]:
+    """Changes with every write to the study."""
+    db = database()
+    ids = {row.name: row.id for row in studies()}
+    return queries.change_token(db, ids[name])
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _snapshot(_db: Database, where: str, name: str, token: tuple[int, str]) -> Snapshot:
+    return load(_db, name)
+
+
+def tables(
+    name: str, *, metric: str | None, split: str | None, against: str | None, task: str | None
+) -> list[AblationTable]:
+    """The tables that the command line would print with these options. Raises MirasError as `stored_tables` does."""
+    db = database()
+    return _tables(db, db.name, name, token(name), metric, split, against, task)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _tables(
+    _db: Database,
+    where: str,
+    name: str,
+    token: tuple[int, str],
+    metric: str | None,
+    split: str | None,
+    against: str | None,
+    task: str | None,
+) -> list[AblationTable]:
+    return stored_tables(_db, name, metric=metric, split=split, against=against, task=task)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _curves(
+    _db: Database, where: str, study_id: int, token: tuple[int, str], metric: str, split: str, task: str
+) -> list[CurveRow]:
+    return queries.curves(_db, study_id, metric, split, task=task)
+
+
+def curves(shown: Snapshot, metric: str, split: str, task: str) -> list[CurveRow]:
+    """The curves of all cells on one task."""
+    db = database()
+    return _curves(db, db.name, shown.study.id, token(shown.study.name), metric, split, task)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _curve_names(_db: Database, where: str, study_id: int, token: tuple[int, str]) -> list[tuple[str, str]]:
+    return queries.curve_names(_db, study_id)
+
+
+def curve_names(shown: Snapshot) -> list[tuple[str, str]]:
+    """The (metric, split) pairs that the study has curves of."""
+    db = database()
+    return _curve_names(db, db.name, shown.study.id, token(shown.study.name))
+
+
+def colours() -> Palette:
+    """The palette of the reader's theme."""
+    return palette(st.context.theme.type)
+
+
+def now() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+def provenance(shown: Snapshot) -> None:
+    """Study, commit, n of N, newest change, database; offers newer results once there are some."""
+    _strip(shown.study.name, shown.study.updated_at, shown.commit, shown.finished, shown.total)
+
+
+@st.fragment(run_every=CHECK_SECONDS)
+def _strip(name: str, seen: datetime, commit: str | None, finished: int, total: int) -> None:
+    parts = [
+        f"study **{plain(name)}**",
+        f"commit {commit or 'unknown'}",
+        f"{finished} of {total} jobs ended",
+        f"newest change {stamp(seen)} ({ago(seen, now())})",
+        f"database {plain(database().name)}",
+    ]
+    text, button = st.columns([5, 1], vertical_alignment="center")
+    text.caption("  ·  ".join(parts))
+    newest = {row.name: row.updated_at for row in studies()}.get(name, seen)
+    if newest > seen and button.button("Show newer results", width="stretch", icon=":material/refresh:"):
+        st.rerun()
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>#$~:|{}" else letter for letter in text)

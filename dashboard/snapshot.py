@@ -1,0 +1,75 @@
+"""Everything the pages show of one study, read once: plain rows that a cache can keep until the study changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from miras_search.analysis.stored import commits
+from miras_search.store import queries
+from miras_search.store.database import Database
+from miras_search.store.types import (
+    FINAL_STATES,
+    AttemptRow,
+    JobRow,
+    ResultRow,
+    RunningRow,
+    RunRow,
+    StudyRow,
+    TrialRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One study at one moment."""
+
+    study: StudyRow
+    trials: list[TrialRow]
+    jobs: list[JobRow]
+    results: list[ResultRow]
+    attempts: list[AttemptRow]
+    running: list[RunningRow]
+    runs: list[RunRow]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks in the study's order."""
+        return list(dict.fromkeys(row.task for row in self.results))
+
+    @property
+    def total(self) -> int:
+        """Jobs that the study plans."""
+        return sum(self.study.jobs.values())
+
+    @property
+    def finished(self) -> int:
+        """Jobs to which nothing more happens by itself."""
+        return sum(self.study.jobs.get(state, 0) for state in FINAL_STATES)
+
+    @property
+    def commit(self) -> str | None:
+        """The code's commit, as the table's caption names it; of all runs while nothing has ended yet."""
+        ended = [row for row in self.attempts if row.state in ("complete", "diverged")]
+        return commits(ended or self.attempts, self.runs)
+
+
+def load(db: Database, name: str) -> Snapshot:
+    """Read the study. Raises StudyNotFound."""
+    study = queries.study(db, name)
+    return Snapshot(
+        study=study,
+        trials=queries.trials(db, study.id),
+        jobs=queries.jobs(db, study.id),
+        results=queries.results(db, study.id),
+        attempts=queries.attempts(db, study.id),
+        running=queries.running(db, study.id),
+        runs=queries.runs(db, study.id),
+    )
+
+
+def steps_of(trial: TrialRow) -> int | None:
+    """The training steps that the trial's settings plan; None where they do not say."""
+    train = trial.settings.get("train")
+    steps = train.get("steps") if isinstance(train, Mapping) else None
+    return steps if isinstance(steps, int) and steps > 0 else None

@@ -1,0 +1,68 @@
+"""Where a row of the ablation table stands against its reference, in one word that a colour and a marker can carry.
+
+The words follow the verdicts of `miras_search.analysis.verdict`: decided means that the corrected test and the interval
+agree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from miras_search.analysis.table import AblationTable, Row
+from miras_search.analysis.verdict import ALPHA
+
+Standing = Literal["better", "worse", "open", "censored", "diverged", "missing"]
+
+WORDS: dict[Standing, str] = {
+    "better": "better, decided",
+    "worse": "worse, decided",
+    "open": "not decided",
+    "censored": "censored",
+    "diverged": "diverged, no test",
+    "missing": "no result yet",
+}
+
+
+def standing(row: Row, table: AblationTable) -> Standing:
+    """Where the row stands; the reference itself is `open`."""
+    if row.diverged:
+        return "diverged"
+    if row.cell != table.base and (row.difference is None or row.ci_low is None or row.ci_high is None):
+        return "missing"
+    if row.censored:
+        return "censored"
+    decided = row.p is not None and row.p < ALPHA
+    if row.difference is None or row.ci_low is None or row.ci_high is None or not decided:
+        return "open"
+    if row.ci_low <= 0.0 <= row.ci_high:
+        return "open"
+    return "better" if (row.difference > 0) == (table.direction == "maximize") else "worse"
+
+
+def compared(table: AblationTable, *, controls: bool) -> list[Row]:
+    """The rows other than the reference, the best difference first; those without one at the end, in their order."""
+    rows = [row for row in table.rows if row.cell != table.base and (row.role == "control") == controls]
+    sign = -1.0 if table.direction == "maximize" else 1.0
+    return sorted(rows, key=lambda row: (row.difference is None, sign * (row.difference or 0.0)))
+
+
+def headline(table: AblationTable) -> str:
+    """What the study has decided so far, in one sentence."""
+    rows = compared(table, controls=False)
+    if not rows:
+        return "This study compares nothing with its base yet."
+    counts = Counter(standing(row, table) for row in rows)
+    parts = [f"{counts[key]} {_WORD[key]}" for key in _WORD if counts[key]]
+    cells = "1 cell" if len(rows) == 1 else f"{len(rows)} cells"
+    return f"Of {cells} compared with {table.base}: {', '.join(parts)}."
+
+
+_WORD: dict[Standing, str] = {
+    "better": "decidedly better",
+    "worse": "decidedly worse",
+    "open": "not decided",
+    "censored": "censored",
+    "diverged": "diverged",
+    "missing": "without a result yet",
+}

@@ -1,0 +1,73 @@
+"""Learning curves: one line and one band a cell."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from miras_search.dashboard import learning, page
+from miras_search.dashboard.links import linked_select
+
+FEW = 6  # lines with bands that a reader can tell apart
+
+shown = page.snapshot()
+study = shown.study
+st.title("Learning curves")
+
+names = page.curve_names(shown)
+if not names:
+    st.info("No curve has been recorded yet: the first points come with the first look at the validation split.")
+    page.provenance(shown)
+    st.stop()
+
+place = st.columns(4)
+with place[0]:
+    task = linked_select("Task", shown.tasks, "task")
+metrics = list(dict.fromkeys(name for name, _ in names))
+with place[1]:
+    metric = linked_select("Metric", metrics, "metric", default=study.metric if study.metric in metrics else None)
+splits = [split for split in ("validation", "train", "test") if (metric, split) in names]
+splits += [split for name, split in names if name == metric and split not in splits]
+with place[2]:
+    split = linked_select("Split", splits, "split")
+kinds: dict[str, learning.Kind] = {"median": "median", "mean": "mean"}
+with place[3]:
+    kind = kinds[linked_select("Line", list(kinds), "line")]
+
+rows = page.curves(shown, metric, split, task)
+lines = learning.bands(rows, kind)
+cells = [trial.cell for trial in shown.trials if trial.cell in lines]
+base = next((trial.cell for trial in shown.trials if trial.role == "base"), None)
+left, right = st.columns([5, 1], vertical_alignment="bottom")
+picked = left.multiselect("Cells", cells, default=cells[:FEW], key=f"cells of {study.name}")
+wants_raw = right.toggle("every seed", help="Draw the curve of each seed too, thinly.")
+if len(cells) > len(picked):
+    st.caption(f"{len(picked)} of {len(cells)} cells are drawn.")
+if not picked:
+    st.info("Choose at least one cell.")
+    page.provenance(shown)
+    st.stop()
+
+raw = [row for row in rows if row.cell in picked] if wants_raw else []
+drawn = len({(row.cell, row.seed) for row in raw})
+if drawn > learning.MANY_CURVES:
+    st.warning(
+        f"{drawn} curves are more than {learning.MANY_CURVES}, which would stall the browser: choose fewer cells."
+    )
+    raw = []
+figure = learning.curve_figure(
+    {cell: lines[cell] for cell in cells if cell in picked},
+    base=base,
+    metric=metric,
+    split=split,
+    colours=page.colours(),
+    stops=learning.ends(rows, shown.results),
+    raw=raw,
+)
+st.plotly_chart(figure, key="curves", config={"displayModeBar": False}, alt=f"Learning curves of {split} {metric}")
+counts = [point.n for cell in picked for point in lines[cell]]
+n = f"n = {counts[0]}" if min(counts) == max(counts) else f"n from {min(counts)} to {max(counts)}, as the hover says"
+st.caption(
+    f"Line: {learning.KINDS[kind]}; {n}. A seed that diverged or has not got that far leaves the line where its curve "
+    "ends, so the last points may rest on fewer seeds."
+)
+page.provenance(shown)

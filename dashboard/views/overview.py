@@ -1,0 +1,110 @@
+"""How the chosen study is doing, and the studies of this database."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from miras_search.dashboard import frames, page
+from miras_search.dashboard.links import preset
+from miras_search.dashboard.markup import progress_bar
+from miras_search.dashboard.progress import current, duration, live_run, newest, silent_run, stamp, time_left, troubles
+from miras_search.dashboard.standing import headline
+from miras_search.errors import MirasError
+from miras_search.metrics import METRICS
+
+REFRESH_SECONDS = 2.0
+
+
+@st.fragment(run_every=REFRESH_SECONDS)
+def live(name: str) -> None:
+    """Everything that changes while the study runs."""
+    shown, moment = page.current(name), page.now()
+    study = shown.study
+    st.html(progress_bar(study.jobs, page.colours()))
+    left, run, silent = time_left(shown, moment), live_run(shown.runs, moment), silent_run(shown.runs, moment)
+    tiles = st.columns(4)
+    tiles[0].metric("Jobs ended", f"{shown.finished} of {shown.total}", border=True)
+    is_done = shown.total > 0 and shown.finished == shown.total
+    tiles[1].metric("State", "finished" if is_done else "running" if run else "not running", border=True)
+    tiles[2].metric("Time left", _left(left.seconds), border=True, help=left.basis)
+    tiles[3].metric("Cells", study.trials, border=True)
+    if shown.finished < shown.total:
+        st.caption(f"Time left: {left.basis}.")
+    if silent is not None:
+        st.warning(
+            f"The run on {silent.host} has been silent since {stamp(silent.heartbeat_at)}. The same command "
+            f"goes on where it stopped: `miras-search run {study.name}`",
+            icon=":material/warning:",
+        )
+    running = frames.running_frame(current(shown, moment))
+    if not running.empty and run is not None:
+        st.subheader("Running now")
+        st.dataframe(
+            running,
+            hide_index=True,
+            column_config={
+                "progress": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100, color="auto")
+            },
+        )
+    bad = troubles(shown)
+    if bad:
+        st.subheader("Failures")
+        st.caption(
+            "Every attempt that came to nothing. A lost one is tried again by itself; `--retry failed` tries the rest."
+        )
+        st.dataframe(frames.troubles_frame(bad[:50], moment), hide_index=True)
+    key = (study.metric, METRICS[study.metric].split)
+    done = newest(shown, key)
+    if done:
+        st.subheader("Newest finished")
+        st.dataframe(
+            frames.newest_frame(done, study.metric, moment),
+            hide_index=True,
+            column_config={study.metric: st.column_config.NumberColumn(format="%.4f")},
+        )
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known yet"
+    return "none" if seconds == 0 else f"about {duration(seconds)}"
+
+
+def _findings(name: str, tasks: list[str]) -> None:
+    """What has been decided so far, a line a task."""
+    try:
+        found = page.tables(name, metric=None, split=None, against=None, task=None)
+    except MirasError as error:
+        st.info(str(error))
+        return
+    for table in found:
+        prefix = f"**{table.task}** ({table.metric}): " if len(tasks) > 1 else ""
+        st.markdown(prefix + headline(table))
+
+
+def choose() -> None:
+    """A click on a line of the table of studies shows that study."""
+    rows = st.session_state["studies"].selection.rows
+    if rows:
+        preset(page.STUDY, st.session_state["listed"][rows[0]])
+
+
+shown = page.snapshot()
+st.title(shown.study.name)
+if shown.study.question:
+    st.markdown(f"#### {shown.study.question}")
+_findings(shown.study.name, shown.tasks)
+live(shown.study.name)
+page.provenance(shown)
+
+st.subheader("Studies in this database")
+listed = page.studies()
+st.session_state["listed"] = [study.name for study in listed]
+st.dataframe(
+    frames.studies_frame(listed, page.now()),
+    hide_index=True,
+    key="studies",
+    on_select=choose,
+    selection_mode="single-row",
+    column_config={"question": st.column_config.TextColumn(width="large")},
+)

@@ -1,0 +1,96 @@
+"""One trial: its design, what it measured seed by seed, what went wrong, and the command that runs it again."""
+
+from __future__ import annotations
+
+import shlex
+
+import streamlit as st
+
+from miras_search.analysis.stored import commit_of
+from miras_search.dashboard import frames, page
+from miras_search.dashboard.designs import cards
+from miras_search.dashboard.links import linked_select
+from miras_search.dashboard.markup import design_cards, progress_bar
+from miras_search.dashboard.progress import stamp
+from miras_search.store import queries
+
+shown = page.snapshot()
+study = shown.study
+if not shown.trials:
+    st.title("No trial yet")
+    st.info(f"The study {study.name} has no trials yet; they are stored when it is run.")
+    page.provenance(shown)
+    st.stop()
+
+by_number = {str(trial.number): trial for trial in shown.trials}
+with st.sidebar:
+    number = linked_select(
+        "Trial",
+        list(by_number),
+        "trial",
+        show=lambda text: f"{text}  {by_number[text].cell}" if text in by_number else text,
+    )
+trial = by_number[number]
+st.title(trial.cell)
+words = [f"trial {trial.number} of study {study.name}", trial.role, trial.state]
+if trial.changes:
+    words.append(frames.changes_text(trial.changes))
+words.append(f"design {trial.design_hash}")
+st.caption("  ·  ".join(page.plain(word) for word in words))
+st.html(progress_bar(trial.jobs, page.colours()))
+
+st.subheader("Design")
+st.html(design_cards(cards(trial.design)))
+
+st.subheader("Jobs")
+results = [row for row in shown.results if row.number == trial.number]
+table = frames.jobs_frame(results)
+numbers = {
+    name: st.column_config.NumberColumn(
+        format="localized" if name in ("params", "state_bytes", "peak_memory_bytes") else "%.4g"
+    )
+    for name in table.columns[4:]
+}
+st.dataframe(table, hide_index=True, column_config=numbers)
+
+attempts = [
+    row for row in shown.attempts if row.job_id in {job.id for job in shown.jobs if job.trial_number == trial.number}
+]
+st.subheader("Attempts")
+if attempts:
+    st.dataframe(frames.attempts_frame(attempts), hide_index=True)
+else:
+    st.caption("None yet.")
+for row in attempts:
+    if row.error_text:
+        with st.expander(
+            f"{row.task}, seed {row.seed}, try {row.attempt}: {row.state}, {row.error_type or 'no error type'}"
+        ):
+            st.code(row.error_text, language=None, wrap_lines=True)
+files = [row for row in queries.artifacts(page.database(), study.id) if row.cell == trial.cell]
+if files:
+    with st.expander(f"Files ({len(files)})"):
+        st.dataframe(frames.artifacts_frame(files), hide_index=True)
+
+left, right = st.columns(2)
+with left:
+    st.subheader("Settings")
+    st.dataframe(frames.settings_frame(trial.settings), hide_index=True)
+with right:
+    st.subheader("Run it again")
+    name = shlex.quote(study.name)
+    st.code(f"miras-search run {name} --trial {trial.number}", language="bash")
+    st.code(f"miras-search show {name} {trial.number}", language="bash")
+    st.subheader("Provenance")
+    used = {row.run_id for row in attempts}
+    for run in shown.runs:
+        if run.id in used:
+            with st.expander(
+                f"Run {run.id}: {stamp(run.started_at)}, {run.status}, commit {commit_of(run.provenance) or 'unknown'}"
+            ):
+                st.dataframe(
+                    frames.settings_frame({"host": run.host, "pid": run.pid, **run.provenance}), hide_index=True
+                )
+    if not used:
+        st.caption("No run has trained this cell yet.")
+page.provenance(shown)
