@@ -22,6 +22,8 @@ from miras_search.kernels.triton.signals import BiasPair
 _SMALLEST_BLOCK: Final = 16
 _LARGEST_STATE: Final = 128 * 128
 _LARGEST_CHUNK: Final = 64
+# At chunk 64 a state of 128 x 128 asks for 240 KiB of shared memory; an H200 has 227.
+_LARGEST_STATE_AT_LONG_CHUNKS: Final = 64 * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,16 @@ def block(size: int) -> int:
     return max(_SMALLEST_BLOCK, 1 << (size - 1).bit_length())
 
 
-def launch_options(block_c: int, block_k: int, block_v: int) -> LaunchOptions:
-    """Warps and stages for a tile shape. Untuned: enough threads that the largest tile spreads over registers."""
-    largest = max(block_k * block_v, block_c * block_v, block_c * block_k, block_c * block_c)
-    return LaunchOptions(num_warps=4 if largest <= 64 * 64 else 8, num_stages=1, precision="ieee")
+def launch_options(block_c: int, block_k: int, block_v: int, backward: bool) -> LaunchOptions:
+    """Warps and stages for a tile shape. Untimed: of 4, 8 and 16 warps, the count that spills least for sm_90."""
+    volume = block_c * block_k * block_v
+    if volume <= 16**3:
+        warps = 4
+    elif volume <= 16 * 64 * 64 and not backward:
+        warps = 8
+    else:
+        warps = 16
+    return LaunchOptions(num_warps=warps, num_stages=1, precision="ieee")
 
 
 def why_not(key_dim: int, value_dim: int, chunk: int, dtype: torch.dtype) -> str | None:
@@ -65,7 +73,10 @@ def why_not(key_dim: int, value_dim: int, chunk: int, dtype: torch.dtype) -> str
         return f"K={key_dim}, V={value_dim}, chunk={chunk}: each must be at least 1"
     if chunk > _LARGEST_CHUNK:
         return f"chunk: {chunk}: the Triton kernel takes at most {_LARGEST_CHUNK}; use less or chunkwise torch"
-    if block(key_dim) * block(value_dim) > _LARGEST_STATE:
+    state = block(key_dim) * block(value_dim)
+    if chunk > 32 and state > _LARGEST_STATE_AT_LONG_CHUNKS:
+        return f"K={key_dim}, V={value_dim}, chunk={chunk}: the backward would not fit on chip; use chunk 32 or less"
+    if state > _LARGEST_STATE:
         padded = f"{block(key_dim)} x {block(value_dim)} after padding"
         return f"K={key_dim}, V={value_dim}: {padded} exceeds 128 x 128; use more heads or chunkwise torch"
     return None
@@ -98,7 +109,7 @@ def run_forward(
     if B * H == 0:
         return y, final, starts
     blocks = (block(rule.chunk), block(K), block(V))
-    options = launch_options(*blocks)
+    options = launch_options(*blocks, backward=False)
     with torch.cuda.device_of(v):
         forward_kernel[(B * H,)](
             q.contiguous(),
@@ -157,7 +168,7 @@ def run_backward(
     d_threshold = gates[2:]
     if B * H > 0:
         blocks = (block(rule.chunk), block(K), block(V))
-        options = launch_options(*blocks)
+        options = launch_options(*blocks, backward=True)
         scratch = torch.empty((B * H, rule.sweeps + 1, blocks[0], blocks[2]), dtype=torch.float32, device=v.device)
         with torch.cuda.device_of(v):
             backward_kernel[(B * H,)](

@@ -31,7 +31,8 @@ pytestmark = pytest.mark.skipif(
     not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
 )
 
-RMS_RATIO = 2e-3
+# Measured in float32: at most 2e-6, and 7e-7 away from the iterate bound.
+RMS_RATIO = 2e-5
 NAMES = ("q", "k", "v", "log_keep", "step", "threshold", "initial_state")
 
 
@@ -308,7 +309,9 @@ def test_bfloat16_inputs_keep_a_float32_state() -> None:
     assert found["final"].dtype == found["d_step"].dtype == found["d_initial_state"].dtype == torch.float32
     expected = outputs_and_grads(lambda leaves: oracle(leaves, case), x, torch.float64)
     rounded = ("y", "d_q", "d_k", "d_v")
-    assert_agrees({n: found[n] for n in rounded}, {n: expected[n] for n in rounded}, 4e-3)  # half a bfloat16 step
+    assert_agrees(
+        {n: found[n] for n in rounded}, {n: expected[n] for n in rounded}, 8e-3
+    )  # the interpreter truncates to bfloat16
     exact = [n for n in found if n not in rounded]
     assert_agrees({n: found[n] for n in exact}, {n: expected[n] for n in exact}, 1e-5)
 
@@ -426,6 +429,8 @@ def test_misfits_are_named(change: dict[str, Tensor], rule: dict[str, object], m
 def test_large_states_and_other_dtypes_are_refused() -> None:
     with pytest.raises(KernelInputError, match="exceeds 128 x 128"):
         kernel(Case(T=2))(make_inputs(Case(T=2, K=130, V=128)))
+    with pytest.raises(KernelInputError, match="use chunk 32 or less"):
+        kernel(Case(T=2, chunk=33))(make_inputs(Case(T=2, K=65, V=64)))
     with pytest.raises(KernelInputError, match="float64: the Triton kernel takes"):
         kernel(Case(T=2))(make_inputs(Case(T=2), dtype=torch.float64))
 

@@ -1,0 +1,60 @@
+"""The chunked kernel's bodies compile for a GPU that is not there.
+
+The interpreter runs the bodies as Python, so it accepts code that Triton's compiler refuses: a loop variable that
+changes its type, a shape that is no power of two. The compiler needs no device, but it must not see TRITON_INTERPRET:
+a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from miras_search.kernels.triton.chunked import backward_kernel, forward_kernel
+from miras_search.kernels.triton.signals import BIASES
+
+HALF = ("q_ptr", "k_ptr", "v_ptr", "y_ptr", "d_y_ptr", "d_q_ptr", "d_k_ptr", "d_v_ptr")
+
+
+def compile_body(body, bias, sweeps, decayed, threshold, keep, dtype):
+    constants = dict(
+        K=12, V=16, SIGNAL=bias.signal, VJP=bias.vjp, CHUNK=16, SWEEPS=sweeps, DECAYED=decayed,
+        HAS_THRESHOLD=threshold, HAS_INITIAL=keep, SAVE_STARTS=keep, BLOCK_C=16, BLOCK_K=16, BLOCK_V=16,
+        PRECISION="ieee",
+    )
+    absent = () if threshold else ("threshold_ptr", "d_threshold_ptr")
+    absent += () if keep else ("initial_ptr",)
+    constants = {n: constants.get(n) for n in body.arg_names if n in constants or n in absent}
+    types = {"T": "i32", "H": "i32"} | {n: f"*{dtype}" for n in HALF}
+    signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in body.arg_names}
+    positions = {(body.arg_names.index(n),): value for n, value in constants.items()}
+    built = triton.compile(
+        ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}
+    )
+    print(built.metadata.name, len(built.asm["ptx"]))
+
+
+for body in (forward_kernel, backward_kernel):
+    compile_body(body, BIASES["huber_norm"], 2, False, True, True, "fp32")
+    compile_body(body, BIASES["l2"], 0, True, False, False, "bf16")
+"""
+
+
+def test_bodies_compile_for_hopper(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    script = tmp_path / "compile_bodies.py"  # a file: Triton reads the source of what it compiles
+    script.write_text(COMPILE)
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["forward_kernel"] * 2 + ["backward_kernel"] * 2
