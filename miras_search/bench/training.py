@@ -31,7 +31,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
 from miras_search.training.config import TrainConfig
-from miras_search.training.device import peak_bytes, resolve, use_threads
+from miras_search.training.device import peak_bytes, resolve, settled
 from miras_search.training.job import Job
 from miras_search.training.run import Training
 
@@ -65,7 +65,7 @@ def run(
     Times are medians over `blocks` blocks of steps. Raises `SpecError` for a design, model or task that is not valid.
     """
     where, model = resolve(device), model or ModelConfig()
-    with use_threads(threads):
+    with settled(where, threads):
         rows: list[Plain] = []
         for name, spec in designs.items():
             train = TrainConfig(steps=WARMUP + 1 + BLOCK * blocks, batch=batch, eval_examples=1)

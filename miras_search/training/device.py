@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import resource
 import sys
 from collections.abc import Iterator
@@ -35,14 +36,26 @@ def resolve(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def use_threads(threads: int | None) -> Iterator[None]:
-    """Run torch on so many threads and restore the number afterwards; None leaves it alone."""
+def settled(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Run torch on this device and so many threads, None leaving their number alone; both are restored afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
+    # Triton launches on the current device, whichever one its tensors are on
+    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     try:
-        yield
+        with current:
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL | None:
+    """glibc, or None where the C library is another one."""
+    try:
+        return ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None
 
 
 @functools.cache
@@ -52,9 +65,8 @@ def keep_freed_memory() -> bool:
     A step frees and takes the same megabyte-sized blocks every time. By default glibc unmaps them and every step faults
     its pages in again: 1,200 faults and 8 % of the time of a small model's step. Once a process; a no-op without glibc.
     """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
+    libc = _libc()
+    if libc is None:
         return False
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     large, spare = 1 << 30, 64 << 20  # bytes
@@ -62,21 +74,26 @@ def keep_freed_memory() -> bool:
     return all(libc.mallopt(name, value) == 1 for name, value in settings)
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start a new peak, so that a worker's second job does not report the first one's memory.
+def start_peak(device: torch.device) -> None:
+    """Give free memory back and start a new peak, so that a worker's second job does not report the first one's memory.
 
-    On a CPU that is the process's high-water mark, which Linux resets on request; where it does not, the mark of the
-    whole process so far remains.
+    On a CPU the peak is the process's high-water mark, which Linux resets on request; where it does not, the mark of
+    the whole process so far remains.
     """
+    gc.collect()
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # a process that has not used the device yet has no statistics to reset
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
+    if (libc := _libc()) is not None:
+        libc.malloc_trim(0)
     with contextlib.suppress(OSError):
         CLEAR_REFS.write_text("5")
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Largest memory since `reset_peak`: allocated by torch on a GPU, resident in the process on a CPU."""
+    """Largest memory since `start_peak`: allocated by torch on a GPU, resident in the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if STATUS.exists():

@@ -23,7 +23,7 @@ from torch import Tensor
 from miras_search.tasks import task_from_spec
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
-from miras_search.training.device import keep_freed_memory, peak_bytes, reset_peak, resolve, use_threads
+from miras_search.training.device import keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
 from miras_search.training.job import Cancelled, Final, Job, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
@@ -53,8 +53,9 @@ def train(
     completes. Raises `Cancelled` when `report` says stop, `SpecError` for a task that does not exist,
     `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
     """
-    with use_threads(threads):
-        return Training(job, resolve(device), report).run(checkpoint)
+    where = resolve(device)
+    with settled(where, threads):
+        return Training(job, where, report).run(checkpoint)
 
 
 class _Diverged(Exception):
@@ -72,7 +73,7 @@ class Training:
     def __init__(self, job: Job, device: torch.device, report: Report | None) -> None:
         self.began = self.beat = time.perf_counter()
         keep_freed_memory()
-        reset_peak(device)
+        start_peak(device)
         config, seeds = job.train, Seeds.of(job.seed)
         self.job, self.device, self.config, self.report = job, device, config, report
         self.task = task_from_spec(job.task)

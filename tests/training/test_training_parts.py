@@ -18,6 +18,7 @@ from miras_search.space.design import DesignPoint
 from miras_search.tasks import IGNORE, Batch, task_from_spec
 from miras_search.training.checkpoint import load_checkpoint, save_checkpoint
 from miras_search.training.config import Seeds, TrainConfig
+from miras_search.training.device import CLEAR_REFS, keep_freed_memory, peak_bytes, start_peak
 from miras_search.training.evaluate import Labelled, evaluate
 from miras_search.training.job import Job
 from miras_search.training.optimiser import Optimiser, split_by_decay
@@ -209,6 +210,18 @@ def test_parameters_of_another_model_are_refused(tmp_path: Path) -> None:
     save_checkpoint(path, job(), model, 1)
     with pytest.raises(MirasError, match="do not match: extra"):
         load_checkpoint(path)
+
+
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="the peak cannot be reset here")
+def test_peak_forgets_the_job_before() -> None:
+    keep_freed_memory()
+    start_peak(CPU)
+    before = peak_bytes(CPU)
+    blocks = [torch.ones(1 << 18) for _ in range(200)]  # 200 MiB in blocks that the C library would keep
+    del blocks
+    assert peak_bytes(CPU) - before > 150 << 20
+    start_peak(CPU)
+    assert peak_bytes(CPU) - before < 50 << 20
 
 
 @pytest.mark.parametrize(

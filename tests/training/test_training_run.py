@@ -154,6 +154,13 @@ def test_divergence_at_the_first_step_has_costs_but_no_loss(monkeypatch: pytest.
     assert "at step 1" in outcome.note
 
 
+def test_weights_ruined_by_the_last_step_are_found_by_the_evaluation() -> None:
+    outcome = train(job(steps=1, lr=1e39, warmup=0), device="cpu")
+    assert (outcome.state, outcome.last_step) == ("diverged", 1)
+    assert outcome.note.startswith("validation loss") and outcome.note.endswith("after step 1")
+    assert {(f.name, f.split) for f in outcome.finals} == {("loss", "train"), *((name, "") for name in COSTS)}
+
+
 def test_cancelling_stops_between_steps() -> None:
     calls = []
 
