@@ -121,6 +121,8 @@ class Momentum:
         fixed_ok = self.momentum.source != "fixed" or 0 <= self.momentum.value < 1
         require(fixed_ok, "momentum", "a fixed momentum lies in [0, 1)")
         require(self.momentum.squash == "sigmoid", "momentum", "momentum is squashed by a sigmoid")
+        reach = self.momentum.reach
+        require(reach <= 1, "momentum", f"momentum lies in [0, 1): scale {reach:g} lets it reach {reach:g}")
 
     def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """P = D M diag(e), B = D cumprod(b)."""

@@ -71,6 +71,13 @@ class Gate:
         """Whether the gate is the constant 1."""
         return self.source == "fixed" and self.value == 1.0
 
+    @property
+    def reach(self) -> float:
+        """The upper end of the range: the value of a fixed gate, infinity for softplus."""
+        if self.source == "fixed":
+            return self.value
+        return {"sigmoid": self.scale, "softplus": math.inf, "mamba": 1.0}[self.squash]
+
     def __str__(self) -> str:
         return f"{self.value:g}" if self.source == "fixed" else self.source
 
@@ -81,8 +88,8 @@ class Gate:
             share = self.value / self.scale
             return math.log(share / (1 - share))
         if self.squash == "softplus":
-            return math.log(math.expm1(self.value))
-        return math.log(math.expm1(-math.log(self.value)))  # mamba at rate 1: exp(-softplus(raw)) = value
+            return _inverse_softplus(self.value)
+        return _inverse_softplus(-math.log(self.value))  # mamba at rate 1: exp(-softplus(raw)) = value
 
     def squashed(self, raw: Tensor) -> Tensor:
         """The gate's value from a raw number (sigmoid and softplus)."""
@@ -98,6 +105,11 @@ class Gate:
 
 def _all(gate: Gate) -> dict[str, Plain]:
     return {field.name: getattr(gate, field.name) for field in dataclasses.fields(gate)}
+
+
+def _inverse_softplus(value: float) -> float:
+    """log(exp(value) - 1), without the exponential's overflow."""
+    return value + math.log(-math.expm1(-value))
 
 
 def fixed(value: float) -> Gate:
@@ -116,4 +128,6 @@ def keep_problem(gate: Gate) -> str | None:
         return f"a keep gate lies in [0, 1], got {gate.value:g}"
     if gate.squash == "softplus" and gate.source != "fixed":
         return "softplus exceeds 1: a keep gate is a sigmoid or mamba's decay"
+    if gate.reach > 1:
+        return f"a keep gate lies in [0, 1]: scale {gate.scale:g} lets it reach {gate.reach:g}"
     return None
