@@ -105,7 +105,7 @@ class LocalExecutor:
         output = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - closed with the worker
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "miras_search.engine.worker", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", "miras_search.engine.worker", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -118,7 +118,8 @@ class LocalExecutor:
         return worker
 
     def _environment(self, devices: str) -> Mapping[str, str]:
-        paths = [path for path in sys.path if path]  # a worker imports what the driver can
+        # a worker imports what the driver does, and (-P) nothing that happens to lie in the working directory
+        paths = [path or os.getcwd() for path in sys.path]
         threads = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
         return os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": devices}
 

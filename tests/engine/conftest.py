@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,12 @@ def study(*overrides: str) -> Study:
     return loads(TEXT, "tiny.yaml", overrides)
 
 
+@pytest.fixture
+def tiny() -> Callable[..., Study]:
+    """Makes the study, with overrides."""
+    return study
+
+
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local workers import what the driver can; those of Ray get PYTHONPATH when Ray starts."""
@@ -45,10 +52,9 @@ def ray_running() -> Iterator[None]:
     """One Ray with two cores for the session: the executor uses the Ray that runs and leaves it running."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, sys.path)])
-    import logging
+    import ray
 
     import miras_search.engine.ray_  # noqa: F401 - sets Ray's environment
-    import ray
 
     ray.init(
         address="local",

@@ -1,7 +1,7 @@
 """Entries that stand in for a training. `engine_entries:BEHAVIOUR@FOLDER` names one; workers import this module.
 
-Behaviours are joined by `+`; each is `name=seed` and applies to that seed's jobs (`name=seed.bias` to one bias only). Every
-call is noted in FOLDER/calls as `bias seed pid`.
+Behaviours are joined by `+`; each is `name=seed` and applies to that seed's jobs (`name=seed.bias` to one bias only).
+Every call is noted in FOLDER/calls as `bias seed pid`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ from miras_search.errors import MirasError
 from miras_search.store import queries
 from miras_search.store.types import StudyChanged
 
-CELLS = ("l2", "dot", "l2 + no_write")
-
 
 def test_every_job_is_trained_exactly_once(run) -> None:
     summary = run()

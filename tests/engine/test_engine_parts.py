@@ -1,0 +1,264 @@
+"""The engine's small parts: capacity, provenance, events, checkpoints, the heartbeat, what a worker checks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from miras_search.engine import capacity
+from miras_search.engine.capacity import cpu_count, local_slots, make_executor, visible_gpus
+from miras_search.engine.events import Interrupted, JobFinished, RunSummary, StudyFinished
+from miras_search.engine.jobs import checkpoint_name, new_jobs, task_of
+from miras_search.engine.lease import Heartbeat
+from miras_search.engine.local import LocalExecutor
+from miras_search.engine.messages import TRAINING, Failed, Message, Started, Task
+from miras_search.engine.provenance import provenance, without_password
+from miras_search.engine.task import load, run_task, versions
+from miras_search.errors import EnvironmentProblem, MirasError
+from miras_search.store import queries
+from miras_search.store.types import JobRow, LeaseLost
+
+
+def test_cpu_count_knows_a_container_s_quota(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    free = cpu_count(quota)
+    assert free >= 1
+    quota.write_text("100000 100000\n")
+    assert cpu_count(quota) == 1
+    quota.write_text("50000 100000\n")
+    assert cpu_count(quota) == 1
+    quota.write_text("max 100000\n")
+    assert cpu_count(quota) == free
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "slots", "devices"),
+    [
+        (0.0, None, 8, []),
+        (0.0, 20, 20, []),
+        (1.0, None, 2, ["3", "5"]),
+        (0.5, None, 4, ["3", "3", "5", "5"]),
+        (0.3, None, 6, ["3", "3", "3", "5", "5", "5"]),
+        (0.25, 3, 3, ["3", "3", "3"]),
+        (2.0, None, 1, ["3,5"]),
+    ],
+)
+def test_slots_share_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, workers: int | None, slots: int, devices: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(capacity, "cpu_count", lambda: 8)
+    assert local_slots(1, gpus, workers) == (slots, devices)
+
+
+def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    with pytest.raises(EnvironmentProblem, match="a job wants 1 GPUs, this machine shows 0"):
+        make_executor("local", jobs=4, cpus=1, gpus=1.0)
+    with pytest.raises(MirasError, match=r"resources.gpus: 1.5"):
+        make_executor("local", jobs=4, cpus=1, gpus=1.5)
+
+
+def test_auto_starts_no_ray_for_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "cpu_count", lambda: 8)
+    for executor in (
+        make_executor("auto", jobs=1, cpus=1, gpus=0.0),
+        make_executor("auto", jobs=9, cpus=8, gpus=0.0),
+        make_executor("auto", jobs=9, cpus=1, gpus=0.0, workers=1),
+    ):
+        assert executor.name == "local"
+        executor.close()
+
+
+def test_auto_takes_ray_for_several_and_does_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(slots: int | None, *rest: object) -> object:
+        raise EnvironmentProblem(f"ray: refused {slots} slots")
+
+    monkeypatch.setattr(capacity, "cpu_count", lambda: 8)
+    monkeypatch.setattr(capacity, "_ray", refuse)
+    with caplog.at_level(logging.WARNING):
+        executor = make_executor("auto", jobs=9, cpus=2, gpus=0.0)
+    assert (executor.name, executor.slots) == ("local", 4)
+    assert "refused 4 slots" in caplog.text
+    executor.close()
+    with pytest.raises(EnvironmentProblem, match="refused"):
+        make_executor("ray", jobs=9, cpus=2, gpus=0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("postgresql://ada:s3cret@db:5432/miras", "postgresql://ada:***@db:5432/miras"),
+        ("--db=postgresql+psycopg://ada:p@ss@db/miras", "--db=postgresql+psycopg://ada:***@db/miras"),
+        ("postgresql://db/miras?user=ada&password=s3cret&x=1", "postgresql://db/miras?user=ada&password=***&x=1"),
+        ("studies/bias.yaml", "studies/bias.yaml"),
+    ],
+)
+def test_passwords_are_hidden(text: str, hidden: str) -> None:
+    assert without_password(text) == hidden
+
+
+def test_provenance_is_json_and_knows_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["miras-search", "run", "--db", "postgresql://a:secret@h/d"])
+    outside = provenance()
+    assert json.loads(json.dumps(outside)) == outside
+    assert outside["folder"] is None and "secret" not in json.dumps(outside)
+    assert {"python", "torch", "optuna", "ray", "miras-search"} <= outside["versions"].keys()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (tmp_path / "file").write_text("one")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], check=True)
+    clean = provenance()["folder"]
+    assert len(clean["commit"]) == 40 and clean["dirty"] is None
+    (tmp_path / "file").write_text("two")
+    changed = provenance()["folder"]
+    assert changed["commit"] == clean["commit"] and len(changed["dirty"]) == 64
+    (tmp_path / "file").write_text("three")
+    assert provenance()["folder"]["dirty"] != changed["dirty"]
+
+
+def test_events_are_json_without_nan() -> None:
+    event = JobFinished("dot", "mqar", 1, "diverged", {"train/loss": math.nan, "params": 12.0}, 0.5, None)
+    plain = event.to_plain()
+    assert plain["event"] == "job_finished" and plain["metrics"] == {"train/loss": None, "params": 12.0}
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    summary = RunSummary("tiny", 1, 0, 0, 1, 0, 1, 2.0, interrupted=True)
+    assert StudyFinished(summary).to_plain()["summary"]["waiting"] == 1
+    assert str(Interrupted(summary)) == "tiny: interrupted with 1 of 2 jobs done"
+
+
+def test_checkpoints_lie_beside_the_database_with_their_hash(local) -> None:
+    local(max_jobs=1)
+    (artifact,) = queries.artifacts(local.db, local.study_id)
+    assert artifact.uri == "checkpoints/tiny/000-mqar-s0-a1.safetensors"
+    data = (local.folder / artifact.uri).read_bytes()
+    assert data == b"weights of l2 0"
+    assert (artifact.sha256, artifact.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert [path.name for path in (local.folder / "checkpoints/tiny").iterdir()] == ["000-mqar-s0-a1.safetensors"]
+
+
+def test_a_full_disk_keeps_the_result(local) -> None:
+    blocked = local.folder / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(EnvironmentProblem, match="the checkpoint cannot be written"):
+        local(max_jobs=1, checkpoints=blocked)
+    assert local.results()["l2", 0][0] == "complete"
+
+
+def test_a_job_is_json_and_names_its_file(tiny) -> None:
+    shared = tiny("resources={cpus: 3, gpus: 0.5}")
+    assert [(job.trial_number, job.seed) for job in new_jobs(shared)] == [
+        (0, 0),
+        (1, 0),
+        (2, 0),
+        (0, 1),
+        (1, 1),
+        (2, 1),
+    ]
+    row = JobRow(7, 1, 1, "dot", "mqar", 1, "waiting", 0)
+    task = task_of(shared, row, TRAINING)
+    assert json.loads(json.dumps(task.job)) == task.job
+    assert (task.device, task.threads) == ("cuda", 3)
+    odd = JobRow(7, 1, 1, "dot", "mqar(length=32, x=1/2)", 1, "waiting", 0)
+    assert checkpoint_name(shared, odd, 2) == "tiny/001-mqar_length_32_x_1_2-s1-a2.safetensors"
+
+
+def test_the_heartbeat_reports_a_lost_lease_and_outlives_a_busy_database() -> None:
+    beats: list[int] = []
+    through = threading.Event()
+
+    class Writer:
+        def heartbeat(self, run_id: int) -> None:
+            beats.append(run_id)
+            if len(beats) == 1:
+                raise EnvironmentProblem("database is locked")
+            through.set()
+            raise LeaseLost("run 5 is lost")
+
+    with Heartbeat(Writer(), 5, seconds=0.001) as heartbeat:  # type: ignore[arg-type]
+        heartbeat.check()
+        assert through.wait(30)
+    with pytest.raises(LeaseLost):
+        heartbeat.check()
+    assert beats == [5, 5]
+
+
+def test_a_task_that_cannot_be_loaded_fails_in_words(tmp_path: Path) -> None:
+    sent: list[Message] = []
+
+    def send(message: Message) -> bool:
+        sent.append(message)
+        return False
+
+    ended = run_task(3, Task("no_such_module:run", {}, "cpu", 1, True), send)
+    assert isinstance(ended, Failed) and (ended.state, ended.error_type) == ("failed", "ModuleNotFoundError")
+    assert isinstance(sent[0], Started) and sent[0].versions == versions()
+    assert load(TRAINING).__name__ == "train_job"
+
+
+def test_a_worker_of_another_version_is_refused(local, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = versions() | {"torch": "1.0", "extra": "2"}
+    monkeypatch.setattr("miras_search.engine.loop.versions", lambda: here)
+    with pytest.raises(EnvironmentProblem, match=r"a worker has extra missing \(here 2\), torch .* \(here 1.0\)"):
+        local()
+    assert not queries.running(local.db, local.study_id)
+
+
+def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "miras_search"
+    fake.mkdir()
+    (fake / "__init__.py").write_text("raise ImportError('broken install')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    executor = LocalExecutor(1, threads=1)
+    try:
+        executor.submit(1, Task("x:y", {}, "cpu", 1, False))
+        (message,) = executor.poll(30)
+    finally:
+        executor.close()
+    assert isinstance(message, Failed) and message.state == "lost"
+    assert "exit code 1" in message.error_text and "broken install" in message.error_text
+
+
+def test_the_local_executor_keeps_to_its_slots() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        LocalExecutor(0, threads=1)
+    executor = LocalExecutor(1, threads=1)
+    task = Task("threading:main_thread", {}, "cpu", 1, False)
+    try:
+        assert executor.poll(0.0) == []
+        executor.submit(1, task)
+        with pytest.raises(RuntimeError, match="all 1 slots are busy"):
+            executor.submit(2, task)
+        executor.kill(1)
+        assert executor.poll(0.0) == []
+    finally:
+        executor.close()
+        executor.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("driver", {"torch", "ray", "triton"}),
+        ("worker", {"torch", "ray", "optuna", "sqlalchemy", "pydantic"}),
+        ("ray_tasks", {"torch", "optuna", "sqlalchemy"}),
+        ("events", {"torch", "ray", "optuna", "sqlalchemy"}),
+        ("provenance", {"torch", "ray", "optuna", "sqlalchemy"}),
+    ],
+)
+def test_imports_stay_light(module: str, absent: set[str]) -> None:
+    code = f"import sys, miras_search.engine.{module}; print(sorted({absent!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
