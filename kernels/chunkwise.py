@@ -165,7 +165,7 @@ def _sweep(point: DesignPoint, chunk: Chunk, static: Static, state: State) -> li
     for sweep in range(total + 1):
         lin = _first(point, chunk, state) if sweep == 0 else _applied(point, chunk.before, state, found[-1])
         h, d = signals(point.memory, point.bias, static, lin, chunk.k, chunk.v, chunk.threshold)
-        if sweep < total:
+        if sweep < total or not exact:
             d = tuple(x.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT) for x in d)
         found = [(h, d)] if exact else [*found, (h, d)]
     return found

@@ -126,21 +126,24 @@ def _swept(point: DesignPoint, chunks: Chunks) -> Callable[[int, Tensor, Tensor 
     first, kept, overlap, v = (x.unbind() for x in (chunks.first, chunks.kept, _needed(chunks.overlap), chunks.v))
     surprised = None if chunks.surprised is None else chunks.surprised.unbind()
     thresholds = None if chunks.threshold is None else chunks.threshold.unbind()
-    sweeps = overlap[0].shape[-1] - 1 if point.execution.gradient.sweeps is None else point.execution.gradient.sweeps
+    count = point.execution.gradient.sweeps
+    sweeps = overlap[0].shape[-1] - 1 if count is None else count
+
+    def signal(i: int, prediction: Tensor, *, last: bool) -> Tensor:
+        u = point.bias.signal(prediction, v[i], None if thresholds is None else thresholds[i])
+        return u if last and count is None else u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
 
     def sweep(i: int, z: Tensor, s: Tensor | None) -> list[Tensor]:
-        threshold = None if thresholds is None else thresholds[i]
         prediction = torch.bmm(first[i], z)
-        found = [point.bias.signal(prediction, v[i], threshold)]
+        found = [signal(i, prediction, last=sweeps == 0)]
         if sweeps == 0:
             return found
         base = prediction if chunks.kept is chunks.first else torch.bmm(kept[i], z)
         if surprised is not None:
             base = torch.baddbmm(base, surprised[i], _needed(s))
-        for _ in range(sweeps):
-            found[-1] = found[-1].clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
+        for n in range(1, sweeps + 1):
             prediction = torch.baddbmm(base, overlap[i], found[-1], alpha=-1)
-            found.append(point.bias.signal(prediction, v[i], threshold))
+            found.append(signal(i, prediction, last=n == sweeps))
         return found
 
     return sweep

@@ -25,7 +25,7 @@ from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 from miras_search.space.memory import Lin, Memory, Static
 
-SIGNAL_LIMIT = 1e6  # iterates of refined gradients can overflow where their limit is finite
+SIGNAL_LIMIT = 1e6  # iterates of frozen and refined gradients can overflow where their limit is finite
 
 
 def apply(weights: Sequence[Tensor]) -> Lin:
@@ -118,8 +118,8 @@ def _write(point: DesignPoint, inputs: Inputs, static: Static, state: State, t: 
         below: Layers = link(point, state.start) if tangent else state.start
         levels = [*state.tower, Level(top, state.momentum)]
         advanced = []
-        for depth, level in enumerate(levels):
-            gradient = gradients(below, is_weights=tangent, limit=depth < len(levels) - 1)
+        for level in levels:
+            gradient = gradients(below, is_weights=tangent, limit=True)
             below = level.weights
             advanced.append(advance(level.weights, level.momentum, gradient))
         tower = tuple(advanced[:-1])

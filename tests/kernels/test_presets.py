@@ -15,14 +15,14 @@ from miras_search.kernels.state import State
 from miras_search.space.control import Inputs
 from miras_search.space.presets import PRESETS, preset
 
-Loop = Callable[[Inputs, tuple[Tensor, ...], dict[str, Tensor]], tuple[list[Tensor], list[tuple[Tensor, ...]]]]
+Found = tuple[list[Tensor], list[tuple[Tensor, ...]]]  # outputs; final accumulators and momenta
+Loop = Callable[[Inputs, tuple[Tensor, ...], dict[str, Tensor]], Found]
 
 
 def matrix_loop(update: Callable[[Tensor, Inputs, int], Tensor]) -> Loop:
     """S per batch and head [B,H,K,V]; `update` is the paper's rule for one token."""
 
-    def loop(inputs: Inputs, start: tuple[Tensor, ...], static: dict[str, Tensor]) -> tuple[list[Tensor], list]:  #
-    type: ignore[type-arg]
+    def loop(inputs: Inputs, start: tuple[Tensor, ...], static: dict[str, Tensor]) -> Found:
         s = start[0].expand(inputs.q.shape[0], *start[0].shape)
         outputs = []
         for t in range(inputs.q.shape[1]):
@@ -79,8 +79,7 @@ def deep_loop(signal: Callable[[Tensor, Inputs, int], Tensor], *, momentum: bool
     `signal(residual, inputs, t)` is dl/dM(k); the weights' gradients come from autograd of <signal, M(k; W)>.
     """
 
-    def loop(inputs: Inputs, start: tuple[Tensor, ...], static: dict[str, Tensor]) -> tuple[list[Tensor], list]:  #
-    type: ignore[type-arg]
+    def loop(inputs: Inputs, start: tuple[Tensor, ...], static: dict[str, Tensor]) -> Found:
         z = tuple(x.expand(inputs.q.shape[0], *x.shape) for x in start)
         s = tuple(torch.zeros_like(x) for x in z)
 
