@@ -98,7 +98,8 @@ def _solver(point: DesignPoint, chunks: Chunks) -> Callable[[int, Tensor, Tensor
     slope = point.bias.slope
     if slope == 0:
         blind = point.bias.signal(torch.zeros_like(chunks.v), chunks.v, chunks.threshold).unbind()
-        return lambda i, z, s: [blind[i]]
+        levels = 1 + (point.execution.gradient.sweeps or 0)  # of the tower, all alike
+        return lambda i, z, s: [blind[i]] * levels
     if slope is not None and point.execution.gradient.sweeps is None:
         return _solved(point, chunks, slope)
     return _swept(point, chunks)

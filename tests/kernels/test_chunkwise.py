@@ -26,6 +26,16 @@ def test_equals_the_recurrence_in_float64(i: int, point: DesignPoint) -> None:
     assert worst(gradients, expected_gradients) < 1e-9
 
 
+def test_a_signal_that_ignores_the_prediction_still_has_its_tower() -> None:
+    point = DesignPoint.parse({"bias": "dot", "retention": "l2", "execution": {"gradient": {"refined": 2}}})
+    given = case(point, tokens=21, seed=4)
+    expected, expected_gradients, expected_state = evaluate(recurrence.run, point, given)
+    found, gradients, state = evaluate(chunkwise.run, point, given)
+    assert list(state.tensors()) == list(expected_state.tensors())
+    assert worst(found, expected) < 1e-9
+    assert worst(gradients, expected_gradients) < 1e-9
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("tokens", [1, 7, 16, 63])
 def test_presets_round_no_worse_than_the_recurrence_in_float32(name: str, tokens: int) -> None:
