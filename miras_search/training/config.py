@@ -24,7 +24,7 @@ class TrainConfig:
     steps: int = setting(300, "optimiser steps")
     batch: int = setting(32, "sequences in a step")
     lr: float = setting(1e-2, "highest learning rate, reached after the warm-up")
-    weight_decay: float = setting(0.1, "decoupled decay of matrices; vectors and embeddings are never decayed")
+    weight_decay: float = setting(0.1, "decoupled decay of the projections; nothing else is decayed")
     betas: tuple[float, ...] = setting((0.9, 0.95), "AdamW's memory of gradients and of their squares, two numbers")
     warmup: float = setting(0.1, "share of the steps in which the rate rises linearly from 0")
     schedule: Literal["cosine", "constant"] = setting("cosine", "the rate after the warm-up")
