@@ -87,7 +87,7 @@ def _database(where: str, source: str) -> Iterator[Check]:
     except MirasError as error:
         yield _problem("database", error)
         return
-    said = f"{safe_url(url)} (by {source})"
+    said = f"{safe_url(url)} ({source})"
     file = sqlite_path(url)
     if file is not None and not file.exists():
         folder = file.parent

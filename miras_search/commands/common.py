@@ -169,3 +169,15 @@ def many(count: int, noun: str) -> str:
 def mapping(value: object) -> Mapping[str, object]:
     """JSON data from the store that is a mapping, or an empty one."""
     return cast(Mapping[str, object], value) if isinstance(value, Mapping) else {}
+
+
+def inline(value: object) -> str:
+    """A plain value as it may be written in YAML on one line."""
+    plain = jsonable(value)
+    if isinstance(plain, dict):
+        return "{" + ", ".join(f"{key}: {inline(item)}" for key, item in plain.items()) + "}"
+    if isinstance(plain, list):
+        return "[" + ", ".join(map(inline, plain)) + "]"
+    if plain is None or isinstance(plain, bool):
+        return {None: "null", True: "true", False: "false"}[plain]
+    return str(plain)

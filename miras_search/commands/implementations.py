@@ -14,7 +14,6 @@ from miras_search.kernels.dispatch import Setting, choose
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import AXES, CHOICES, DesignPoint
 from miras_search.space.execution import Execution, Gradient
-from miras_search.space.option import short
 from miras_search.space.presets import PRESETS, preset
 from miras_search.space.rules import violations
 
@@ -48,7 +47,7 @@ def implementations(model: ModelConfig | None = None) -> list[Implemented]:
     for axis in CHOICES:
         for name, option in AXES[axis].options.items():
             point = replace(plain, **{axis: option()})
-            found.append(_implemented(axis, short(getattr(point, axis)) if name else name, point, shapes))
+            found.append(_implemented(axis, name, point, shapes))
     return found
 
 

@@ -89,12 +89,13 @@ class Live:
                 markup=False,
                 table_column=Column(max_width=NAME_WIDTH, no_wrap=True, overflow="ellipsis"),
             ),
-            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            BarColumn(bar_width=30),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}", markup=False),
             TextColumn("{task.fields[said]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
-            expand=True,
+            refresh_per_second=4,
+            speed_estimate_period=3600.0,  # jobs are slow: the default window would forget the one before
             transient=True,
         )
         self.study: TaskID | None = None

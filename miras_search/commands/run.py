@@ -178,8 +178,10 @@ def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[Abla
 def _tell_next(summary: RunSummary, database: str, where: Setting) -> None:
     flag = f" --db {shlex.quote(_shortest(where.value))}" if where.source == "flag" else ""
     name = shlex.quote(summary.study)
-    trained = f"{many(summary.attempts, 'training')} in {duration(summary.seconds)}" if summary.attempts else "nothing"
-    note(f"\ntrained {trained}; stored in {database}, study {summary.study}")
+    trained = (
+        f"{many(summary.attempts, 'training')} in {duration(summary.seconds)}" if summary.attempts else "no training"
+    )
+    note(f"\n{trained}; stored in {database}, study {summary.study}")
     if summary.waiting:
         note(f"{many(summary.waiting, 'job')} left: the same command goes on")
     if summary.failed:

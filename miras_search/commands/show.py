@@ -15,6 +15,7 @@ from miras_search.commands.common import (
     duration,
     emit,
     grid,
+    inline,
     local_time,
     many,
     mapping,
@@ -148,18 +149,23 @@ def _settings(settings: Mapping[str, object]) -> str:
 
 
 def _listed(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
+    return ", ".join(f"{key} {inline(value)}" for key, value in values.items() if key != "name")
 
 
 def _metrics(results: Sequence[ResultRow]) -> str:
-    """A line a job: quality by split, then costs."""
+    """A line a job: what it found by split, and below what it cost."""
     keys = dict.fromkeys(key for row in results for key in row.values)
-    shown = sorted(keys, key=lambda key: key[1] == "")
-    rows = [["task", "seed", "state", "steps", *(" ".join(reversed(key)).strip() for key in shown)]]
+    quality = [key for key in keys if key[1]]
+    rows = [["task", "seed", "state", "steps", *(f"{split} {name}" for name, split in quality)]]
+    costs = [["task", "seed", *(name for name, split in keys if not split)]]
     for row in results:
-        values = [number(row.values.get(key)) for key in shown]
-        rows.append([row.task, str(row.seed), row.state, number(row.last_step), *values])
-    return "jobs\n" + grid(rows, indent="  ", numbers=(1, *range(3, len(rows[0])))) + "\n"
+        found = [number(row.values.get(key)) for key in quality]
+        rows.append([row.task, str(row.seed), row.state, number(row.last_step), *found])
+        costs.append([row.task, str(row.seed), *(number(row.values.get(key)) for key in keys if not key[1])])
+    text = "jobs\n" + grid(rows, indent="  ", numbers=(1, *range(3, len(rows[0]))))
+    if len(costs[0]) > 2:
+        text += "\ncosts\n" + grid(costs, indent="  ", numbers=range(1, len(costs[0])))
+    return text + "\n"
 
 
 def _attempts(attempts: Sequence[AttemptRow]) -> str:

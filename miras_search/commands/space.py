@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from miras_search.commands.common import Json, JsonOption, emit, grid, jsonable, mapping, say
+from miras_search.commands.common import Json, JsonOption, emit, grid, inline, mapping, say
 from miras_search.errors import MirasError
 
 WIDTH = 110
@@ -57,12 +57,13 @@ def _show_axes(as_json: bool) -> None:
         emit({"axes": axes, "rules": rules, "presets": presets})
         return
     for name, axis in axes.items():
-        say(f"{name}: {axis['chooses']}\n")
+        say(f"{name}: {axis['chooses']}")
         for option in axis["options"]:
             say(_option(mapping(option)))
-    say("presets (spelled out by --preset NAME)\n")
+        say("")
+    say("presets (spelled out by --preset NAME)")
     say(grid([[one["name"], one["equation"]] for one in presets], indent="  "))
-    say("\nrules: which combinations are refused\n")
+    say("\nrules: which combinations are refused")
     for rule in rules:
         say(_wrapped(f"{rule['where']}: {rule['reason']}", "  ", "    "))
 
@@ -74,8 +75,8 @@ def _option(facts: Json | object) -> str:
     lines += [f"      {option[key]}" for key in ("equation", "source") if option.get(key)]
     for name, setting in mapping(option["settings"]).items():
         said = mapping(setting)
-        lines.append(_wrapped(f"{name} = {_inline(said['default'])}: {said['help']}", "      ", "        "))
-    return "\n".join(lines) + "\n"
+        lines.append(_wrapped(f"{name} = {inline(said['default'])}: {said['help']}", "      ", "        "))
+    return "\n".join(lines)
 
 
 def _show_preset(name: str, as_json: bool) -> None:
@@ -105,7 +106,7 @@ def _show_preset(name: str, as_json: bool) -> None:
     say(grid(rows, indent="  "))
     say(f"\n  design {point.hash}; in a study:\n\n    base: {name}\n\n  or spelled out:\n\n    base:")
     for key, value in plain.items():
-        say(f"      {key}: {_inline(value)}")
+        say(f"      {key}: {inline(value)}")
 
 
 def _show_tasks(as_json: bool) -> None:
@@ -141,27 +142,16 @@ def _show_kernels(as_json: bool) -> None:
     say(grid(rows))
     reasons: dict[str, list[str]] = {}
     for one in found:
+        label = f"{one.axis} {one.option}"
         if one.refused:
-            reasons.setdefault(one.refused, []).append(one.option)
+            reasons.setdefault(one.refused, []).append(label)
         for choice in one.choices:
             for name, reason in choice.passed_over:
                 if choice.device == "cuda":
-                    reasons.setdefault(f"not {name} on cuda: {reason}", []).append(one.option)
+                    reasons.setdefault(f"not {name} on cuda: {reason}", []).append(label)
     say("")
     for reason, options in reasons.items():
         say(_wrapped(f"{reason}: {', '.join(dict.fromkeys(options))}", "", "    "))
-
-
-def _inline(value: object) -> str:
-    """A plain value as it may be written in YAML on one line."""
-    plain = jsonable(value)
-    if isinstance(plain, dict):
-        return "{" + ", ".join(f"{key}: {_inline(item)}" for key, item in plain.items()) + "}"
-    if isinstance(plain, list):
-        return "[" + ", ".join(map(_inline, plain)) + "]"
-    if plain is None or isinstance(plain, bool):
-        return {None: "null", True: "true", False: "false"}[plain]
-    return str(plain)
 
 
 def _wrapped(text: str, first: str, rest: str) -> str:

@@ -109,6 +109,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
     except MirasError:  # planned here, to be run where there are GPUs
         slots = 1
     done = stored.jobs if stored is not None and not clash else {}
+    seconds = None if clash else seconds  # those were other trainings
     made = make_plan(study, {str(state): count for state, count in done.items()}, seconds_per_job=seconds, slots=slots)
     if clash:
         note(

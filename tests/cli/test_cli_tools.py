@@ -1,0 +1,101 @@
+"""`doctor`, `dashboard` and `bench`: what surrounds the studies."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from miras_search import doctor
+
+
+def _checks(result) -> dict[str, dict[str, str]]:
+    return {check["name"]: check for check in result.json["checks"]}
+
+
+def test_doctor_finds_a_fresh_folder_ready(cli, here: Path) -> None:
+    result = cli("doctor", "--json")
+    checks = _checks(result)
+    assert result.code == 0
+    assert "not there yet" in checks["database"]["found"]
+    assert list(here.iterdir()) == []
+    assert {"versions", "database", "disk", "ray", "cores", "gpu", "triton"} <= set(checks)
+
+
+def test_doctor_looks_into_the_database_and_changes_nothing(cli, stored: Path) -> None:
+    before = stored.read_bytes()
+    result = cli("doctor")
+    assert result.code == 0
+    assert "writable, revision" in result.out
+    assert stored.read_bytes() == before
+
+
+def test_doctor_gives_a_remedy_for_a_problem(cli, here: Path) -> None:
+    result = cli("doctor", "--db", "nowhere/miras.db", "--json")
+    assert result.code == 3
+    check = _checks(result)["database"]
+    assert check["level"] == "problem"
+    assert check["remedy"].startswith("mkdir -p ")
+    Path("text.db").write_text("this is no database, whatever its name says" * 50)
+    said = cli("doctor", "--db", "text.db")
+    assert said.code == 3
+    assert "problem  database" in said.out
+    assert "-> give the path of a miras-search database" in said.out
+
+
+def test_doctor_tells_of_a_run_that_is_gone(cli, stored: Path) -> None:
+    from sqlalchemy import text
+
+    from miras_search.store.database import Database
+
+    with Database.open(stored) as db, db.writing() as session:
+        session.execute(text("UPDATE ms_run SET status = 'running', heartbeat_at = '2020-01-01 00:00:00.000000'"))
+    check = _checks(cli("doctor", "--json"))["lease"]
+    assert check["level"] == "warning"
+    assert "it is gone" in check["found"]
+
+
+def test_doctor_warns_of_a_full_disk(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage._replace(free=1))
+    result = cli("doctor", "--json")
+    assert result.code == 3
+    assert _checks(result)["disk"]["remedy"]
+
+
+def test_the_dashboard_gets_the_database_by_its_environment(
+    cli,
+    stored: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[tuple[list[str], str]] = []
+
+    def call(argv: list[str], env: dict[str, str]) -> int:
+        started.append((argv, env["MIRAS_DB_URL"]))
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    result = cli("dashboard", "--port", "8600")
+    assert result.code == 0
+    assert "http://127.0.0.1:8600" in result.err
+    ((argv, url),) = started
+    assert "--server.port=8600" in argv
+    assert str(stored) in url
+    assert str(stored) not in " ".join(argv)
+    assert cli("dashboard", "--port", "0").code == 2
+
+    monkeypatch.setattr(subprocess, "call", lambda argv, env: 1)
+    assert "--port takes another" in cli("dashboard").err
+
+
+def test_bench_training_measures_a_design(cli) -> None:
+    result = cli("bench", "training", "--only", "linear_attention", "--blocks", "1", "--device", "cpu", "--json")
+    assert result.code == 0, result.err
+    (row,) = result.json["rows"]
+    assert row["name"] == "linear_attention"
+    assert row["tokens_per_second"] > 0
+    wrong = cli("bench", "training", "--only", "nothing")
+    assert wrong.code == 2
+    assert "linear_attention" in wrong.err
