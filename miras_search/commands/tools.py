@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import errno
+import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ from miras_search.commands.common import (
     open_database,
     say,
 )
-from miras_search.errors import MirasError
+from miras_search.errors import EnvironmentProblem, MirasError
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How fast things are on this machine.")
 db_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The database: migrations and copies.")
@@ -33,13 +35,21 @@ def dashboard(
 
     open_database(db).close()  # a missing or newer database is told here, not on a web page
     argv, environment = command(database_setting(db).value, host, port)
+    _check_port(host, port)
     note(f"http://{host}:{port} (Ctrl-C ends it)")
+    os.execve(argv[0], argv, environment)  # it takes this process over: signals reach it, and nothing is left behind
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise EnvironmentProblem where nothing can listen there."""
     try:
-        code = subprocess.call(argv, env=environment)
-    except KeyboardInterrupt:
-        return  # the usual way out: Streamlit has had the signal too
-    if code:
-        raise MirasError(f"dashboard: Streamlit ended with code {code}: is port {port} in use? --port takes another")
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
+            probe.bind(address)
+    except OSError as error:
+        cure = "take another with --port" if error.errno == errno.EADDRINUSE else "name an address of this machine"
+        raise EnvironmentProblem(f"{host}:{port}: cannot listen there: {error.strerror}: {cure}") from error
 
 
 def doctor(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
+import socket
 from pathlib import Path
 
 import pytest
@@ -65,29 +66,25 @@ def test_doctor_warns_of_a_full_disk(cli, monkeypatch: pytest.MonkeyPatch) -> No
     assert _checks(result)["disk"]["remedy"]
 
 
-def test_the_dashboard_gets_the_database_by_its_environment(
-    cli,
-    stored: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_dashboard_gets_the_database_by_its_environment(cli, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[list[str], str]] = []
-
-    def call(argv: list[str], env: dict[str, str]) -> int:
-        started.append((argv, env["MIRAS_DB_URL"]))
-        return 0
-
-    monkeypatch.setattr(subprocess, "call", call)
-    result = cli("dashboard", "--port", "8600")
+    monkeypatch.setattr(os, "execve", lambda path, argv, env: started.append((argv, env["MIRAS_DB_URL"])))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        busy = cli("dashboard", "--port", str(port))
+        assert busy.code == 3
+        assert busy.err == f"127.0.0.1:{port}: cannot listen there: Address already in use: take another with --port\n"
+    result = cli("dashboard", "--port", str(port))
     assert result.code == 0
-    assert "http://127.0.0.1:8600" in result.err
+    assert f"http://127.0.0.1:{port}" in result.err
     ((argv, url),) = started
-    assert "--server.port=8600" in argv
+    assert f"--server.port={port}" in argv
     assert str(stored) in url
     assert str(stored) not in " ".join(argv)
     assert cli("dashboard", "--port", "0").code == 2
-
-    monkeypatch.setattr(subprocess, "call", lambda argv, env: 1)
-    assert "--port takes another" in cli("dashboard").err
+    assert cli("dashboard", "--host", "192.0.2.1").code == 3  # an address of nobody's
 
 
 def test_bench_training_measures_a_design(cli) -> None:
