@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers use this 
 
 import ray
 from ray import ObjectRef, exceptions
+from ray._private import worker as ray_worker
 
 from miras_search.engine.messages import Failed, Finished, Message, Task
 from miras_search.engine.ray_tasks import Mailbox, run_remote
@@ -94,6 +95,8 @@ class RayExecutor:
 
 def _connect(address: str | None, cpus: int | None) -> None:
     """Start a quiet local Ray, or join the cluster at `address`."""
+    # Ray announces a dead worker on stdout, where results go, and has no public switch for it; here a death is a row
+    ray_worker._worker_logs_enabled = False
     try:
         if address is None:
             ray.init(

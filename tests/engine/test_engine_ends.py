@@ -65,11 +65,15 @@ def lines_of(process: subprocess.Popen[str]) -> Iterator[dict[str, object]]:
 
 @pytest.fixture
 def drive(db: Database, tmp_path: Path) -> Iterator[object]:
-    """Starts a driver and returns it once both jobs of seed 1 that fit are under way; its processes are listed then."""
+    """Starts a driver and returns it once both jobs of seed 1 that fit are under way; its processes are listed then.
+
+    A worker has been killed by then, and still the driver has printed nothing but its events.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start(executor: str) -> tuple[subprocess.Popen[str], list[int]]:
-        command = [sys.executable, str(DRIVE), str(db.name), executor, f"engine_entries:hang_once=1@{tmp_path}"]
+        entry = f"engine_entries:hang_once=1+kill_once=0.l2@{tmp_path}"
+        command = [sys.executable, str(DRIVE), str(db.name), executor, entry]
         environment = os.environ | {"PYTHONPATH": str(DRIVE.parent)}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -140,7 +144,8 @@ def test_a_signal_to_the_driver_leaves_no_process(drive, local, number: signal.S
     assert process.returncode == 130
     assert errors.splitlines() == ["Interrupted: tiny: interrupted with 3 of 6 jobs done"]
     assert_gone(below)
-    _finish_and_compare(local, "interrupted")
+    assert [row.status for row in queries.runs(local.db, local.study_id)] == ["interrupted"]
+    assert not queries.running(local.db, local.study_id)
 
 
 def test_a_killed_driver_leaves_no_worker_and_loses_nothing(drive, local) -> None:
