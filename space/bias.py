@@ -7,7 +7,7 @@ Equations are those of arXiv 2504.13173 with the corrections the docstrings name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
 from miras_search.space.fields import require, setting
@@ -170,8 +170,10 @@ class Lp:
         return u if self.factor == 1.0 else self.factor * u
 
     def canonical(self) -> Bias:
-        """l2 at p = 2."""
-        return L2(scale="half" if self.scale == "unit" else "full") if self.p == 2 else self
+        """l2 at p = 2; at p = 1 both scales are one."""
+        if self.p == 2:
+            return L2(scale="half" if self.scale == "unit" else "full")
+        return replace(self, scale="unit") if self.p == 1 else self
 
 
 @BIAS.register

@@ -12,7 +12,7 @@ from typing import Any, cast, final
 from miras_search.space.algorithm import ALGORITHM, Algorithm, Gd
 from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
-from miras_search.space.execution import Execution
+from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
 from miras_search.space.gates import STEP, Gate
 from miras_search.space.memory import MEMORY, Matrix, Memory
@@ -94,9 +94,12 @@ class DesignPoint:
         if head in AXES:  # one level down: the option's name
             node = cast(dict[str, Plain], node)[getattr(self, head).name]
         for part in rest[:-1]:
-            node = cast(dict[str, Plain], node).get(part)
+            inner = cast(dict[str, Plain], node)
+            if part not in inner:
+                raise SpecError.at(where, f"'{path}': {head} has no setting '{part}'{nearest(part, inner)}")
+            node = inner[part]
             if not isinstance(node, dict):
-                raise SpecError.at(where, f"'{path}': {head} has no setting '{part}'")
+                raise SpecError.at(where, f"'{path}': '{part}' is {node!r} here and has no settings of its own")
         cast(dict[str, Plain], node)[rest[-1]] = cast(Plain, level)
         return DesignPoint.parse(plain, where)
 
@@ -126,16 +129,20 @@ class DesignPoint:
         run = point.execution
         if point.retention.identity:
             run = dataclasses.replace(run, link_refresh="token")
+        enough = run.chunk * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
         if point.bias.slope == 0 and point.memory.bare:  # the gradient does not depend on the weights at all
-            run = dataclasses.replace(run, gradient=type(run.gradient)(), gradient_at="previous")
+            run, enough = dataclasses.replace(run, gradient_at="previous"), 0
         sweeps = run.gradient.sweeps
-        if sweeps is not None and sweeps >= run.chunk * point.algorithm.writes - 1:
-            # n sweeps are exact for the first n+1 writes of a chunk
-            run = dataclasses.replace(run, gradient=type(run.gradient)())
+        if sweeps is not None and sweeps >= enough:
+            # a rule refuses exact gradients of a link refreshed by chunk, so there the fewest sweeps stand for them
+            fewest = Gradient() if run.link_refresh == "token" else Gradient(enough)
+            run = dataclasses.replace(run, gradient=fewest)
         if point.retention.keep.is_one:
             run = dataclasses.replace(run, gradient_at="previous")
         point = dataclasses.replace(point, execution=run)
-        return point if point.chunked else dataclasses.replace(point, execution=dataclasses.replace(run, chunk=16))
+        if not point.chunked:
+            point = dataclasses.replace(point, execution=dataclasses.replace(run, chunk=16))
+        return DesignPoint.parse(point.to_plain())  # gates lose what does not matter to them, whole numbers their type
 
     @property
     def hash(self) -> str:

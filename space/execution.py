@@ -34,7 +34,7 @@ class Gradient:
                 return cls(n)
             raise SpecError.at((*where, "refined"), f"{n!r} is not a number of sweeps between 1 and 64")
         word = data if isinstance(data, str) else next(iter(data), "") if isinstance(data, Mapping) else repr(data)
-        near = nearest(str(word), ["exact", "frozen", "refined"])
+        near = "" if word == "refined" else nearest(str(word), ["exact", "frozen", "refined"])
         raise SpecError.at(where, f"unknown gradient mode '{word}'{near}: write exact, frozen or {{refined: n}}")
 
     def to_plain(self) -> Plain:

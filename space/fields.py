@@ -64,6 +64,8 @@ def require(condition: bool, field: str, what: str) -> None:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A ' (did you mean ...?)' or ' (known: ...)' suffix for an unknown word."""
     names = sorted(known)
+    if not names:
+        return " (there are none)"
     near = difflib.get_close_matches(word, names, n=1)
     return f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(names)})"
 

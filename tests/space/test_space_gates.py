@@ -1,0 +1,139 @@
+"""Gates start at their value whatever squashes them, keep's logarithm stays finite, and partial settings refine."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from miras_search.space.fields import SpecError
+from miras_search.space.gates import KEEP, LOG_FLOOR, MOMENTUM, STEP, Gate, fixed, keep_problem
+
+STARTS = [
+    Gate(squash="sigmoid", value=0.5),
+    Gate(squash="sigmoid", value=0.999),
+    Gate(squash="sigmoid", value=1e-6),
+    Gate(squash="sigmoid", value=0.5, scale=2.0),
+    Gate(squash="sigmoid", value=7.0, scale=8.0),
+    Gate(squash="softplus", value=1e-6),
+    Gate(squash="softplus", value=1.0),
+    Gate(squash="softplus", value=1000.0),
+    KEEP,
+    STEP,
+    MOMENTUM,
+]
+
+
+@pytest.mark.parametrize("gate", STARTS, ids=lambda g: f"{g.squash}-{g.value:g}-{g.scale:g}")
+def test_start_squashes_back_to_the_value(gate: Gate) -> None:
+    raw = torch.tensor(gate.start, dtype=torch.float64)
+    assert gate.squashed(raw).item() == pytest.approx(gate.value, rel=1e-12)
+    if gate.squash == "sigmoid":
+        assert gate.log_squashed(raw).item() == pytest.approx(math.log(gate.value), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("value", [1e-300, 1e-12, 0.03, 0.97, 1 - 1e-9])
+def test_mamba_starts_at_its_value(value: float) -> None:
+    gate = Gate(squash="mamba", value=value)
+    raw = torch.tensor(gate.start, dtype=torch.float64)
+    expected = max(math.log(value), LOG_FLOOR)
+    assert gate.log_squashed(raw).item() == pytest.approx(expected, rel=1e-9)
+    assert gate.log_squashed(raw, torch.zeros((), dtype=torch.float64)).item() == pytest.approx(expected, rel=1e-9)
+    halved = gate.log_squashed(raw, torch.tensor(0.5, dtype=torch.float64).log())
+    assert halved.item() == pytest.approx(max(math.log(value) / 2, LOG_FLOOR), rel=1e-9)
+
+
+@pytest.mark.parametrize("squash", ["sigmoid", "mamba"])
+def test_the_logarithm_of_keep_is_finite_and_agrees_with_the_gate(squash: str) -> None:
+    gate = Gate(squash=squash, value=0.5)  # type: ignore[arg-type]
+    raw = torch.linspace(-200, 200, 401, dtype=torch.float64, requires_grad=True)
+    log = gate.log_squashed(raw)
+    direct = torch.sigmoid(raw) if squash == "sigmoid" else torch.exp(-torch.nn.functional.softplus(raw))
+    assert log.min() == LOG_FLOOR
+    assert log.max() <= 0
+    torch.testing.assert_close(log.exp(), direct, rtol=1e-12, atol=1e-13)
+    (gradient,) = torch.autograd.grad(log.sum(), raw)
+    assert torch.isfinite(gradient).all()
+
+
+def test_scale_moves_the_upper_end_of_a_sigmoid() -> None:
+    gate = Gate(squash="sigmoid", value=0.5, scale=2.0)
+    raw = torch.tensor([-50.0, 0.0, 50.0], dtype=torch.float64)
+    torch.testing.assert_close(gate.squashed(raw), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64))
+    torch.testing.assert_close(gate.log_squashed(raw).exp(), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64))
+
+
+WIDE = Gate(source="data", squash="sigmoid", value=0.5, scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "default", "expected"),
+    [
+        (0.25, WIDE, fixed(0.25)),
+        (1, WIDE, fixed(1.0)),
+        ("learned", WIDE, Gate(source="learned", value=0.5, scale=2.0)),
+        ({"value": 1.5}, WIDE, Gate(value=1.5, scale=2.0)),
+        ({"source": "learned", "squash": "softplus"}, KEEP, Gate(source="learned", squash="softplus", value=0.97)),
+        ({}, KEEP, KEEP),
+        ("data", None, Gate()),
+    ],
+)
+def test_partial_settings_refine_the_slots_default(data: object, default: object, expected: Gate) -> None:
+    found = Gate.from_plain(data, ("gate",), default)
+    assert found == expected
+    assert Gate.from_plain(found.to_plain(), (), default).to_plain() == found.to_plain()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (True, "g: expected a number, fixed, learned, data, or a gate's settings, got True"),
+        (None, "g: expected a number, fixed, learned, data, or a gate's settings, got None"),
+        ([0.5], "g: expected a number, fixed, learned, data, or a gate's settings, got [0.5]"),
+        (float("nan"), "g.value: nan is not finite"),
+        (float("inf"), "g.value: inf is not finite"),
+        ("fixd", "g.source: 'fixd' is not one of fixed, learned, data (did you mean 'fixed'?)"),
+        ({"valu": 1}, "g.valu: unknown setting (did you mean 'value'?)"),
+        ({"value": "much"}, "g.value: expected a number, got 'much'"),
+        ({"scope": "channel"}, "g.scope: 'channel' is not one of head (known: head)"),
+        ({"scale": 0}, "g.scale: 0.0 must be positive"),
+        ({"value": 1.0}, "g.value: a data sigmoid gate starts strictly between 0 and 1"),
+        ({"value": 0, "source": "learned"}, "g.value: a learned sigmoid gate starts strictly between 0 and 1"),
+        ({"value": 2.5, "scale": 2}, "g.value: a data sigmoid gate starts strictly between 0 and 2"),
+        ({"value": 0, "squash": "softplus"}, "g.value: a data softplus gate starts above 0, got 0"),
+        ({"value": 1, "squash": "mamba"}, "g.value: a mamba decay starts strictly between 0 and 1, got 1"),
+        ({"squash": "sigmid", "source": "dta"},
+         "g.source: 'dta' is not one of fixed, learned, data (did you mean 'data'?)\n"
+         "g.squash: 'sigmid' is not one of sigmoid, softplus, mamba (did you mean 'sigmoid'?)"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_named(data: object, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        Gate.from_plain(data, ("g",), STEP)
+    assert str(caught.value) == message
+
+
+def test_a_fixed_gate_ignores_the_ranges_of_squashing() -> None:
+    for value in (-1.0, 0.0, 1.0, 5.0):
+        assert Gate.from_plain(value, (), STEP).value == value
+    assert [fixed(x).is_one for x in (1.0, 0.999)] == [True, False]
+    assert not Gate(value=0.999).is_one
+
+
+@pytest.mark.parametrize(
+    ("gate", "problem"),
+    [
+        (fixed(0.0), None),
+        (fixed(1.0), None),
+        (KEEP, None),
+        (Gate(squash="mamba", value=0.9), None),
+        (Gate(value=0.4, scale=0.5), None),
+        (fixed(1.01), "a keep gate lies in [0, 1], got 1.01"),
+        (fixed(-0.1), "a keep gate lies in [0, 1], got -0.1"),
+        (Gate(squash="softplus"), "softplus exceeds 1: a keep gate is a sigmoid or mamba's decay"),
+        (Gate(scale=2.0), "a keep gate lies in [0, 1]: scale 2 lets it reach 2"),
+    ],
+)
+def test_keep_lies_between_0_and_1(gate: Gate, problem: str | None) -> None:
+    assert keep_problem(gate) == problem
