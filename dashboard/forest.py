@@ -17,6 +17,7 @@ from miras_search.analysis.table import AblationTable, Row
 from miras_search.dashboard.palette import Palette, translucent
 from miras_search.dashboard.standing import WORDS, Standing, compared, standing
 from miras_search.export.layout import interval_text, mean_text, metric_header
+from miras_search.metrics import METRICS
 
 ROW_HEIGHT = 34  # pixels
 LONGEST_LABEL = 34  # characters
@@ -35,6 +36,7 @@ def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
     panels = [rows for controls in (False, True) if (rows := compared(table, controls=controls))]
     if not any(row.difference is not None for rows in panels for row in rows):
         return None
+    panels[0] = _with_reference(panels[0], table)
     heights = [len(rows) * ROW_HEIGHT for rows in panels]
     gap = 62.0
     inner = sum(heights) + gap * (len(panels) - 1)
@@ -52,16 +54,24 @@ def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
     figure.update_xaxes(title_text=_axis_title(table, panels[-1]), title_standoff=10, row=last, col=1)
     figure.update_layout(
         height=inner + 128,
-        margin={"l": 10, "r": 10, "t": 44, "b": 58},
-        legend={"orientation": "h", "yref": "container", "y": 0.995, "yanchor": "top", "x": 1, "xanchor": "right"},
+        margin={"l": 10, "r": 205, "t": 44, "b": 58},
+        legend={"orientation": "h", "yref": "container", "y": 0.995, "yanchor": "top", "x": 0, "xanchor": "left"},
         hovermode="closest",
         dragmode=False,
     )
     return figure
 
 
+def _with_reference(rows: Sequence[Row], table: AblationTable) -> list[Row]:
+    """The rows with the reference at its place: those above it are better, those below it worse."""
+    reference = next(row for row in table.rows if row.cell == table.base)
+    sign = 1.0 if table.direction == "maximize" else -1.0
+    ahead = sum(row.difference is not None and sign * row.difference > 0 for row in rows)
+    return [*rows[:ahead], reference, *rows[ahead:]]
+
+
 def _panel(figure: go.Figure, table: AblationTable, rows: Sequence[Row], colours: Palette, place: int) -> None:
-    labels = _labels(rows)
+    labels = _labels(rows, table)
     for kind in WORDS:
         chosen = [(row, label) for row, label in zip(rows, labels, strict=True) if standing(row, table) == kind]
         shown = [(row, label) for row, label in chosen if row.difference is not None]
@@ -96,6 +106,7 @@ def _panel(figure: go.Figure, table: AblationTable, rows: Sequence[Row], colours
         categoryarray=labels[::-1],
         range=[-0.6, len(rows) - 0.4],
         ticksuffix="  ",
+        tickfont={"size": 13.5, "color": colours.text},
         showgrid=False,
         automargin=True,
         row=place,
@@ -174,6 +185,8 @@ def _colour(kind: Standing, colours: Palette) -> str:
 def _beside(row: Row, table: AblationTable) -> str:
     """The difference and its interval, or why there is none."""
     places = table.decimals
+    if row.cell == table.base:
+        return f"{METRICS[table.metric].name} {mean_text(row, places)}"
     if row.diverged:
         return f"diverged in {row.diverged} of {row.of}"
     if row.difference is None:
@@ -203,12 +216,13 @@ def _axis_title(table: AblationTable, rows: Sequence[Row]) -> str:
     return f"difference in {metric_header(table)[:-2]} to {_escape(table.base)}, paired by seed, with 95 % interval"
 
 
-def _labels(rows: Sequence[Row]) -> list[str]:
+def _labels(rows: Sequence[Row], table: AblationTable) -> list[str]:
     """Names short enough for an axis, still told apart."""
     labels: list[str] = []
     for row in rows:
         name = _escape(row.cell)
         label = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+        label = f"<b>{label}</b> (base)" if row.cell == table.base else label
         labels.append(label if label not in labels else f"{label} ({len(labels)})")
     return labels
 
@@ -237,4 +251,4 @@ def _padded(extent: tuple[float, float]) -> list[float]:
 def _similar(one: tuple[float, float], other: tuple[float, float]) -> bool:
     """Whether two panels can share a scale without one of them shrinking."""
     spans = sorted((one[1] - one[0], other[1] - other[0]))
-    return spans[1] <= 2.0 * spans[0]
+    return spans[1] <= 1.5 * spans[0]

@@ -14,14 +14,14 @@ from miras_search.dashboard.snapshot import Snapshot
 from miras_search.metrics import METRICS
 from miras_search.store.types import FINAL_STATES, ArtifactRow, AttemptRow, ResultRow, StudyRow
 
-STUDY_COLUMNS = ("study", "question", "cells", "finished", "diverged", "failed", "metric", "newest change")
+STUDY_COLUMNS = ("study", "question", "ended", "diverged", "failed", "cells", "metric", "newest change")
 TRIAL_COLUMNS = (
     "trial",
     "cell",
     "role",
     "changes",
     "state",
-    "finished",
+    "ended",
     "mean",
     "sd",
     "n",
@@ -38,10 +38,10 @@ def studies_frame(studies: Sequence[StudyRow], now: datetime) -> pd.DataFrame:
         (
             study.name,
             study.question,
-            study.trials,
             _share(sum(study.jobs[state] for state in FINAL_STATES), sum(study.jobs.values())),
             study.jobs["diverged"],
             study.jobs["failed"],
+            study.trials,
             study.metric,
             ago(study.updated_at, now),
         )

@@ -23,6 +23,7 @@ KINDS: dict[Kind, str] = {
     "median": "median of the seeds; the band reaches from the 10th to the 90th percentile",
     "mean": "mean of the seeds; the band is one standard deviation (n - 1) to each side",
 }
+DASHES = ("solid", "dot", "dashdot")
 MANY_CURVES = 500  # a browser is busy for seconds with more
 
 
@@ -102,9 +103,9 @@ def curve_figure(
 ) -> go.Figure:
     """Line and band a cell, the best last value first in the legend; the base is dashed in the colour of the text."""
     figure = go.Figure()
-    shade = dict(zip((cell for cell in lines if cell != base), _cycle(colours.series, len(lines)), strict=False))
+    shade, dash = _styles([cell for cell in lines if cell != base], colours.series)
     if base is not None:
-        shade[base] = colours.text
+        shade[base], dash[base] = colours.text, "dash"
     is_up = METRICS[metric].direction == "maximize"
     for cell in sorted(lines, key=lambda name: lines[name][-1].centre, reverse=is_up):
         points, colour = lines[cell], shade[cell]
@@ -113,6 +114,7 @@ def curve_figure(
             figure.add_scatter(
                 x=steps + steps[::-1],
                 y=[point.high for point in points] + [point.low for point in reversed(points)],
+                mode="lines",
                 fill="toself",
                 fillcolor=translucent(colour, 0.13),
                 line={"width": 0},
@@ -128,7 +130,7 @@ def curve_figure(
             mode="lines+markers" if len(points) < 30 else "lines",
             name=f"{cell} (base)" if cell == base else cell,
             legendgroup=cell,
-            line={"color": colour, "width": 2.4, "dash": "dash" if cell == base else "solid"},
+            line={"color": colour, "width": 2.4, "dash": dash[cell]},
             marker={"size": 5},
             customdata=[[point.low, point.high, point.n] for point in points],
             hovertemplate="%{y:.4g}  [%{customdata[0]:.4g}, %{customdata[1]:.4g}], n = %{customdata[2]}",
@@ -183,5 +185,8 @@ def _stops(figure: go.Figure, stops: Sequence[End], shade: dict[str, str]) -> No
     )
 
 
-def _cycle(colours: Sequence[str], count: int) -> list[str]:
-    return [colours[index % len(colours)] for index in range(count)]
+def _styles(cells: Sequence[str], colours: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """A colour and a dash for each cell; the colours come again with another dash."""
+    shade = {cell: colours[index % len(colours)] for index, cell in enumerate(cells)}
+    dash = {cell: DASHES[index // len(colours) % len(DASHES)] for index, cell in enumerate(cells)}
+    return shade, dash

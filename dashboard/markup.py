@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from html import escape
 from pathlib import Path
 from urllib.parse import urlencode
@@ -19,7 +18,7 @@ from miras_search.dashboard.standing import Standing, standing
 from miras_search.export.layout import Column, columns, flag
 from miras_search.store.types import JOB_STATES, JobState
 
-STYLE = Path(__file__).with_name("assets") / "style.css"
+STYLE = Path(__file__).with_name("assets") / "style.css"  # the main script puts it on every page
 
 _GROUPS = (
     ("", ("mean", "n")),
@@ -31,13 +30,8 @@ _HEADERS = {"interval": "95 % interval", "p_holm": "p Holm", "difference": "Δ"}
 
 
 def wrapped(body: str) -> str:
-    """The body with the style sheet that all pieces share."""
-    return f'<style>{_style()}</style><div class="ms">{body}</div>'
-
-
-@cache
-def _style() -> str:
-    return STYLE.read_text(encoding="utf-8")
+    """The body within reach of the style sheet."""
+    return f'<div class="ms">{body}</div>'
 
 
 def trial_link(study: str, number: int) -> str:
@@ -177,4 +171,5 @@ def _replace(pattern: re.Pattern[str], text: str, by: Callable[[re.Match[str]], 
 
 
 def _inner(group: str) -> str:
-    return group[1:-1] if group[0] == "{" or (group[0] == "(" and group[-1] == ")") else group
+    text = group[1:-1] if group[0] in "{(" else group
+    return text.replace(" x ", " × ")

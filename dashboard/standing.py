@@ -20,7 +20,7 @@ WORDS: dict[Standing, str] = {
     "open": "not decided",
     "censored": "censored",
     "diverged": "diverged, no test",
-    "missing": "no result yet",
+    "missing": "no result",
 }
 
 
@@ -64,5 +64,5 @@ _WORD: dict[Standing, str] = {
     "open": "not decided",
     "censored": "censored",
     "diverged": "diverged",
-    "missing": "without a result yet",
+    "missing": "without a result",
 }

@@ -20,7 +20,7 @@ shown = page.snapshot()
 study = shown.study
 st.title("Ablation table")
 if study.question:
-    st.markdown(f"#### {study.question}")
+    st.markdown(f"#### {page.plain(study.question)}")
 
 recorded = {key for row in shown.results for key in row.values}
 metrics = [name for name in METRICS if any(key[0] == name for key in recorded)] or [study.metric]
@@ -58,7 +58,7 @@ def tables_of(which: str | None) -> list[AblationTable]:
 
 several = len(shown.tasks) > 1
 table = tables_of(task if several else None)[0]
-st.markdown(f"**{headline(table)}**")
+st.markdown(f"**{page.plain(headline(table))}**")
 figure = forest(table, page.colours())
 if figure is None:
     st.info("The forest plot appears as soon as a cell and its base have completed a seed in common.")
@@ -67,7 +67,7 @@ else:
 
 st.subheader("Table")
 st.html(markup.ablation(table, {trial.cell: trial.number for trial in shown.trials}))
-st.caption(f"{page.plain(table.caption)}")
+st.caption(page.plain(table.caption))
 st.caption(page.plain(table.legend))
 
 if several:

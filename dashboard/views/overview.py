@@ -25,7 +25,7 @@ def live(name: str) -> None:
     tiles = st.columns(4)
     tiles[0].metric("Jobs ended", f"{shown.finished} of {shown.total}", border=True)
     is_done = shown.total > 0 and shown.finished == shown.total
-    tiles[1].metric("State", "finished" if is_done else "running" if run else "not running", border=True)
+    tiles[1].metric("State", "ended" if is_done else "running" if run else "not running", border=True)
     tiles[2].metric("Time left", _left(left.seconds), border=True, help=left.basis)
     tiles[3].metric("Cells", study.trials, border=True)
     if shown.finished < shown.total:
@@ -60,6 +60,7 @@ def live(name: str) -> None:
         st.dataframe(
             frames.newest_frame(done, study.metric, moment),
             hide_index=True,
+            placeholder="–",
             column_config={study.metric: st.column_config.NumberColumn(format="%.4f")},
         )
 
@@ -67,7 +68,9 @@ def live(name: str) -> None:
 def _left(seconds: float | None) -> str:
     if seconds is None:
         return "not known yet"
-    return "none" if seconds == 0 else f"about {duration(seconds)}"
+    if seconds == 0:
+        return "none"
+    return f"≈ {duration(seconds if seconds < 120 else 60 * round(seconds / 60))}"
 
 
 def _findings(name: str, tasks: list[str]) -> None:
@@ -78,8 +81,9 @@ def _findings(name: str, tasks: list[str]) -> None:
         st.info(str(error))
         return
     for table in found:
-        prefix = f"**{table.task}** ({table.metric}): " if len(tasks) > 1 else ""
-        st.markdown(prefix + headline(table))
+        prefix = f"**{page.plain(table.task)}** ({table.metric}): " if len(tasks) > 1 else ""
+        st.markdown(prefix + page.plain(headline(table)))
+    st.page_link("views/ablation.py", label="See the ablation table", icon=":material/table_chart:")
 
 
 def choose() -> None:
@@ -92,7 +96,7 @@ def choose() -> None:
 shown = page.snapshot()
 st.title(shown.study.name)
 if shown.study.question:
-    st.markdown(f"#### {shown.study.question}")
+    st.markdown(f"#### {page.plain(shown.study.question)}")
 _findings(shown.study.name, shown.tasks)
 live(shown.study.name)
 page.provenance(shown)
@@ -106,5 +110,5 @@ st.dataframe(
     key="studies",
     on_select=choose,
     selection_mode="single-row",
-    column_config={"question": st.column_config.TextColumn(width="large")},
+    column_config={"question": st.column_config.TextColumn(width=330)},
 )

@@ -45,13 +45,11 @@ st.html(design_cards(cards(trial.design)))
 st.subheader("Jobs")
 results = [row for row in shown.results if row.number == trial.number]
 table = frames.jobs_frame(results)
-numbers = {
-    name: st.column_config.NumberColumn(
-        format="localized" if name in ("params", "state_bytes", "peak_memory_bytes") else "%.4g"
-    )
-    for name in table.columns[4:]
-}
-st.dataframe(table, hide_index=True, column_config=numbers)
+formats = {name: "%.4f" for name in table.columns[4:]}
+formats |= {"params": "localized", "state_bytes": "localized", "peak_memory_bytes": "bytes"}
+formats |= {"tokens_per_second": "%.0f", "wall_seconds": "%.1f"}
+numbers = {name: st.column_config.NumberColumn(format=formats[name]) for name in table.columns[4:]}
+st.dataframe(table, hide_index=True, column_config=numbers, placeholder="–")
 
 attempts = [
     row for row in shown.attempts if row.job_id in {job.id for job in shown.jobs if job.trial_number == trial.number}

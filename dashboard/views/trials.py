@@ -30,17 +30,18 @@ visit = st.session_state.setdefault("visit", 0)
 event = st.dataframe(
     frame,
     hide_index=True,
+    placeholder="–",
     key=f"trials {visit}",
     on_select="rerun",
     selection_mode="single-row",
     height="content" if len(frame) <= 20 else 740,
     column_config={
         "trial": st.column_config.NumberColumn(width=50, pinned=True),
-        "cell": st.column_config.TextColumn(width="medium", pinned=True),
-        "mean": st.column_config.NumberColumn(f"{label} mean", format="%.4f"),
+        "cell": st.column_config.TextColumn(width="medium"),
+        "mean": st.column_config.NumberColumn(label, help="mean over the completed seeds", format="%.4f"),
         "sd": st.column_config.NumberColumn(format="%.4f", help="over the completed seeds, n - 1 in the denominator"),
         "n": st.column_config.NumberColumn(help="completed seeds in the mean"),
-        "finished": st.column_config.TextColumn("ended", help="jobs that completed, diverged or failed, of all"),
+        "ended": st.column_config.TextColumn(help="jobs that completed, diverged or failed, of all"),
         "params": st.column_config.NumberColumn(format="localized"),
     },
 )
