@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,10 @@ from miras_search.errors import EnvironmentProblem, MirasError
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How fast things are on this machine.")
 db_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The database: migrations and copies.")
+
+DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Torch's threads.")]
+OnlyOption = Annotated[list[str] | None, typer.Option(metavar="DESIGN", help="This design. Repeatable.")]
 
 
 def dashboard(
@@ -84,24 +89,59 @@ def doctor(
 
 @bench.command("training")
 def bench_training(
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Torch's threads.")] = 1,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
     blocks: Annotated[int, typer.Option(min=1, metavar="N", help="Blocks of steps, whose median is taken.")] = 7,
-    only: Annotated[list[str] | None, typer.Option(metavar="DESIGN", help="This design. Repeatable.")] = None,
+    only: OnlyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time a training step of a few designs, beside its matrix products alone."""
     from miras_search.bench import training
 
-    unknown = [name for name in only or () if name not in training.DESIGNS]
-    if unknown:
-        raise MirasError(f"--only {unknown[0]}: no such design: take {', '.join(training.DESIGNS)}")
-    designs = {name: training.DESIGNS[name] for name in only or training.DESIGNS}
-    result = training.run(designs=designs, device=device, threads=threads, blocks=blocks)
+    result = training.run(designs=_chosen(only, training.DESIGNS), device=device, threads=threads, blocks=blocks)
     if as_json:
         emit(result)
     else:
         say(training.table(result))
+
+
+@bench.command("kernels")
+def bench_kernels(
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each, whose median is taken.")] = 5,
+    tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens in a sequence.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Sequences at once.")] = 8,
+    width: Annotated[int, typer.Option(min=2, metavar="N", help="Key and value dimension of a head.")] = 16,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the memory alone in every implementation that runs it."""
+    from miras_search.bench import kernels
+
+    result = kernels.run(
+        designs=_chosen(only, kernels.DESIGNS),
+        device=device,
+        threads=threads,
+        rounds=rounds,
+        tokens=tokens,
+        batch=batch,
+        width=width,
+    )
+    if as_json:
+        emit(result)
+    else:
+        say(kernels.table(result))
+
+
+def _chosen(
+    names: Sequence[str] | None, designs: Mapping[str, Mapping[str, object]]
+) -> Mapping[str, Mapping[str, object]]:
+    """The designs of those names, or all. Raises MirasError for a name that is none."""
+    for name in names or ():
+        if name not in designs:
+            raise MirasError(f"--only {name}: no such design: take {', '.join(designs)}")
+    return {name: designs[name] for name in names} if names else designs
 
 
 @db_commands.command("upgrade")

@@ -24,6 +24,7 @@ VERBS = {
     "dashboard",
     "doctor",
     "bench training",
+    "bench kernels",
     "db upgrade",
     "db backup",
 }

@@ -96,3 +96,31 @@ def test_bench_training_measures_a_design(cli) -> None:
     wrong = cli("bench", "training", "--only", "nothing")
     assert wrong.code == 2
     assert "linear_attention" in wrong.err
+
+
+def test_bench_kernels_measures_each_implementation_or_says_why_not(cli) -> None:
+    words = [
+        "--only",
+        "delta_net",
+        "--rounds",
+        "1",
+        "--tokens",
+        "16",
+        "--batch",
+        "1",
+        "--width",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    result = cli("bench", "kernels", *words, "--json")
+    assert result.code == 0, result.err
+    rows = {row["implementation"]: row for row in result.json["rows"]}
+    assert set(rows) == {"triton", "chunkwise", "recurrence"}
+    assert "GPU" in rows["triton"]["refused"] and rows["triton"]["training_ms"] is None
+    for name in ("chunkwise", "recurrence"):
+        assert rows[name]["refused"] is None
+        assert 0 < rows[name]["forward_ms"] < 1e6 and rows[name]["tokens_per_second"] > 0
+    assert cli("bench", "kernels", *words).out.endswith("device is cpu: delta_net\n")
+    assert cli("bench", "kernels", "--only", "nothing").code == 2
+    assert cli("bench", "kernels", "--device", "tpu").code == 3

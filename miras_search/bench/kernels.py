@@ -1,0 +1,222 @@
+"""How fast each implementation runs a memory by itself: the recurrence, chunkwise torch, Triton on a GPU.
+
+Nothing but the memory is timed: no projections, no optimiser, no data. The implementations take turns, so that a busy
+machine slows all alike, and medians are compared. One that cannot run a design is listed with its reason.
+
+Needs torch alone (and Triton on a GPU): python -m miras_search.bench.kernels
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from miras_search.kernels.dispatch import IMPLEMENTATIONS, Implementation, Setting
+from miras_search.space.control import Inputs
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Plain
+from miras_search.training.device import resolve, settled
+
+DESIGNS: dict[str, Mapping[str, object]] = {
+    "linear_attention": {"preset": "linear_attention"},
+    "delta_net": {"preset": "delta_net"},
+    "delta_net frozen": {"preset": "delta_net", "execution": {"gradient": "frozen"}},
+    "delta_net refined(4)": {"preset": "delta_net", "execution": {"gradient": {"refined": 4}}},
+    "huber refined(4)": {"preset": "delta_net", "bias": "huber", "execution": {"gradient": {"refined": 4}}},
+    "gated_delta_net": {"preset": "gated_delta_net"},
+    "yaad": {"preset": "yaad"},
+}
+WARMUP = 2  # runs before the first that counts: kernels compile, allocators fill
+
+Work = Callable[[], object]
+
+
+def run(
+    *,
+    designs: Mapping[str, Mapping[str, object]] = DESIGNS,
+    device: str = "auto",
+    threads: int | None = 1,
+    rounds: int = 5,
+    tokens: int = 128,
+    batch: int = 8,
+    heads: int = 2,
+    width: int = 16,
+) -> dict[str, Plain]:
+    """Measure each design in each implementation: plain data with one row a pair.
+
+    `width` is both the key and the value dimension. Times are medians over `rounds` in milliseconds: `forward_ms`
+    without gradients, `training_ms` forward and backward; null where the implementation gives a `refused` reason.
+    Raises `SpecError` for a design that is not valid, `EnvironmentProblem` for a device that is not there.
+    """
+    where = resolve(device)
+    rows: list[Plain] = []
+    with settled(where, threads):
+        for name, spec in designs.items():
+            point = DesignPoint.parse(spec, (name,))
+            rows += _measure(name, point, where, rounds, (batch, tokens, heads, width))
+        used = torch.get_num_threads()
+    return {
+        "benchmark": "kernels",
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        "threads": used,
+        "torch": torch.__version__,
+        "batch": batch,
+        "tokens": tokens,
+        "heads": heads,
+        "width": width,
+        "rows": rows,
+    }
+
+
+def _measure(
+    name: str, point: DesignPoint, device: torch.device, rounds: int, shape: tuple[int, int, int, int]
+) -> list[Plain]:
+    batch, tokens, _, width = shape
+    setting = Setting(device.type, torch.float32, width, width)
+    reasons = {one.name: one.refuses(point, setting) for one in IMPLEMENTATIONS}
+    able = [one for one in IMPLEMENTATIONS if reasons[one.name] is None]
+    memory = _Memory(point, device, shape)
+    work: dict[tuple[str, str], Work] = {}
+    for one in able:
+        work[one.name, "forward_ms"] = partial(memory.forward, one)
+        work[one.name, "training_ms"] = partial(memory.train, one)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in work}
+    for turn in range(WARMUP + rounds):
+        for key, piece in work.items():
+            seconds = _seconds(device, piece)
+            if turn >= WARMUP:
+                times[key].append(seconds)
+    medians = {key: statistics.median(found) for key, found in times.items()}
+    rows: list[Plain] = []
+    for one in IMPLEMENTATIONS:
+        row: dict[str, Plain] = {"design": name, "implementation": one.name, "refused": reasons[one.name]}
+        for kind in ("forward_ms", "training_ms"):
+            row[kind] = 1e3 * medians[one.name, kind] if (one.name, kind) in medians else None
+        found = medians.get((one.name, "training_ms"))
+        row["tokens_per_second"] = None if found is None else batch * tokens / found
+        rows.append(row)
+    return rows
+
+
+class _Memory:
+    """Random inputs and starting weights for one design, and what is timed on them."""
+
+    def __init__(self, point: DesignPoint, device: torch.device, shape: tuple[int, int, int, int]) -> None:
+        batch, tokens, heads, width = shape
+        self.point = point
+        self.draw = torch.Generator().manual_seed(0)
+        self.device = device
+        writes = tokens * point.algorithm.writes
+        self.inputs = Inputs(
+            q=self._leaf(torch.nn.functional.normalize(self._normal(batch, tokens, heads, width), dim=-1)),
+            k=self._leaf(torch.nn.functional.normalize(self._normal(batch, writes, heads, width), dim=-1)),
+            v=self._leaf(self._normal(batch, writes, heads, width)),
+            log_keep=self._leaf(self._uniform(batch, tokens, heads) * (0.0 if point.retention.keep.is_one else -0.05)),
+            step=self._leaf(self._uniform(batch, writes, heads) * 0.1),
+            momentum=self._leaf(self._uniform(batch, writes, heads) * 0.9) if point.algorithm.has_momentum else None,
+            threshold=self._leaf(self._uniform(batch, writes, heads) + 0.2) if "threshold" in point.gates else None,
+        )
+        layers = point.memory.layers(width, width)
+        self.start = tuple(self._leaf(self._normal(heads, one.rows, one.cols) / one.rows**0.5) for one in layers)
+        self.static = {
+            name: self._leaf(torch.full((heads, *size), float(value)))
+            for name, (size, value) in point.memory.static(width, width).items()
+        }
+
+    def forward(self, one: Implementation) -> None:
+        """Outputs alone."""
+        with torch.no_grad():
+            one.run(self.point, self.inputs, self.start, self.static, None)
+
+    def train(self, one: Implementation) -> None:
+        """Outputs and the gradients of everything."""
+        y, _ = one.run(self.point, self.inputs, self.start, self.static, None)
+        leaves = [leaf for leaf in (*self.inputs, *self.start, *self.static.values()) if leaf is not None]
+        torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)  # a rule may not look at every gate
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.draw)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.draw)
+
+    def _leaf(self, values: Tensor) -> Tensor:
+        return values.to(self.device).requires_grad_()
+
+
+def _seconds(device: torch.device, work: Work) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("design", "design", "s"),
+    ("implementation", "implementation", "s"),
+    ("forward_ms", "forward ms", ".2f"),
+    ("training_ms", "with backward ms", ".2f"),
+    ("tokens_per_second", "tokens/s", ",.0f"),
+)
+
+
+def table(result: Mapping[str, Plain]) -> str:
+    """The result of `run` as text: a line on the setting, a line a measurement, then why others did not run."""
+    rows = result["rows"]
+    assert isinstance(rows, list)
+    lines = [[title for _, title, _ in COLUMNS]]
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        assert isinstance(row, dict)
+        if row["refused"] is None:
+            lines.append([format(row[key], form) for key, _, form in COLUMNS])
+        else:
+            reasons.setdefault(f"not {row['implementation']}: {row['refused']}", []).append(str(row["design"]))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    body = [
+        "  ".join(text.ljust(width) if i < 2 else text.rjust(width) for i, (text, width) in enumerate(cells))
+        for cells in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
+    setting = (
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}: batch {result['batch']}, "
+        f"{result['tokens']} tokens, {result['heads']} heads of width {result['width']}"
+    )
+    return "\n".join([setting, *body, "", *(f"{reason}: {', '.join(names)}" for reason, names in reasons.items())])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line of this one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m miras_search.bench.kernels")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each, whose median is taken")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens in a sequence")
+    parser.add_argument("--batch", type=int, default=8, help="sequences")
+    parser.add_argument("--width", type=int, default=16, help="key and value dimension of a head")
+    parser.add_argument("--only", choices=list(DESIGNS), action="append", help="this design; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print the data instead of the table")
+    chosen = parser.parse_args(argv)
+    result = run(
+        designs={name: DESIGNS[name] for name in chosen.only or DESIGNS},
+        device=chosen.device,
+        threads=chosen.threads,
+        rounds=chosen.rounds,
+        tokens=chosen.tokens,
+        batch=chosen.batch,
+        width=chosen.width,
+    )
+    print(json.dumps(result) if chosen.json else table(result))
+
+
+if __name__ == "__main__":
+    main()
