@@ -15,4 +15,5 @@ print(f"torch {torch.__version__}, triton {triton.__version__}, CUDA {torch.cuda
 print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: tests marked gpu will skip")
 PY
 "$python" -m pytest tests/kernels -m gpu -q
-"$python" -m miras_search.bench.training --json "$out/training.json"
+"$python" -m miras_search.bench.training --json > "$out/training.json"
+"$python" -m miras_search.bench.kernels --json > "$out/kernels.json"
