@@ -53,6 +53,8 @@ class RunOptions:
     """Where the trained parameters go; `checkpoints/` beside the database when None."""
     takeover: bool = False
     """Take the lease from a run that looks alive."""
+    silence: float = 1800.0
+    """Seconds without a word after which a worker counts as hanging; time enough to compile and tune kernels."""
     entry: str = TRAINING
     """What runs a job in a worker, as `module:function`."""
 
@@ -170,6 +172,7 @@ class _Run:
             Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check),
             entry=options.entry,
             metric=(study.metric, METRICS[study.metric].split),
+            silence=options.silence,
         )
         try:
             self.on_event(dataclasses.replace(started, executor=executor.name, slots=executor.slots))

@@ -76,7 +76,7 @@ class JobFinished(_Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost(_Event):
-    """An attempt came to nothing and its job will be tried again. `state` is `lost` or `oom`."""
+    """An attempt came to nothing and its job will be tried again. `state` is `lost`, `timeout` or `oom`."""
 
     event: ClassVar[str] = "attempt_lost"
     cell: str

@@ -1,11 +1,14 @@
 """The job loop: fill the executor's slots, turn what comes back into rows and events, try lost jobs again.
 
-What is tried again: an attempt whose worker died (three attempts in all), and one that ran out of memory (once more,
-alone and with a whole GPU). A job that raises has failed: trainings are deterministic, so it would raise again.
+What is tried again: an attempt whose worker died (three attempts in all) or fell silent (two), and one that ran out of
+memory (once more, alone and with a whole GPU). A job that raises has failed: trainings are deterministic, so it would
+raise again.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from miras_search.store.types import AttemptState, Final, JobRow, JobState, Poin
 from miras_search.store.writer import Writer
 from miras_search.study.study import Study
 
-MAX_ATTEMPTS = {"lost": 3, "oom": 2}  # of a job in one run, by how they ended
+MAX_ATTEMPTS = {"lost": 3, "timeout": 2, "oom": 2}  # of a job in one run, by how they ended
 POLL_SECONDS = 0.2
 
 
@@ -33,6 +36,7 @@ class _Running:
     attempt: int
     alone: bool
     attempt_id: int | None = None  # once a worker has taken it up
+    heard: float = math.inf  # when its worker last said something, by the monotonic clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,11 @@ class JobLoop:
         *,
         entry: str,
         metric: tuple[str, str],
+        silence: float,
     ) -> None:
         self._study, self._writer, self._run_id = study, writer, run_id
         self._executor, self._checkpoints, self._hooks = executor, checkpoints, hooks
-        self._entry, self._metric = entry, metric
+        self._entry, self._metric, self._silence = entry, metric, silence
         self._queue: deque[JobRow] = deque()
         self._tickets = count(1)
         self._running: dict[int, _Running] = {}
@@ -83,6 +88,7 @@ class JobLoop:
             self._fill()
             for message in self._executor.poll(POLL_SECONDS):
                 self._handle(message)
+            self._end_silent()
 
     def abandon(self) -> None:
         """Close the books on what is running: the attempts are lost, their jobs wait for the next run."""
@@ -107,6 +113,7 @@ class JobLoop:
         running = self._running.get(message.ticket)
         if running is None:
             return
+        running.heard = time.monotonic()
         match message:
             case Started():
                 _check_versions(message)
@@ -119,6 +126,15 @@ class JobLoop:
             case Failed():
                 del self._running[message.ticket]
                 self._failed(running, message)
+
+    def _end_silent(self) -> None:
+        """Kill what hangs: a training reports twice a second, or after each step that takes longer."""
+        now = time.monotonic()
+        for ticket, running in list(self._running.items()):
+            if now - running.heard > self._silence:
+                self._executor.kill(ticket)
+                why = f"the worker said nothing for {self._silence:g} s and was killed"
+                self._handle(Failed(ticket, "timeout", "Silent", why))
 
     def _start(self, running: _Running, host: str, pid: int, device: str) -> int:
         job = running.job
@@ -222,4 +238,4 @@ def _check_versions(started: Started) -> None:
 def _last_line(message: Failed) -> str:
     """What an error line shows: a traceback ends with its cause, a worker's obituary begins with it."""
     lines = message.error_text.strip().splitlines() or [message.error_type]
-    return lines[0] if message.state == "lost" else lines[-1]
+    return lines[0] if message.state in ("lost", "timeout") else lines[-1]

@@ -78,10 +78,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The entry raised, or its worker is gone: `lost` when nobody knows why, `oom` when memory ran out."""
+    """The entry raised; or its worker is gone (`lost`), ran out of memory (`oom`) or fell silent (`timeout`)."""
 
     ticket: int
-    state: Literal["failed", "oom", "lost"]
+    state: Literal["failed", "oom", "lost", "timeout"]
     error_type: str
     error_text: str
 

@@ -22,7 +22,7 @@ from ray import ObjectRef, exceptions
 from ray._private import worker as ray_worker
 
 from miras_search.engine.messages import Failed, Finished, Message, Task
-from miras_search.engine.ray_tasks import Mailbox, run_remote
+from miras_search.engine.ray_tasks import Mailbox, run_fresh, run_reused
 from miras_search.errors import EnvironmentProblem
 
 OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum: only checkpoints of small models pass through it
@@ -44,6 +44,7 @@ class RayExecutor:
             _connect(address, None if slots is None else slots * cpus)
         try:
             self.slots = _room(cpus, gpus, slots)
+            self._function = run_fresh if gpus and _resources().get("GPU", 0) > 1 else run_reused
             self._mailbox = _start_mailbox()
             ray.get(self._mailbox.drain.remote())  # up before the first task, so that its start is not measured as work
         except BaseException:
@@ -53,7 +54,7 @@ class RayExecutor:
     def submit(self, ticket: int, task: Task, *, whole_device: bool = False) -> None:
         """Hand the task to Ray."""
         gpus = max(1.0, self._gpus) if whole_device and self._gpus else self._gpus
-        remote = run_remote.options(num_cpus=self._cpus, num_gpus=gpus, name=f"miras-search {ticket}")
+        remote = self._function.options(num_cpus=self._cpus, num_gpus=gpus, name=f"miras-search {ticket}")
         self._refs[remote.remote(ticket, task, self._mailbox)] = ticket
 
     def poll(self, timeout: float) -> list[Message]:
@@ -122,7 +123,7 @@ def _start_mailbox() -> Any:
 
 def _room(cpus: int, gpus: float, wanted: int | None) -> int:
     """How many tasks run at once. Raises EnvironmentProblem when not even one does."""
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's gap
+    total = _resources()
     room = int(total.get("CPU", 0) / cpus)
     if gpus:
         room = min(room, int(total.get("GPU", 0) / gpus + 1e-9))
@@ -130,6 +131,12 @@ def _room(cpus: int, gpus: float, wanted: int | None) -> int:
         has = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
         raise EnvironmentProblem(f"ray: a job wants {cpus} CPUs and {gpus:g} GPUs, Ray has {has}: change `resources`")
     return room if wanted is None else min(room, wanted)
+
+
+def _resources() -> dict[str, float]:
+    """What Ray has in all."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's gap
+    return found
 
 
 def _end(ref: ObjectRef[Finished], ticket: int) -> Message:

@@ -32,8 +32,7 @@ class Mailbox:
         return messages
 
 
-@ray.remote(max_retries=0)  # a lost attempt is a row in the store: Ray must not repeat it behind our back
-def run_remote(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> Finished:
+def _run(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> Finished:
     """Run a task. A job that raises ends its process, once the mailbox has the reason: see the local worker."""
 
     def send(message: Message) -> bool:
@@ -45,3 +44,9 @@ def run_remote(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> Finish
         send(ended)
         os._exit(1)
     return ended
+
+
+# a lost attempt is a row in the store: Ray must not repeat it behind our back
+run_reused = ray.remote(max_retries=0)(_run)
+# with several GPUs: a process that has used one keeps it, whatever GPU Ray gives to its next task
+run_fresh = ray.remote(max_retries=0, max_calls=1)(_run)

@@ -49,7 +49,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def ray_running() -> Iterator[None]:
-    """One Ray with two cores for the session: the executor uses the Ray that runs and leaves it running."""
+    """One Ray with two cores and two pretended GPUs for the session: the executor uses it and leaves it running."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, sys.path)])
     import ray
@@ -59,6 +59,7 @@ def ray_running() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=2,  # so it says: nothing here uses them
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.CRITICAL,
@@ -136,3 +137,9 @@ def run(request: pytest.FixtureRequest, db: Database, tmp_path: Path) -> Runner:
 def local(db: Database, tmp_path: Path) -> Runner:
     """A runner on the local executor."""
     return Runner(db, tmp_path, "local")
+
+
+@pytest.fixture
+def on_ray(ray_running: None, db: Database, tmp_path: Path) -> Runner:
+    """A runner on Ray."""
+    return Runner(db, tmp_path, "ray")

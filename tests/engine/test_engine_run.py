@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from miras_search.engine.events import AttemptLost, JobFinished, Progress, StudyFinished, StudyStarted
-from miras_search.errors import MirasError
+from miras_search.errors import EnvironmentProblem, MirasError
 from miras_search.store import queries
 from miras_search.store.types import StudyChanged
 
@@ -91,6 +91,15 @@ def test_out_of_memory_is_tried_once_more_alone(run) -> None:
     assert all(row.ended_at <= second.started_at or row.started_at >= second.ended_at for row in others)
 
 
+def test_a_silent_worker_is_killed_and_its_job_tried_again(run) -> None:
+    summary = run("hang_once=0.dot", silence=3.0)
+    assert (summary.complete, summary.failed) == (6, 0)
+    assert [row.state for row in run.attempts(1, 0)] == ["timeout", "complete"]
+    assert "said nothing for 3 s" in run.attempts(1, 0)[0].error_text
+    pid = run.attempts(1, 0)[0].pid
+    assert pid != run.attempts(1, 0)[1].pid
+
+
 def test_seeds_are_outermost(local) -> None:
     local(workers=1)
     assert local.calls == [(bias, seed) for seed in "01" for bias in ("l2", "dot", "control")]
@@ -137,6 +146,21 @@ def test_workers_are_used_again_but_not_after_a_failure(local) -> None:
     pids = [line.split()[2] for line in (local.folder / "calls").read_text().splitlines()]
     assert pids[0] == pids[1] and pids[1] != pids[2]
     assert len(set(pids[2:])) == 1
+
+
+def test_ray_workers_are_used_again_unless_they_may_change_their_gpu(on_ray) -> None:
+    run = on_ray
+    assert run(max_jobs=4).complete == 4
+    assert len({row.pid for number in range(3) for seed in (0, 1) for row in run.attempts(number, seed)}) < 4
+    assert run(overrides=("resources.gpus=0.5", "seeds=4")).complete == 12
+    on_gpu = [row for number in range(3) for seed in (1, 2, 3) for row in run.attempts(number, seed)][1:]
+    assert {row.device for row in on_gpu} == {"cuda"}
+    assert len({row.pid for row in on_gpu}) == len(on_gpu) == 8
+
+
+def test_no_room_on_ray_is_one_line(on_ray) -> None:
+    with pytest.raises(EnvironmentProblem, match="a job wants 64 CPUs and 0 GPUs, Ray has 2 CPUs and 2 GPUs"):
+        on_ray(overrides=("resources.cpus=64",))
 
 
 def test_a_dead_worker_s_last_words_are_kept(local) -> None:
