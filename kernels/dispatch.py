@@ -78,7 +78,7 @@ def run_triton(
         state = initial_state(point, start, inputs.q.shape[0])
     full = tokens - tokens % size
     if state.position or not full:
-        return chunkwise.run(point, inputs, start, static, state)
+        return _in_torch(point, inputs, start, static, state)
     body = inputs if full == tokens else chunkwise.tokens_of(inputs, point, 0, full)
     y, z = chunked(
         body.q,
@@ -96,9 +96,16 @@ def run_triton(
     state = chunk_start(point, (z,), ())
     if full == tokens:
         return y, state
-    rest = chunkwise.tokens_of(inputs, point, full, tokens)
-    tail, state = chunkwise.run(point, rest, start, static, state)
+    tail, state = _in_torch(point, chunkwise.tokens_of(inputs, point, full, tokens), start, static, state)
     return torch.cat([y, tail], 1), state
+
+
+def _in_torch(point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State) -> tuple[Tensor, State]:
+    """Chunkwise torch in the dtype of the state, which the kernel keeps in float32 whatever its inputs are."""
+    dtype = state.dual[0].dtype
+    wide = inputs._replace(q=inputs.q.to(dtype), k=inputs.k.to(dtype), v=inputs.v.to(dtype))
+    y, state = chunkwise.run(point, wide, start, static, state)
+    return y.to(inputs.v.dtype), state
 
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = (

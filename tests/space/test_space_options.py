@@ -84,7 +84,7 @@ def test_a_bias_from_outside_runs_everywhere(memory: object, gradient: object, r
 
 @pytest.mark.usefixtures("log_cosh")
 def test_a_bias_from_outside_is_named_in_errors_and_facts() -> None:
-    with pytest.raises(SpecError, match="unknown bias 'log_cos' .did you mean 'log_cosh'"):
+    with pytest.raises(SpecError, match=r"unknown bias 'log_cos' \(did you mean 'log_cosh'"):
         DesignPoint.parse({"bias": "log_cos"})
     with pytest.raises(SpecError, match=r"^bias\.log_cosh\.gain: expected a number, got 'x'$"):
         DesignPoint.parse({"bias": {"log_cosh": {"gain": "x"}}})
