@@ -21,6 +21,7 @@ from miras_search.metrics import METRICS
 
 ROW_HEIGHT = 34  # pixels
 LONGEST_LABEL = 34  # characters
+MOST_ROWS = 60  # in a panel: beyond, nobody reads a plot that is metres long
 SYMBOLS: dict[Standing, str] = {
     "better": "circle",
     "worse": "circle",
@@ -32,8 +33,8 @@ SYMBOLS: dict[Standing, str] = {
 
 
 def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
-    """The figure, or None while nothing has been compared."""
-    panels = [rows for controls in (False, True) if (rows := compared(table, controls=controls))]
+    """The figure, or None while nothing has been compared. Of more than `MOST_ROWS` cells the best are drawn."""
+    panels = [rows[:MOST_ROWS] for controls in (False, True) if (rows := compared(table, controls=controls))]
     if not any(row.difference is not None for rows in panels for row in rows):
         return None
     panels[0] = _with_reference(panels[0], table)
@@ -60,6 +61,13 @@ def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
         dragmode=False,
     )
     return figure
+
+
+def left_out(table: AblationTable) -> str:
+    """A sentence on the rows that the figure leaves out; empty when it has all."""
+    counts = [len(compared(table, controls=controls)) for controls in (False, True)]
+    drawn = sum(min(count, MOST_ROWS) for count in counts)
+    return "" if drawn == sum(counts) else f"{drawn} of {sum(counts)} rows are drawn, the best; the table has all."
 
 
 def _with_reference(rows: Sequence[Row], table: AblationTable) -> list[Row]:

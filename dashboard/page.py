@@ -119,15 +119,22 @@ def _tables(
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _curves(
-    _db: Database, where: str, study_id: int, token: tuple[int, str], metric: str, split: str, task: str
+    _db: Database,
+    where: str,
+    study_id: int,
+    token: tuple[int, str],
+    metric: str,
+    split: str,
+    task: str,
+    cells: tuple[str, ...],
 ) -> list[CurveRow]:
-    return queries.curves(_db, study_id, metric, split, task=task)
+    return queries.curves(_db, study_id, metric, split, cells=cells, task=task)
 
 
-def curves(shown: Snapshot, metric: str, split: str, task: str) -> list[CurveRow]:
-    """The curves of all cells on one task."""
+def curves(shown: Snapshot, metric: str, split: str, task: str, cells: tuple[str, ...]) -> list[CurveRow]:
+    """The curves of some cells on one task."""
     db = database()
-    return _curves(db, db.name, shown.study.id, token(shown.study.name), metric, split, task)
+    return _curves(db, db.name, shown.study.id, token(shown.study.name), metric, split, task, cells)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

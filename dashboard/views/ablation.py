@@ -6,7 +6,7 @@ import streamlit as st
 
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard import markup, page
-from miras_search.dashboard.forest import forest
+from miras_search.dashboard.forest import forest, left_out
 from miras_search.dashboard.links import linked_select
 from miras_search.dashboard.standing import headline
 from miras_search.errors import MirasError
@@ -64,6 +64,8 @@ if figure is None:
     st.info("The forest plot appears as soon as a cell and its base have completed a seed in common.")
 else:
     st.plotly_chart(figure, key="forest", config={"displayModeBar": False}, alt=f"Forest plot. {headline(table)}")
+    if left_out(table):
+        st.caption(left_out(table))
 
 st.subheader("Table")
 st.html(markup.ablation(table, {trial.cell: trial.number for trial in shown.trials}))
@@ -71,7 +73,7 @@ st.caption(page.plain(table.caption))
 st.caption(page.plain(table.legend))
 
 if several:
-    which = st.segmented_control("Download", ["this task", "all tasks"], default="this task", key="which")
+    which = st.radio("Download", ["this task", "all tasks"], key="which", horizontal=True)
     exported = tables_of(None) if which == "all tasks" else [table]
 else:
     exported = [table]

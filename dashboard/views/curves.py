@@ -33,21 +33,21 @@ kinds: dict[str, learning.Kind] = {"median": "median", "mean": "mean"}
 with place[3]:
     kind = kinds[linked_select("Line", list(kinds), "line")]
 
-rows = page.curves(shown, metric, split, task)
-lines = learning.bands(rows, kind)
-cells = [trial.cell for trial in shown.trials if trial.cell in lines]
+cells = [trial.cell for trial in shown.trials]
 base = next((trial.cell for trial in shown.trials if trial.role == "base"), None)
 left, right = st.columns([5, 1], vertical_alignment="bottom")
 picked = left.multiselect("Cells", cells, default=cells[:FEW], key=f"cells of {study.name}")
 wants_raw = right.toggle("every seed", help="Draw the curve of each seed too, thinly.")
-if len(cells) > len(picked):
-    st.caption(f"{len(picked)} of {len(cells)} cells are drawn.")
-if not picked:
-    st.info("Choose at least one cell.")
+rows = page.curves(shown, metric, split, task, tuple(picked))
+lines = learning.bands(rows, kind)
+if len(cells) > len(lines):
+    st.caption(f"{len(lines)} of {len(cells)} cells are drawn.")
+if not lines:
+    st.info("None of these cells has such a curve yet." if picked else "Choose at least one cell.")
     page.provenance(shown)
     st.stop()
 
-raw = [row for row in rows if row.cell in picked] if wants_raw else []
+raw = list(rows) if wants_raw else []
 drawn = len({(row.cell, row.seed) for row in raw})
 if drawn > learning.MANY_CURVES:
     st.warning(
@@ -55,7 +55,7 @@ if drawn > learning.MANY_CURVES:
     )
     raw = []
 figure = learning.curve_figure(
-    {cell: lines[cell] for cell in cells if cell in picked},
+    lines,
     base=base,
     metric=metric,
     split=split,
@@ -64,7 +64,7 @@ figure = learning.curve_figure(
     raw=raw,
 )
 st.plotly_chart(figure, key="curves", config={"displayModeBar": False}, alt=f"Learning curves of {split} {metric}")
-counts = [point.n for cell in picked for point in lines[cell]]
+counts = [point.n for points in lines.values() for point in points]
 n = f"n = {counts[0]}" if min(counts) == max(counts) else f"n from {min(counts)} to {max(counts)}, as the hover says"
 st.caption(
     f"Line: {learning.KINDS[kind]}; {n}. A seed that diverged or has not got that far leaves the line where its curve "

@@ -43,7 +43,7 @@ def live(name: str) -> None:
             running,
             hide_index=True,
             column_config={
-                "progress": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100, color="auto")
+                "progress": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100, color="blue")
             },
         )
     bad = troubles(shown)

@@ -31,7 +31,7 @@ with st.sidebar:
         show=lambda text: f"{text}  {by_number[text].cell}" if text in by_number else text,
     )
 trial = by_number[number]
-st.title(trial.cell)
+st.title(page.plain(trial.cell))
 words = [f"trial {trial.number} of study {study.name}", trial.role, trial.state]
 if trial.changes:
     words.append(frames.changes_text(trial.changes))
@@ -61,9 +61,8 @@ else:
     st.caption("None yet.")
 for row in attempts:
     if row.error_text:
-        with st.expander(
-            f"{row.task}, seed {row.seed}, try {row.attempt}: {row.state}, {row.error_type or 'no error type'}"
-        ):
+        label = f"{row.task}, seed {row.seed}, try {row.attempt}: {row.state}, {row.error_type or 'no error type'}"
+        with st.expander(page.plain(label)):
             st.code(row.error_text, language=None, wrap_lines=True)
 files = [row for row in queries.artifacts(page.database(), study.id) if row.cell == trial.cell]
 if files:

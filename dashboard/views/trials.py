@@ -37,7 +37,6 @@ event = st.dataframe(
     height="content" if len(frame) <= 20 else 740,
     column_config={
         "trial": st.column_config.NumberColumn(width=50, pinned=True),
-        "cell": st.column_config.TextColumn(width="medium"),
         "mean": st.column_config.NumberColumn(label, help="mean over the completed seeds", format="%.4f"),
         "sd": st.column_config.NumberColumn(format="%.4f", help="over the completed seeds, n - 1 in the denominator"),
         "n": st.column_config.NumberColumn(help="completed seeds in the mean"),

@@ -21,7 +21,7 @@ STUDY = """
 name: {name}
 question: Which attentional bias recalls best when the context is noisy?
 kind: ablation
-task: {{name: noisy_recall, vocab: 48, length: 96, noise: 0.4}}
+task: {task}
 model: {{layers: 2, d_model: 32, heads: 2}}
 train: {{steps: 300, eval_every: 50}}
 base: delta_net
@@ -65,6 +65,7 @@ class Maker:
         controls: str = "[no_write, ascent]",
         seeds: int = 8,
         metric: str = "accuracy",
+        task: str = "{name: noisy_recall, vocab: 48, length: 96, noise: 0.4}",
         done: int | None = None,
         failing: bool = False,
         alive: bool = False,
@@ -72,7 +73,9 @@ class Maker:
     ) -> None:
         """A study whose first `done` jobs have ended (None: all); `alive` leaves two running under a live run."""
         file = self.folder / f"{name}.yaml"
-        file.write_text(STUDY.format(name=name, levels=levels, controls=controls, seeds=seeds, metric=metric))
+        file.write_text(
+            STUDY.format(name=name, levels=levels, controls=controls, seeds=seeds, metric=metric, task=task)
+        )
         study = load(file)
         with Database.open(self.path, create=True) as db:
             writer = Writer(db, now=self.clock)

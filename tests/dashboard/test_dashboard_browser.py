@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -9,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +19,9 @@ from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.launch import command
 from miras_search.export.formats import RENDERERS
 from miras_search.store.database import Database
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
@@ -77,17 +81,8 @@ def wait_for(server: subprocess.Popen[bytes], url: str) -> None:
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             assert time.monotonic() < deadline, "the server does not answer"
-            select_briefly()
-
-
-def select_briefly() -> None:
-    """Give the server a tenth of a second of the processor."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        nobody.listen()
-        nobody.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            nobody.accept()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(timeout=0.1)
 
 
 def test_a_tour(address: str, maker: Maker) -> None:
@@ -138,12 +133,10 @@ def test_a_tour(address: str, maker: Maker) -> None:
     assert hosts <= {"127.0.0.1", "", None}  # data: and blob: addresses have no host
 
 
-def settle(page: object) -> None:
+def settle(page: Page) -> None:
     """Wait until the script has run and the browser has painted twice."""
-    page.wait_for_function(  # type: ignore[attr-defined]  # playwright is imported only where it is installed
+    page.wait_for_function(
         """() => document.querySelector("[data-testid='stApp']")
             ?.getAttribute('data-test-script-state') === 'notRunning'"""
     )
-    page.evaluate(  # type: ignore[attr-defined]
-        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    )
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")

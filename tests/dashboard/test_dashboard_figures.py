@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -11,7 +12,7 @@ import pytest
 
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
-from miras_search.dashboard.forest import forest
+from miras_search.dashboard.forest import forest, left_out
 from miras_search.dashboard.learning import bands, curve_figure, ends
 from miras_search.dashboard.palette import DARK, LIGHT, palette, translucent
 from miras_search.dashboard.standing import compared, headline, standing
@@ -91,6 +92,23 @@ def test_the_sides_are_named_by_the_metrics_direction(normal: Path, opened: Open
     figure = forest(stored_tables(opened(normal), "bias", metric=metric)[0], LIGHT)
     assert figure is not None
     assert right in annotations(figure)
+
+
+def test_a_forest_of_very_many_cells_says_what_it_leaves_out(table: AblationTable) -> None:
+    assert left_out(table) == ""
+    many = [replace(table.rows[1], cell=f"cell {index}", difference=-0.001 * index) for index in range(100)]
+    wide = replace(table, rows=(table.rows[0], *many))
+    figure = forest(wide, LIGHT)
+    assert figure is not None
+    assert len(figure.layout.yaxis.categoryarray) == 61
+    assert left_out(wide) == "60 of 100 rows are drawn, the best; the table has all."
+
+
+def test_names_that_are_cut_are_still_told_apart(table: AblationTable) -> None:
+    rows = [replace(table.rows[1], cell=f"{'very ' * 9}long {index}") for index in range(2)]
+    figure = forest(replace(table, rows=(table.rows[0], *rows)), LIGHT)
+    assert figure is not None
+    assert len(set(figure.layout.yaxis.categoryarray)) == 3
 
 
 def test_no_forest_before_anything_is_compared(only_failures: Path, opened: Opened) -> None:

@@ -142,6 +142,24 @@ def test_the_downloads_are_what_the_command_line_prints(
     assert f"`miras-search table bias{options} --format" in words(app)
 
 
+def test_each_task_has_a_table_and_a_file_can_hold_all(
+    maker: Maker, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = "[{name: noisy_recall, vocab: 48, length: 96}, {name: mqar, pairs: 4}]"
+    maker.study(task=tasks, levels="[l2, dot]", controls="[]", seeds=3)
+    offered: dict[str, str] = {}
+    monkeypatch.setattr(DeltaGenerator, "download_button", lambda self, label, data, **_: offered.update({label: data}))
+    app = open_page(maker.path, "ablation", task="mqar")
+    with Database.open(maker.path, read_only=True) as db:
+        assert offered["JSON"] == RENDERERS["json"](stored_tables(db, "bias", task="mqar"))
+        app.radio(key="which").set_value("all tasks").run()
+        assert not app.exception
+        assert offered["JSON"] == RENDERERS["json"](stored_tables(db, "bias"))
+    for page in PAGES:
+        assert not open_page(maker.path, page, task="mqar").exception
+    assert "**mqar** (accuracy)" in words(open_page(maker.path))
+
+
 def test_the_ablation_page_speaks_of_what_went_wrong(normal: Path, open_page: Open) -> None:
     app = open_page(normal, "ablation")
     text = words(app)
