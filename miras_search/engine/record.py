@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import contextlib
+from collections.abc import Iterator, Set
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from miras_search.engine.optuna_ import OptunaRecord, Verdict, verdict
+from miras_search.errors import EnvironmentProblem
 from miras_search.metrics import METRICS
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -23,24 +28,40 @@ class Record:
         for row in queries.results(db, study_id):
             if (row.number, row.task, row.seed) in wanted:
                 self._jobs[row.number][row.task, row.seed] = (row.state, row.values.get(metric))
-        self._optuna = OptunaRecord(db.url, study.name, study.metric, study.cells)
+        self._where = db.name
+        with self._problems():
+            self._optuna = OptunaRecord(db.url, study.name, study.metric, study.cells)
 
     def reconcile(self) -> None:
         """Tell Optuna what a crash kept from being told."""
-        self._optuna.reconcile({number: self._verdict(number) for number in self._jobs})
+        with self._problems():
+            self._optuna.reconcile({number: self._verdict(number) for number in self._jobs})
 
     def begin(self, number: int) -> None:
         """A job of this trial starts."""
-        self._optuna.begin(number)
+        with self._problems():
+            self._optuna.begin(number)
 
     def end(self, job: JobRow, state: JobState, value: float | None) -> None:
         """A job has ended; its rows are committed."""
         self._jobs[job.trial_number][job.task, job.seed] = (state, value)
-        self._optuna.tell(job.trial_number, self._verdict(job.trial_number))
+        with self._problems():
+            self._optuna.tell(job.trial_number, self._verdict(job.trial_number))
 
     def _verdict(self, number: int) -> Verdict:
         states, values = zip(*self._jobs[number].values(), strict=True)
         return verdict(states, values)
+
+    @contextlib.contextmanager
+    def _problems(self) -> Iterator[None]:
+        """Turn what the database reports through Optuna into one line; the rows are committed by then."""
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise EnvironmentProblem(
+                f"{self._where}: Optuna's record of the study: {reason}: run the same again"
+            ) from error
 
     def close(self) -> None:
         """Close Optuna's connections."""

@@ -7,9 +7,12 @@ from statistics import fmean
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from miras_search.engine.optuna_ import OptunaRecord, verdict
+from miras_search.errors import EnvironmentProblem
+from miras_search.store import queries
 from miras_search.store.database import parse_database
 
 CELLS = ("l2", "dot", "l2 + no_write")
@@ -80,6 +83,18 @@ def test_a_crash_between_the_rows_and_the_record_is_mended(local, monkeypatch: p
     assert local.results()["dot", 1][0] == "complete"
     local()
     assert [trial.value for trial in trials(local)] == pytest.approx([mean(local, name) for name in CELLS])
+
+
+def test_a_database_that_fails_optuna_is_one_line(local, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(record: OptunaRecord, number: int) -> None:
+        raise StorageInternalError("An exception is raised during the commit.\nThis is") from OSError("disk is full")
+
+    monkeypatch.setattr(OptunaRecord, "begin", fail)
+    with pytest.raises(EnvironmentProblem) as caught:
+        local()
+    assert "Optuna's record of the study: disk is full" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not queries.running(local.db, local.study_id)
 
 
 def test_a_trial_left_half_asked_is_written_anew(local) -> None:
