@@ -84,9 +84,11 @@ def current(name: str) -> Snapshot:
 
 
 def token(name: str) -> tuple[int, str]:
-    """Changes with every write to the study."""
+    """Changes with every write to the study. Runs the whole page again where the study is no longer there."""
     db = database()
     ids = {row.name: row.id for row in studies()}
+    if name not in ids:  # the file was replaced while a page was open: the sidebar chooses again
+        st.rerun()
     return queries.change_token(db, ids[name])
 
 
