@@ -213,3 +213,16 @@ def test_writes_with_own_keys_have_a_projection_each_and_repeated_ones_share() -
     assert torch.equal(captured.k[:, 0], captured.k[:, 2])
     assert not torch.equal(captured.k[:, 2], captured.k[:, 3])
     torch.testing.assert_close(captured.k.norm(dim=-1), torch.ones(1, 6, 2, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+def test_every_write_of_a_token_has_the_tokens_threshold() -> None:
+    huber = {"huber": {"delta": {"source": "data", "squash": "softplus", "value": 1.0}}}
+    mixer = mixer_of(DesignPoint.parse({"bias": huber, "algorithm": {"multi_step": {"writes": 3}}}))
+    gates = mixer.gates(normal(1, 2, mixer.gates.width, seed=2))
+    inputs = mixer._inputs(normal(1, 2, sum(mixer.widths), seed=1), gates)
+    assert inputs.threshold is not None
+    assert inputs.threshold.shape == (1, 6, 2)
+    for n in range(6):
+        assert torch.equal(inputs.threshold[:, n], gates["threshold"][:, n // 3])
+        step = gates["step"][:, n // 3].view(1, 3, 2)
+        assert torch.equal(inputs.step[:, n], step[:, n % 3])
