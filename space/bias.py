@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
 from miras_search.space.fields import require, setting
-from miras_search.space.gates import Gate, fixed
+from miras_search.space.gates import Gate
 from miras_search.space.lazy import LazyModule
 from miras_search.space.option import Axis, Facts
 
@@ -191,7 +191,7 @@ class Huber:
     form: Literal["coordinate", "norm", "switch"] = setting(
         "norm", "per channel, of the residual's norm, or Yaad's switch"
     )
-    delta: Gate = setting(fixed(1.0), "the threshold")
+    delta: Gate = setting(Gate("fixed", squash="softplus", value=1.0), "the threshold")
 
     def __post_init__(self) -> None:
         require(self.delta.source != "fixed" or self.delta.value > 0, "delta", "the threshold must be positive")
@@ -247,7 +247,7 @@ class ValueShift:
     slope: ClassVar[float | None] = None
     triton: ClassVar[str | None] = None
 
-    delta: Gate = setting(fixed(0.1), "radius of the ball of shifts")
+    delta: Gate = setting(Gate("fixed", squash="softplus", value=0.1), "radius of the ball of shifts")
 
     def __post_init__(self) -> None:
         require(self.delta.source != "fixed" or self.delta.value >= 0, "delta", "the radius cannot be negative")

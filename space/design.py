@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -52,6 +51,13 @@ class DesignPoint:
         if not isinstance(spec, Mapping):
             raise SpecError.at(where, f"expected a preset's name or the four choices, got {spec!r}")
         base = preset(str(spec["preset"]), (*where, "preset")) if "preset" in spec else cls()
+        return base.refined({key: value for key, value in spec.items() if key != "preset"}, where)
+
+    def refined(self, spec: Mapping[str, object], where: Path = ()) -> DesignPoint:
+        """This point with some choices replaced; the step and the execution keep what the mapping does not name.
+
+        Raises `SpecError` with every problem at its path.
+        """
         values: dict[str, object] = {}
         problems: list[Problem] = []
         for key, value in spec.items():
@@ -60,18 +66,18 @@ class DesignPoint:
                 if key in AXES:
                     values[key] = AXES[key].parse(value, place)
                 elif key == "step":
-                    values[key] = Gate.from_plain(value, place, base.step)
+                    values[key] = Gate.from_plain(value, place, self.step)
                 elif key == "execution":
                     if not isinstance(value, Mapping):
                         raise SpecError.at(place, f"expected settings of execution, got {value!r}")
-                    values[key] = Execution.from_plain({**base.execution.to_plain(), **value}, place)
-                elif key != "preset":
+                    values[key] = Execution.from_plain({**self.execution.to_plain(), **value}, place)
+                else:
                     raise SpecError.at(place, f"unknown key{nearest(str(key), [*KEYS, 'preset'])}")
             except SpecError as error:
                 problems.extend(error.problems)
         if problems:
             raise SpecError(problems)
-        return dataclasses.replace(base, **cast(dict[str, Any], values))
+        return dataclasses.replace(self, **cast(dict[str, Any], values))
 
     def to_plain(self) -> dict[str, Plain]:
         """Everything spelled out; `parse` reads it back."""
@@ -88,8 +94,8 @@ class DesignPoint:
         if head not in KEYS:
             raise SpecError.at(where, f"unknown axis '{path}'{nearest(head, KEYS)}")
         if not rest:
-            return DesignPoint.parse({**self.to_plain(), head: level}, where)
-        plain = copy.deepcopy(self.to_plain())
+            return self.refined({head: level}, where)
+        plain = self.to_plain()
         node = plain[head]
         if head in AXES:  # one level down: the option's name
             node = cast(dict[str, Plain], node)[getattr(self, head).name]

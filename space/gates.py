@@ -53,12 +53,16 @@ class Gate:
         """A gate from a number (fixed), a source's name, or settings that refine the slot's default."""
         base = default if isinstance(default, Gate) else cls()
         if isinstance(data, int | float) and not isinstance(data, bool):
-            return build(cls, {"source": "fixed", "value": data}, where)
+            return build(cls, {**_all(base), "source": "fixed", "value": data}, where)
         if isinstance(data, str):
             data = {"source": data}
         if not isinstance(data, Mapping):
             raise SpecError.at(where, f"expected a number, fixed, learned, data, or a gate's settings, got {data!r}")
-        return build(cls, {**_all(base), **data}, where)
+        refined = {**_all(base), **data}
+        let_go = base.source == "fixed" and refined["source"] != "fixed" and "value" not in data
+        if let_go and refined["squash"] == "sigmoid" and base.value >= base.scale:
+            refined["value"] = base.scale / 2  # no sigmoid starts at a constant 1
+        return build(cls, refined, where)
 
     def to_plain(self) -> dict[str, Plain]:
         """Settings that matter: a fixed gate is its value alone."""

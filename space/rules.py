@@ -35,8 +35,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         ("step",),
-        "a fixed step of 0 never writes: use the control no_write to say so",
-        lambda point, key_dim, value_dim: point.step.source != "fixed" or point.step.value != 0,
+        "a fixed step is positive: the control no_write says that nothing is written, ascent that the loss is climbed",
+        lambda point, key_dim, value_dim: point.step.source != "fixed" or point.step.value > 0,
     ),
     Rule(
         ("step", "squash"),

@@ -80,18 +80,21 @@ class Mixer(nn.Module):
         past = None
         if self.conv is not None:
             qkv, past = self.conv(qkv, None if state is None else state.past)
-        inputs = self.design.control.apply(self._inputs(functional.silu(qkv), self.gates(raw)))
-        static = {name: self.static[name.replace(".", "_")] for name in self._static_names()}
-        y, memory = dispatch.run(
-            self.design, inputs, tuple(self.start), static, None if state is None else state.memory
-        )
-        y = functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5).flatten(-2)
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 a deep memory is another function
+            y, memory = self._remember(functional.silu(qkv).to(self.norm), raw.to(self.norm), state)
         if self.config.output_gate:
             y = y * functional.silu(gate)
         return self.out(y), MixerState(past, memory)
 
-    def _static_names(self) -> list[str]:
-        return list(self.design.memory.static(self.config.keys, self.config.values))
+    def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
+        """The memory's normalised reads [B,T,H*V] and its state."""
+        inputs = self.design.control.apply(self._inputs(qkv, self.gates(raw)))
+        names = self.design.memory.static(self.config.keys, self.config.values)
+        static = {name: self.static[name.replace(".", "_")] for name in names}
+        y, memory = dispatch.run(
+            self.design, inputs, tuple(self.start), static, None if state is None else state.memory
+        )
+        return functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5).flatten(-2), memory
 
     def _inputs(self, qkv: Tensor, gates: dict[str, Tensor]) -> Inputs:
         """q [B,T,H,K] and the writes k [B,N,H,K], v [B,N,H,V] with their gates [B,N,H]."""

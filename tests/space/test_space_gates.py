@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from miras_search.space.design import DesignPoint
 from miras_search.space.fields import SpecError
 from miras_search.space.gates import KEEP, LOG_FLOOR, MOMENTUM, STEP, Gate, fixed, keep_problem
 
@@ -70,8 +71,8 @@ WIDE = Gate(source="data", squash="sigmoid", value=0.5, scale=2.0)
 @pytest.mark.parametrize(
     ("data", "default", "expected"),
     [
-        (0.25, WIDE, fixed(0.25)),
-        (1, WIDE, fixed(1.0)),
+        (0.25, WIDE, Gate("fixed", value=0.25, scale=2.0)),  # as `{source: fixed, value: 0.25}` does
+        (1, WIDE, Gate("fixed", value=1.0, scale=2.0)),
         ("learned", WIDE, Gate(source="learned", value=0.5, scale=2.0)),
         ({"value": 1.5}, WIDE, Gate(value=1.5, scale=2.0)),
         ({"source": "learned", "squash": "softplus"}, KEEP, Gate(source="learned", squash="softplus", value=0.97)),
@@ -137,3 +138,14 @@ def test_a_fixed_gate_ignores_the_ranges_of_squashing() -> None:
 )
 def test_keep_lies_between_0_and_1(gate: Gate, problem: str | None) -> None:
     assert keep_problem(gate) == problem
+
+
+def test_a_slot_can_be_let_go_by_a_word() -> None:
+    """`fixed`, `learned`, `data` are the obvious ablation of a gate: each is reached by its name."""
+    for bias in ("huber", "value_shift"):
+        for source in ("learned", "data"):
+            gate = DesignPoint.parse({"bias": {bias: {"delta": source}}}).gates["threshold"]
+            assert (gate.source, gate.squash) == (source, "softplus")
+    assert DesignPoint.parse({"preset": "linear_attention", "step": "data"}).step.value == 0.5
+    assert DesignPoint.parse("delta_product").changed("step", "learned").step.scale == 2.0
+    assert DesignPoint.parse("titans_lmm").changed("execution", {"chunk": 8}).execution.gradient.sweeps == 0

@@ -19,7 +19,7 @@ CASES: list[tuple[int, object, tuple[int, int], str, str, list[tuple[object, tup
     (1, {"memory": {"mlp": {"residual": False}}}, (4, 1), "memory", "a layer norm over a single channel is always zero",
      [({"memory": {"mlp": {"residual": False, "norm": "none"}}}, (4, 1)),
       ({"memory": {"mlp": {"residual": False}}}, (4, 2)), ({}, (4, 1))]),
-    (2, {"step": 0.0}, (4, 4), "step", "a fixed step of 0 never writes: use the control no_write",
+    (2, {"step": 0.0}, (4, 4), "step", "a fixed step is positive: the control no_write says",
      [({"step": 0.1}, (4, 4)), ({"step": "learned"}, (4, 4)), ({"control": "no_write"}, (4, 4))]),
     (3, {"step": {"squash": "mamba"}}, (4, 4), "step.squash", "use sigmoid or softplus for a step",
      [({"step": {"squash": "softplus"}}, (4, 4)), ({"retention": {"l2": {"keep": {"squash": "mamba"}}}}, (4, 4))]),

@@ -90,7 +90,7 @@ def test_a_factorial_applies_axes_before_their_settings() -> None:
         ),
         (
             "vary: {bias: [{huber: {delta: {source: data, squash: softplus}}}, {huber: {delta: 2}}]}",
-            ["l2", "huber(delta=data(squash=softplus))", "huber(delta=2)"],
+            ["l2", "huber(delta=data)", "huber(delta=2)"],
         ),
         ("vary: {bias: [kl], retention: [kl]}", ["delta_net", "bias=kl", "retention=kl"]),
         ("vary: {model.conv: [0], memory: [mlp]}", ["delta_net", "conv=0", "mlp"]),
