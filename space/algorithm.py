@@ -157,7 +157,7 @@ class MultiStep:
     source: ClassVar[str] = "DeltaProduct (2025); Miras' Table 1 prints the sum garbled"
     has_momentum: ClassVar[bool] = False
 
-    writes: int = setting(2, "steps a token")
+    writes: int = setting(2, "steps a token", named=True)
     own_keys: bool = setting(True, "project a key and a value for every step; false repeats the token's one pair")
 
     def __post_init__(self) -> None:

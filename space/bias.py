@@ -139,7 +139,7 @@ class Lp:
     couples_channels: ClassVar[bool] = False
     triton: ClassVar[str | None] = None
 
-    p: float = setting(1.5, "the exponent, at least 1")
+    p: float = setting(1.5, "the exponent, at least 1", named=True)
     scale: Literal["unit", "paper"] = setting("unit", "1/p |r|^p, so that p = 2 is the half l2; or the printed |r|^p")
     epsilon: float = setting(1e-6, "smoothing of |r| near 0")
 

@@ -162,6 +162,6 @@ def help_of(cls: type) -> dict[str, str]:
     return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}
 
 
-def setting(default: object, help: str) -> typing.Any:  # the same signature as dataclasses.field
-    """A dataclass field with a default and its help text."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def setting(default: object, help: str, *, named: bool = False) -> typing.Any:  # returns what dataclasses.field does
+    """A dataclass field with a default and its help text; a `named` one is part of the option's name in a table."""
+    return dataclasses.field(default=default, metadata={"help": help, "named": named})

@@ -70,11 +70,11 @@ def spell(option: Facts) -> dict[str, Plain]:
 
 
 def short(option: Facts) -> str:
-    """The option as text, with the settings that differ from their defaults: `huber(form=norm)`."""
+    """The option as text, with the settings that name it or differ from their defaults: `lp(p=1.5)`."""
     parts = []
     for field in dataclasses.fields(cast(Any, option)):
         value = getattr(option, field.name)
-        if field.init and value != field.default:
+        if field.init and (value != field.default or field.metadata["named"]):
             parts.append(f"{field.name}={value}")
     return f"{option.name}({', '.join(parts)})" if parts else option.name
 

@@ -112,7 +112,7 @@ def text_at(variant: Variant, path: str) -> str | None:
 
 
 def _text(value: object, default: object = None) -> str:
-    """A setting, an option or a gate in few words, different for different values."""
+    """A setting, an option or a gate in few words, different for different values: what names it and what is unusual."""
     if isinstance(value, Gate):
         return _gate(value, default if isinstance(default, Gate) else Gate())
     if value is None or isinstance(value, bool):
@@ -122,7 +122,11 @@ def _text(value: object, default: object = None) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     if dataclasses.is_dataclass(value) and hasattr(value, "name"):
-        settings = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value) if f.init]
+        settings = [
+            (f.name, getattr(value, f.name), None if f.metadata["named"] else f.default)
+            for f in dataclasses.fields(value)
+            if f.init
+        ]
         return _with_settings(str(value.name), settings)
     return str(value)
 

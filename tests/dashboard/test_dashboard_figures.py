@@ -73,7 +73,7 @@ def test_the_forest_has_every_row_with_the_tables_numbers(table: AblationTable) 
     assert row.difference + better.error_x.array[place] == pytest.approx(row.ci_high)
     # best on top; the base between those above and those below it
     assert figure.layout.yaxis.categoryarray[::-1] == (
-        "huber(delta=0.5)", "lp", "<b>l2</b> (base)", "value_shift", "dot",
+        "huber(delta=0.5)", "lp(p=1.5)", "<b>l2</b> (base)", "value_shift", "dot",
     )  # fmt: skip
     assert figure.layout.yaxis2.categoryarray[::-1] == ("l2 + no_write", "l2 + ascent")
 
