@@ -112,7 +112,7 @@ def text_at(variant: Variant, path: str) -> str | None:
 
 
 def _text(value: object, default: object = None) -> str:
-    """A setting, an option or a gate in few words, different for different values: what names it and what is unusual."""
+    """A setting, an option or a gate in few words: what names it and what is unusual; different values differ."""
     if isinstance(value, Gate):
         return _gate(value, default if isinstance(default, Gate) else Gate())
     if value is None or isinstance(value, bool):

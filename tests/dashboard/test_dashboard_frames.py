@@ -44,7 +44,7 @@ def test_trials_are_filtered_by_words_states_and_roles(normal: Path, opened: Ope
     assert list(chosen["cell"]) == ["l2 + no_write"]
     assert list(frames.filtered(frame, text="", states=["diverged"], roles=[])["trial"]) == [4]
     assert list(frames.filtered(frame, text="", states=[], roles=["control"])["trial"]) == [5, 6]
-    assert frames.filtered(frame, text="(", states=[], roles=[])["cell"].tolist() == ["huber(delta=0.5)"]
+    assert frames.filtered(frame, text="(d", states=[], roles=[])["cell"].tolist() == ["huber(delta=0.5)"]
     assert frames.filtered(frame, text="nothing", states=[], roles=[]).empty
     assert list(frames.filtered(frame, text=frame["hash"][2], states=[], roles=[])["trial"]) == [2]
 
