@@ -12,10 +12,10 @@ from miras_search.space.algorithm import ALGORITHM, Algorithm, Gd
 from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
 from miras_search.space.execution import Execution, Gradient
-from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
+from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest, to_plain
 from miras_search.space.gates import STEP, Gate
 from miras_search.space.memory import MEMORY, Matrix, Memory
-from miras_search.space.option import Axis, gates_of, short, spell
+from miras_search.space.option import Axis, Facts, Origin, gates_of, origin, short, spell
 from miras_search.space.retention import RETENTION, NoRetention, Retention
 
 AXES: dict[str, Axis[Any]] = {
@@ -132,7 +132,14 @@ class DesignPoint:
             retention=self.retention.canonical(),
             algorithm=self.algorithm.canonical(),
         )
-        run = point.execution
+        point = dataclasses.replace(point, execution=point.settled_execution())
+        # gates lose what does not matter to them, whole numbers their type
+        plain: dict[str, Any] = {key: _rebuilt(getattr(point, key)) for key in AXES}
+        return dataclasses.replace(point, **plain, step=Gate.from_plain(point.step.to_plain(), (), STEP))
+
+    def settled_execution(self) -> Execution:
+        """The simplest execution under which this point, whose options are canonical, is the same function."""
+        point, run = self, self.execution
         if point.retention.identity:
             run = dataclasses.replace(run, link_refresh="token")
         enough = run.chunk * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
@@ -145,18 +152,32 @@ class DesignPoint:
             run = dataclasses.replace(run, gradient=fewest)
         if point.retention.keep.is_one:
             run = dataclasses.replace(run, gradient_at="previous")
-        point = dataclasses.replace(point, execution=run)
-        if not point.chunked:
-            point = dataclasses.replace(point, execution=dataclasses.replace(run, chunk=16))
-        return DesignPoint.parse(point.to_plain())  # gates lose what does not matter to them, whole numbers their type
+        if not dataclasses.replace(point, execution=run).chunked:
+            run = dataclasses.replace(run, chunk=16)
+        return run
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The users' modules that options of this point come from."""
+        found = (origin(type(getattr(self, key))) for key in AXES)
+        return tuple(dict.fromkeys(one for one in found if one is not None))
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits of the canonical form."""
-        text = json.dumps(self.canonical().to_plain(), sort_keys=True, separators=(",", ":"))
+        """Twelve hexadecimal digits of the canonical form, and of the source of the plugins that it takes part in."""
+        canonical = self.canonical()
+        plain = canonical.to_plain()
+        if canonical.origins:
+            plain["plugins"] = sorted(one.digest for one in canonical.origins)
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         parts = [short(getattr(self, key)) for key in CHOICES]
         text = f"{' | '.join(parts)} | step {self.step} | {self.execution}"
         return text if self.control.name == "none" else f"{text} | {self.control.name}"
+
+
+def _rebuilt(option: Facts) -> Facts:
+    """The option from its own plain form; by its class, because its name may not be registered any more."""
+    return build(type(option), to_plain(option))

@@ -26,6 +26,26 @@ O = TypeVar("O", bound=Facts)  # noqa: E741  # O for option, as B, H, K, V are u
 C = TypeVar("C", bound=type)
 
 
+class RegistrationError(ValueError):
+    """A class that cannot be an option of the axis it registers on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """The user's module that an option comes from, and the hash of its source."""
+
+    module: str
+    digest: str
+
+
+ORIGINS: dict[type, Origin] = {}  # filled by `plugins`; the package's own options have none
+
+
+def origin(cls: type) -> Origin | None:
+    """Where an option's class comes from; None for the package's own."""
+    return ORIGINS.get(cls)
+
+
 @dataclasses.dataclass(frozen=True)
 class Axis(Generic[O]):
     """One axis of the design space: its name, what it chooses, and the options registered on it."""
@@ -35,11 +55,15 @@ class Axis(Generic[O]):
     options: dict[str, type[O]] = dataclasses.field(default_factory=dict)
 
     def register(self, cls: C) -> C:
-        """Class decorator: make the option known by its `name`."""
+        """Class decorator: make the option known by its `name`. Raises `RegistrationError`."""
         option = cast(type[O], cls)
-        if option.name in self.options:
-            raise ValueError(f"{self.name}: an option named '{option.name}' is already registered")
-        self.options[option.name] = option
+        name: object = getattr(option, "name", None)
+        if not isinstance(name, str):
+            raise RegistrationError(f"{self.name}: the class {cls.__name__} has no name: give it a `name: ClassVar[str]`")
+        if name in self.options:
+            owner = self.options[name].__module__
+            raise RegistrationError(f"{self.name}: an option named '{name}' is already registered by {owner}")
+        self.options[name] = option
         return cls
 
     def parse(self, spec: object, where: Path = ()) -> O:
