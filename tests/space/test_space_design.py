@@ -277,7 +277,7 @@ def test_changed_by_path(start: str, path: str, level: object, expected: object)
          "d.execution.gradient_at: 'decay' is not one of previous, decayed (did you mean 'decayed'?)"),
         ({"control": "nowrite"}, "d.control: unknown control 'nowrite' (did you mean 'no_write'?)"),
         ({"bias": "l3", "memory": {"mlp": {"depht": 2, "affine": 2}}, "foo": 1},
-         "d.bias: unknown bias 'l3' (known: dot, huber, kl, l2, lp, value_shift)\n"
+         "d.bias: unknown bias 'l3' (known: dot, huber, kl, l1, l2, logcosh, lp, value_shift)\n"
          "d.memory.mlp.depht: unknown setting (did you mean 'depth'?)\n"
          "d.memory.mlp.affine: expected true or false, got 2\n"
          "d.foo: unknown key (known: algorithm, bias, control, execution, memory, preset, retention, step)"),
@@ -293,7 +293,7 @@ def test_errors_name_place_value_and_cure(spec: object, message: str) -> None:
     ("path", "level", "message"),
     [
         ("bais.scale", "full", "v: unknown axis 'bais.scale' (did you mean 'bias'?)"),
-        ("bias", "l3", "v.bias: unknown bias 'l3' (known: dot, huber, kl, l2, lp, value_shift)"),
+        ("bias", "l3", "v.bias: unknown bias 'l3' (known: dot, huber, kl, l1, l2, logcosh, lp, value_shift)"),
         ("bias.scal", "full", "v.bias.l2.scal: unknown setting (did you mean 'scale'?)"),
         ("bias.scale", "fulll", "v.bias.l2.scale: 'fulll' is not one of half, full (did you mean 'full'?)"),
         ("bias.scale.x", 1, "v: 'bias.scale.x': 'scale' is 'half' here and has no settings of its own"),
