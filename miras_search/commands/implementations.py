@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from miras_search.kernels.dispatch import Setting, choose
+from miras_search.models import fit
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import AXES, CHOICES, DesignPoint
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.presets import PRESETS, preset
-from miras_search.space.rules import violations
 
 DEVICES = ("cpu", "cuda")
 
@@ -52,11 +52,11 @@ def implementations(model: ModelConfig | None = None) -> list[Implemented]:
 
 
 def _implemented(axis: str, option: str, point: DesignPoint, model: ModelConfig) -> Implemented:
-    broken = violations(point, model.keys, model.values)
+    broken = fit.violations(point, model)
     if broken:
         return Implemented(axis, option, (), "; ".join(map(str, broken)))
     choices = []
     for device in DEVICES:
-        choice = choose(point, Setting(device, torch.float32, model.keys, model.values))
+        choice = choose(point, Setting(device, torch.float32, model.memory_keys, model.values))
         choices.append(Chosen(device, choice.name, choice.passed_over))
     return Implemented(axis, option, tuple(choices))

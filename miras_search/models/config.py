@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 from miras_search.space.fields import require, setting
+
+FeatureMap = Literal["none", "elu1", "silu", "softmax", "relu", "dpfp"]
+QkNorm = Literal["l2", "rms", "none"]
+DPFP_NU = 3  # shifts of the DPFP feature map, as its authors have it
+NON_NEGATIVE = ("elu1", "softmax", "relu", "dpfp")  # feature maps whose q.k is never below 0
 
 
 @final
@@ -16,9 +21,29 @@ class ModelConfig:
     layers: int = setting(2, "blocks")
     d_model: int = setting(32, "width of the residual stream")
     heads: int = setting(2, "memories a layer")
-    key_dim: int | None = setting(None, "key dimension a head; none: d_model / heads")
+    key_dim: int | None = setting(None, "key dimension a head before the feature map; none: d_model / heads")
     value_dim: int | None = setting(None, "value dimension a head; none: d_model / heads")
     conv: int = setting(4, "width of the causal depthwise convolution on q, k, v; 0: none")
+    activation: Literal["silu", "none"] = setting(
+        "silu", "of q, k, v after the convolution; on q and k a feature map takes its place"
+    )
+    feature_map: FeatureMap = setting(
+        "none",
+        "of q and k before they are normalised: elu(x) + 1, SiLU, softmax or ReLU over a head's channels, or DPFP, the "
+        "products of relu(x), relu(-x) with themselves shifted by 1 to 3, which is 6 times as wide; none: activation",
+    )
+    qk_norm: QkNorm = setting(
+        "l2",
+        "length of q and k: 1 (l2), sqrt(key dimension) (rms) or as they come (none); "
+        "a delta rule is stable while step * |k|^2 < 2",
+    )
+    rope: bool = setting(False, "turn q and k by their position after that (rotary, base 10000); even key dimension")
+    normaliser: Literal["none", "sum"] = setting(
+        "none",
+        "divide a read by q.z, z the sum of keys weighted as the values are (linear attention's normaliser), from an "
+        "empty memory; needs non-negative features and a matrix memory with the dot bias",
+    )
+    output_norm: Literal["rms", "none"] = setting("rms", "of the memory's output a head, with a trained scale")
     output_gate: bool = setting(True, "multiply the memory's output by SiLU of a projection of the input")
     feed_forward: Literal["none", "swiglu"] = setting("none", "channel mixer after each memory layer")
     feed_forward_ratio: float = setting(2.0, "hidden width of the channel mixer as a multiple of d_model")
@@ -37,14 +62,48 @@ class ModelConfig:
             require(
                 divides, "heads", f"d_model {self.d_model} is not a multiple of {self.heads} heads: set {field} too"
             )
+        self._check_features()
         require(0 <= self.conv <= 64, "conv", f"{self.conv} is not between 0 (none) and 64")
         require(self.feed_forward_ratio > 0, "feed_forward_ratio", f"{self.feed_forward_ratio:g} must be positive")
         require(self.init_scale > 0, "init_scale", f"{self.init_scale:g} must be positive")
 
+    def _check_features(self) -> None:
+        even = self.memory_keys % 2 == 0
+        require(
+            even or not self.rope,
+            "rope",
+            f"channels are turned in pairs and the key dimension {self.keys} is odd: set key_dim to an even number",
+        )
+        positive = self.normaliser == "none" or self.feature_map in NON_NEGATIVE
+        known = ", ".join(NON_NEGATIVE)
+        require(
+            positive,
+            "normaliser",
+            f"q.z is a sum of weights only where no feature is negative: set feature_map to one of {known}",
+        )
+        unturned = self.normaliser == "none" or not self.rope
+        require(unturned, "normaliser", "a turned feature can be negative and q.z near 0: set rope: false")
+
+    def canonical(self) -> ModelConfig:
+        """The simplest spelling of the same model: two spellings of one model become equal."""
+        same = self.feature_map == self.activation == "silu"
+        return replace(
+            self,
+            key_dim=self.keys,
+            value_dim=self.values,
+            feature_map="none" if same else self.feature_map,
+            feed_forward_ratio=2.0 if self.feed_forward == "none" else self.feed_forward_ratio,
+        )
+
     @property
     def keys(self) -> int:
-        """Key dimension a head."""
+        """Key dimension a head, before the feature map."""
         return self.key_dim or self.d_model // self.heads
+
+    @property
+    def memory_keys(self) -> int:
+        """Key dimension a head that the memory sees."""
+        return 2 * DPFP_NU * self.keys if self.feature_map == "dpfp" else self.keys
 
     @property
     def values(self) -> int:

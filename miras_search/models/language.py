@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from miras_search.models import fit
 from miras_search.models.config import ModelConfig
 from miras_search.models.mixer import Mixer, MixerState
 from miras_search.space.design import DesignPoint
-from miras_search.space.rules import check
 
 NORM_EPS = 1e-5
 
@@ -71,12 +71,12 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """A stack of blocks over token embeddings. Construct, then `initialise` with a seeded generator.
 
-    Raises `SpecError` for a design point that the rules refuse at these head dimensions.
+    Raises `SpecError` for a design point that does not fit into the model.
     """
 
     def __init__(self, config: ModelConfig, design: DesignPoint, vocab_size: int) -> None:
         super().__init__()
-        check(design, config.keys, config.values)
+        fit.check(design, config)
         self.config, self.design, self.vocab_size = config, design, vocab_size
         self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
         self.blocks = nn.ModuleList(Block(config, design) for _ in range(config.layers))

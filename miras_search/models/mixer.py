@@ -1,6 +1,6 @@
-"""The memory layer: projections, short convolution, gates, the memory itself, output norm and gate.
+"""The memory layer: projections, short convolution, features, gates, the memory itself, output norm and gate.
 
-Legend: B batch, T tokens, N = T * writes, D model width, H heads, K key and V value dimension.
+Legend: B batch, T tokens, N = T * writes, D model width, H heads, K key dimension of the memory, V value dimension.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from miras_search.kernels import dispatch
-from miras_search.kernels.state import State
+from miras_search.kernels.state import Layers, State
+from miras_search.models import features
 from miras_search.models.config import ModelConfig
 from miras_search.models.convolution import CausalConvolution
 from miras_search.models.gates import Gates
+from miras_search.models.rotary import rotate
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
 
 class MixerState(NamedTuple):
-    """What a layer carries between segments: the convolution's last inputs [B,width-1,C] and the memory's state."""
+    """What a layer carries between segments: the convolution's last inputs [B,width-1,C], the memory's state, and how
+    many tokens it has seen.
+    """
 
     past: Tensor | None
     memory: State
-
-
-def _unit(x: Tensor) -> Tensor:
-    """x / |x| over the last axis, 0 at 0."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+    position: int
 
 
 class Mixer(nn.Module):
@@ -39,6 +39,7 @@ class Mixer(nn.Module):
         super().__init__()
         self.config, self.design = config, design
         heads, keys, values = config.heads, config.keys, config.values
+        self.is_normalised = config.normaliser == "sum"
         pairs = design.algorithm.writes if design.algorithm.own_keys else 1
         self.gates = Gates(design, heads)
         self.widths = [heads * keys, pairs * heads * keys, pairs * heads * values]  # q, k, v
@@ -47,13 +48,14 @@ class Mixer(nn.Module):
         self.split = [sum(self.widths), gate_out, self.gates.width]
         self.project = nn.Linear(config.d_model, sum(self.split), bias=False)
         self.conv = CausalConvolution(sum(self.widths), config.conv) if config.conv else None
-        shapes = design.memory.layers(keys, values)
+        # a normalised memory starts empty: what it holds is a mean of values, and a start would be one of none
+        shapes = () if self.is_normalised else design.memory.layers(config.memory_keys, values)
         self.start = nn.ParameterList(nn.Parameter(torch.empty(heads, s.rows, s.cols)) for s in shapes)
-        static = design.memory.static(keys, values)
+        static = design.memory.static(config.memory_keys, values)
         self.static = nn.ParameterDict(
             {name.replace(".", "_"): nn.Parameter(torch.empty(heads, *shape)) for name, (shape, _) in static.items()}
         )
-        self.norm = nn.Parameter(torch.empty(values))
+        self.norm = nn.Parameter(torch.empty(values)) if config.output_norm == "rms" else None
         self.out = nn.Linear(heads * values, config.d_model, bias=False)
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -66,44 +68,64 @@ class Mixer(nn.Module):
         if self.conv is not None:
             self.conv.initialise(generator)
         self.gates.initialise()
-        nn.init.ones_(self.norm)
+        if self.norm is not None:
+            nn.init.ones_(self.norm)
         with torch.no_grad():
             for weights in self.start:
                 std = 0.0 if self.design.memory.bare else weights.shape[1] ** -0.5
                 weights.copy_(self.design.retention.start(torch.randn(weights.shape, generator=generator) * std))
-        for name, (_, value) in self.design.memory.static(self.config.keys, self.config.values).items():
+        for name, (_, value) in self.design.memory.static(self.config.memory_keys, self.config.values).items():
             nn.init.constant_(self.static[name.replace(".", "_")], value)
 
     def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
         """The layer's output [B,T,D], and the state with which a next segment continues."""
         qkv, gate, raw = torch.split(self.project(x), self.split, -1)
-        past = None
+        past, position = None, 0 if state is None else state.position
         if self.conv is not None:
             qkv, past = self.conv(qkv, None if state is None else state.past)
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16 a deep memory is another function
-            y, memory = self._remember(functional.silu(qkv).to(self.norm), raw.to(self.norm), state)
+            qkv = features.activate(self.config, qkv, self.widths[2]).to(self.project.weight)
+            y, memory = self._remember(qkv, raw.to(self.project.weight), state)
         if self.config.output_gate:
             y = y * functional.silu(gate)
-        return self.out(y), MixerState(past, memory)
+        return self.out(y), MixerState(past, memory, position + x.shape[1])
 
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
-        """The memory's normalised reads [B,T,H*V] and its state."""
-        inputs = self.design.control.apply(self._inputs(qkv, self.gates(raw)))
-        names = self.design.memory.static(self.config.keys, self.config.values)
+        """The memory's reads [B,T,H*V], normalised as the options say, and its state."""
+        position = 0 if state is None else state.position
+        inputs = self.design.control.apply(self._inputs(qkv, self.gates(raw), position))
+        names = self.design.memory.static(self.config.memory_keys, self.config.values)
         static = {name: self.static[name.replace(".", "_")] for name in names}
-        y, memory = dispatch.run(
-            self.design, inputs, tuple(self.start), static, None if state is None else state.memory
-        )
-        return functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5).flatten(-2), memory
+        y, memory = dispatch.run(self.design, inputs, self._start(), static, None if state is None else state.memory)
+        if self.is_normalised:
+            y = features.divided(y)
+        if self.norm is not None:
+            y = functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5)
+        return y.flatten(-2), memory
 
-    def _inputs(self, qkv: Tensor, gates: dict[str, Tensor]) -> Inputs:
+    def _start(self) -> Layers:
+        """The memory's start [H,rows,cols] a layer: learned, but empty for a normalised one."""
+        if not self.is_normalised:
+            return tuple(self.start)
+        config = self.config
+        return (self.project.weight.new_zeros(config.heads, config.memory_keys, config.values + 1),)
+
+    def _features(self, x: Tensor, position: int, writes: int = 1) -> Tensor:
+        """Keys or queries [B,N,H,K] of projections [B,N,H,D], tokens counted from `position`."""
+        x = features.normalised(self.config.qk_norm, features.mapped(self.config.feature_map, x))
+        return rotate(x, position, writes) if self.config.rope else x
+
+    def _inputs(self, qkv: Tensor, gates: dict[str, Tensor], position: int = 0) -> Inputs:
         """q [B,T,H,K] and the writes k [B,N,H,K], v [B,N,H,V] with their gates [B,N,H]."""
         q, k, v = torch.split(qkv, self.widths, -1)
         batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
         writes = self.design.algorithm.writes
-        q = _unit(q.reshape(batch, tokens, heads, -1))
-        k = _unit(k.reshape(batch, -1, heads, self.config.keys))
+        q = self._features(q.reshape(batch, tokens, heads, -1), position)
+        k = k.reshape(batch, -1, heads, self.config.keys)
+        k = self._features(k, position, k.shape[1] // tokens)
         v = v.reshape(batch, -1, heads, self.config.values)
+        if self.is_normalised:
+            v = features.counted(v)
         if writes > 1 and not self.design.algorithm.own_keys:
             k, v = (pair.repeat_interleave(writes, 1) for pair in (k, v))
 

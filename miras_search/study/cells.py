@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from miras_search.models import fit
 from miras_search.models.config import ModelConfig
-from miras_search.space import rules
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
 from miras_search.study import levels
@@ -245,7 +245,7 @@ def _rule_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
 
 
 def _violations(variant: Variant) -> list[Problem]:
-    return rules.violations(variant.design, variant.model.keys, variant.model.values)
+    return fit.violations(variant.design, variant.model)
 
 
 def _culprit(draft: _Draft, broken: Problem, grid: Grid) -> Path:

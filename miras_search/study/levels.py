@@ -34,7 +34,7 @@ class Variant:
     @property
     def key(self) -> str:
         """Equal exactly where two variants are the same function, trained alike."""
-        return json.dumps([self.design.hash, to_plain(self.model), to_plain(self.train)], sort_keys=True)
+        return json.dumps([self.design.hash, to_plain(self.model.canonical()), to_plain(self.train)], sort_keys=True)
 
 
 def check_path(path: str, where: Path) -> None:
@@ -123,7 +123,7 @@ def _text(value: object, default: object = None) -> str:
         return f"[{', '.join(map(_text, value))}]"
     if dataclasses.is_dataclass(value) and hasattr(value, "name"):
         settings = [
-            (f.name, getattr(value, f.name), None if f.metadata["named"] else f.default)
+            (f.name, getattr(value, f.name), None if f.metadata.get("named") else f.default)
             for f in dataclasses.fields(value)
             if f.init
         ]

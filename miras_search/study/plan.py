@@ -130,12 +130,12 @@ def _budget(cell: Cell) -> tuple[object, ...]:
     design, model = cell.design, cell.model
     gates = sorted((slot, gate.source, gate.scope) for slot, gate in design.gates.items() if gate.source != "fixed")
     return (
-        design.memory.layers(model.keys, model.values),
-        sorted(design.memory.static(model.keys, model.values)),
+        design.memory.layers(model.memory_keys, model.values),
+        sorted(design.memory.static(model.memory_keys, model.values)),
         gates,
         design.algorithm.writes if design.algorithm.own_keys else 1,
         design.algorithm.has_momentum,
-        sorted(to_plain(model).items()),
+        sorted(to_plain(model.canonical()).items()),
     )
 
 

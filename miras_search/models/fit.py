@@ -1,0 +1,54 @@
+"""Whether a design fits a model: the rules of the space at the model's shapes, and what the model's own options need.
+
+Plain data: a study is checked without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from miras_search.models.config import ModelConfig
+from miras_search.space import rules
+from miras_search.space.design import DesignPoint
+from miras_search.space.fields import Path, Problem, SpecError
+
+SUM = "model.normaliser: sum divides by the sum of the keys written, which "
+
+# what `normaliser: sum` needs: where to look, the reason, and whether a point has it
+_NORMALISED: tuple[tuple[Path, str, Callable[[DesignPoint], bool]], ...] = (
+    (
+        ("memory",),
+        SUM + "only a matrix holds beside its values: set memory: matrix or model.normaliser: none",
+        lambda point: point.memory.bare,
+    ),
+    (
+        ("bias",),
+        SUM + "is what the dot bias writes for a value of 1: set bias: dot or model.normaliser: none",
+        lambda point: point.bias.slope == 0,
+    ),
+    (
+        ("retention",),
+        SUM + "a link would bend apart from the values: use a retention whose link is the identity, none or l2",
+        lambda point: point.retention.identity,
+    ),
+    (
+        ("control",),
+        SUM + "ascent turns round together with the values, so that nothing would change: drop the control",
+        lambda point: point.control.name != "ascent",
+    ),
+)
+
+
+def violations(point: DesignPoint, model: ModelConfig) -> list[Problem]:
+    """Everything that keeps the design from running in the model, each at its place in the design."""
+    found = rules.violations(point, model.memory_keys, model.values)
+    if model.normaliser == "sum":
+        found += [Problem(where, reason) for where, reason, holds in _NORMALISED if not holds(point)]
+    return found
+
+
+def check(point: DesignPoint, model: ModelConfig, where: Path = ()) -> None:
+    """Raise `SpecError` with everything that keeps the design from running in the model."""
+    problems = violations(point, model)
+    if problems:
+        raise SpecError(Problem((*where, *problem.where), problem.what) for problem in problems)
