@@ -31,9 +31,15 @@ BIASES: list[Plain] = [
     {"l2": {"scale": "full"}},
     "lp",
     {"lp": {"p": 3.0, "scale": "paper"}},
+    {"lp": {"p": 1.5, "smoothing": "tanh"}},
+    "l1",
+    {"l1": {"smoothing": "tanh"}},
     {"huber": {"form": "coordinate", "delta": SOFT}},
     {"huber": {"form": "norm", "delta": SOFT}},
+    {"huber": {"form": "pseudo", "delta": SOFT}},
+    {"huber": {"form": "pseudo_norm", "delta": SOFT}},
     {"huber": {"form": "switch", "delta": SOFT}},
+    "logcosh",
     {"value_shift": {"delta": SOFT}},
     "kl",
 ]
@@ -96,7 +102,7 @@ def case(
     """Fresh random inputs; normalised keys, keep from 0.7 to 1, steps up to 0.5, or to 0.1 in a deep memory, whose
     gradients at larger steps amplify rounding by orders of magnitude. A residual memory gets K = V.
     """
-    if point.memory.residual:
+    if point.memory.square:
         key_dim = value_dim
     longest = 0.5 if point.memory.bare else 0.1
     generator, n = torch.Generator().manual_seed(seed), tokens * point.algorithm.writes
@@ -104,26 +110,33 @@ def case(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, dtype=dtype)
+    def uniform(slot: str, *shape: int) -> Tensor:
+        scope = point.scopes[slot]
+        channels = {"head": (), "key": (key_dim,), "value": (value_dim,), "key_value": (key_dim + value_dim,)}[scope]
+        return torch.rand(*shape, *channels, generator=generator, dtype=dtype)
 
     def unit(x: Tensor) -> Tensor:
         return x / x.norm(dim=-1, keepdim=True)
 
-    everything_kept = point.retention.keep.is_one
+    everything_kept, algorithm = point.retention.keep.is_one, point.algorithm
     inputs = Inputs(
         q=unit(normal(batch, tokens, heads, key_dim)),
         k=unit(normal(batch, n, heads, key_dim)),
         v=normal(batch, n, heads, value_dim),
-        log_keep=uniform(batch, tokens, heads) * (0.0 if everything_kept else -0.35),
-        step=uniform(batch, n, heads) * longest,
-        momentum=uniform(batch, n, heads) * 0.9 if point.algorithm.has_momentum else None,
-        threshold=uniform(batch, n, heads) + 0.2 if "threshold" in point.gates else None,
+        log_keep=uniform("keep", batch, tokens, heads) * (0.0 if everything_kept else -0.35),
+        step=uniform("step", batch, n, heads) * longest,
+        momentum=uniform("momentum", batch, n, heads) * 0.9 if "momentum" in point.gates else None,
+        threshold=uniform("threshold", batch, n, heads) + 0.2 if "threshold" in point.gates else None,
+        w=unit(normal(batch, n, heads, key_dim)) if algorithm.splits_keys else None,
+        share=torch.rand(batch, tokens, heads, algorithm.window, generator=generator, dtype=dtype)
+        if algorithm.window > 1
+        else None,
     )
-    start = tuple(normal(heads, s.rows, s.cols) / s.rows**0.5 for s in point.memory.layers(key_dim, value_dim))
+    layers = point.memory.layers(key_dim, value_dim) if point.descends else ()
+    start = tuple(normal(heads, s.rows, s.cols) / s.rows**0.5 for s in layers)
     static = {
         name: value + 0.1 * normal(heads, *shape)
-        for name, (shape, value) in point.memory.static(key_dim, value_dim).items()
+        for name, (shape, value) in point.static(key_dim, value_dim).items()
     }
     return Case(inputs, start, static)
 
