@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from miras_search.models import budget
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
@@ -106,8 +107,8 @@ def _measure(training: Training, device: torch.device, blocks: int) -> dict[str,
         "times_floor": seconds / floor,
         "products": len(calls),
         "gflop": products.flop / 1e9,
-        "params": training.model.parameter_count(),
-        "state_bytes": training.model.state_bytes(),
+        "params": budget.parameters(training.model),
+        "state_bytes": budget.state_bytes(training.model),
         "peak_memory_bytes": peak,
     }
 

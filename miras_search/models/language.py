@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils import _pytree as pytree
 
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
@@ -118,14 +117,3 @@ class LanguageModel(nn.Module):
         """[..., D] -> [..., vocab]."""
         weight = self.embedding if self.head is None else self.head
         return functional.linear(functional.rms_norm(hidden, hidden.shape[-1:], self.norm, NORM_EPS), weight)
-
-    def state_bytes(self) -> int:
-        """Bytes that one sequence carries from token to token, measured on the state after its first token."""
-        with torch.no_grad():
-            _, states = self.stream(torch.zeros(1, 1, dtype=torch.long, device=self.embedding.device))
-        leaves = [leaf for leaf in pytree.tree_leaves(states) if isinstance(leaf, Tensor)]
-        return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-
-    def parameter_count(self) -> int:
-        """Trained parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())

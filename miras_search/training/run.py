@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from miras_search.models import budget
 from miras_search.tasks import task_from_spec
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
@@ -159,9 +160,11 @@ class Training:
         if self.pending and self.report is not None:
             self.report(tuple(self.pending))  # too late to cancel
         wall, peak = time.perf_counter() - self.began, peak_bytes(self.device)
+        length = self.task.sequence_length
         finals = [
-            Final("params", "", sum(p.numel() for p in self.model.parameters() if p.requires_grad)),
-            Final("state_bytes", "", self.model.state_bytes()),
+            Final("params", "", budget.parameters(self.model)),
+            Final("state_bytes", "", budget.state_bytes(self.model, length)),
+            Final("flops_per_token", "", budget.flops_per_token(self.model, length)),
             Final("peak_memory_bytes", "", peak),
             Final("wall_seconds", "", wall),
         ]

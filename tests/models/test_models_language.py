@@ -168,37 +168,6 @@ def test_every_parameter_has_a_finite_gradient_at_the_start(name: str) -> None:
         assert parameter.shape == gradient.shape
 
 
-def test_parameter_count_by_hand() -> None:
-    config = ModelConfig(layers=3, d_model=8, heads=2, key_dim=3, value_dim=5, conv=4, feed_forward="swiglu")
-    model = model_of({"retention": {"l2": {"keep": {"squash": "mamba"}}}}, config)
-    qkv = 2 * 3 + 2 * 3 + 2 * 5
-    projections = 8 * (qkv + 2 * 5 + 2 + 2)  # output gate; step and keep, one a head
-    gates = 2 + 2 + 2  # two biases, mamba's rate
-    mixer = projections + 4 * qkv + gates + 2 * 3 * 5 + 5 + 2 * 5 * 8  # convolution, start, norm, output
-    feed_forward = 8 * 2 * 16 + 16 * 8
-    assert model.parameter_count() == 3 * (mixer + 8 + feed_forward + 8) + 2 * VOCAB * 8 + 8
-    tied = ModelConfig(layers=3, d_model=8, heads=2, tie_embeddings=True)
-    untied = ModelConfig(layers=3, d_model=8, heads=2)
-    counts = [model_of("delta_net", c).parameter_count() for c in (tied, untied)]
-    assert counts[1] - counts[0] == VOCAB * 8
-
-
-def test_state_bytes_by_hand() -> None:
-    """One sequence, after its first token, in float32."""
-    config = ModelConfig(layers=2, d_model=8, heads=2, key_dim=3, value_dim=5, conv=4)
-    delta = model_of("delta_net", config, dtype=torch.float32)
-    convolution = 3 * (2 * 3 + 2 * 3 + 2 * 5)
-    assert delta.state_bytes() == 4 * 2 * (convolution + 2 * 3 * 5)
-
-    config = ModelConfig(layers=3, d_model=8, heads=2, conv=0)
-    titans = model_of("titans_lmm", config, dtype=torch.float32)
-    weights = 2 * (4 * 16 + 16 * 4)  # heads times both layers of a memory of expansion 4
-    assert titans.state_bytes() == 4 * 3 * 3 * weights  # accumulator, momentum, start of the chunk
-
-    refined = model_of(REFINED, ModelConfig(layers=1, d_model=8, heads=2, conv=0))
-    assert refined.state_bytes() == 8 * 2 * 4 * 4 * (1 + 1 + 2)  # float64; start and two levels of the tower
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -11,6 +11,7 @@ import torch
 
 from miras_search.errors import EnvironmentProblem
 from miras_search.metrics import METRICS
+from miras_search.models import budget
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.training.config import TrainConfig
@@ -18,7 +19,7 @@ from miras_search.training.job import Cancelled, Job, Outcome, Point
 from miras_search.training.run import train, windows
 from miras_search.training.start import new_model
 
-COSTS = {"params", "state_bytes", "tokens_per_second", "peak_memory_bytes", "wall_seconds"}
+COSTS = {"params", "state_bytes", "flops_per_token", "tokens_per_second", "peak_memory_bytes", "wall_seconds"}
 
 
 def job(seed: int = 0, design: object = "delta_net", pairs: int = 2, **settings: object) -> Job:
@@ -99,7 +100,8 @@ def test_finals_of_a_complete_training() -> None:
     assert (outcome.state, outcome.last_step, outcome.note) == ("complete", 12, "")
     values = {final.name: final.value for final in outcome.finals if not final.split}
     assert values["params"] == sum(p.numel() for p in new_model(job()).parameters())
-    assert values["state_bytes"] == new_model(job()).state_bytes()
+    assert values["state_bytes"] == budget.state_bytes(new_model(job()))
+    assert values["flops_per_token"] == budget.flops_per_token(new_model(job()), 16)
     assert values["peak_memory_bytes"] == outcome.peak_memory_bytes > 10_000_000  # a Python with torch in it
     assert values["wall_seconds"] == outcome.wall_seconds > 0
     assert values["tokens_per_second"] > 12 * 8 * 16 / outcome.wall_seconds * 0.5
@@ -151,7 +153,7 @@ def test_divergence_at_the_first_step_has_costs_but_no_loss(monkeypatch: pytest.
     monkeypatch.setattr("miras_search.training.run.HUGE", 1e-3)  # every loss is far beyond
     outcome = train(job(), device="cpu")
     assert (outcome.state, outcome.last_step) == ("diverged", 0)
-    assert {final.name for final in outcome.finals} == {"params", "state_bytes", "peak_memory_bytes", "wall_seconds"}
+    assert {final.name for final in outcome.finals} == COSTS - {"tokens_per_second"}
     assert "at step 1" in outcome.note
 
 

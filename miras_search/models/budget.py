@@ -1,0 +1,116 @@
+"""What a model costs, measured on the model itself: parameters, bytes carried from token to token, and work a token.
+
+Comparing designs is only fair beside their costs, and formulas for costs are wrong the day an option is added. So the
+state is counted on the pytree that a stream really carries, and the work on the operators that a forward pass really
+runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from miras_search.models.config import ModelConfig
+from miras_search.models.language import LanguageModel
+from miras_search.space.design import DesignPoint
+
+Shape = Sequence[int]
+
+
+def parameters(model: LanguageModel) -> int:
+    """Trained parameters; one that is used twice counts once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def state_bytes(model: LanguageModel, tokens: int = 1) -> int:
+    """Bytes of the tensors that one sequence carries on after so many tokens.
+
+    Most states are of one size from the first token on; that of an attention grows. Counters, such as the position, are
+    not counted.
+    """
+    _, states = model.stream(torch.zeros(1, tokens, dtype=torch.long, device=model.embedding.device))
+    leaves = [leaf for leaf in pytree.tree_leaves(states) if isinstance(leaf, Tensor)]
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+
+
+def flops_per_token(model: LanguageModel, tokens: int) -> float:
+    """Multiplications and additions a token of a forward pass over one sequence of so many tokens, the head at each.
+
+    Counted are matrix products, attention, triangular and other linear solves, and factorisations, of the chunkwise
+    form in plain torch on the CPU, whatever the model's device: the same number everywhere. Not counted is elementwise
+    work: activations, norms, gates, the short convolution, links, and a memory that is a vector.
+    """
+    return _flops(model.config, model.design, model.vocab_size, tokens) / tokens
+
+
+@functools.lru_cache(maxsize=256)  # the seeds of a cell cost the same, and counting takes up to seconds
+def _flops(config: ModelConfig, design: DesignPoint, vocab_size: int, tokens: int) -> int:
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        model = LanguageModel(config, design, vocab_size).requires_grad_(False)
+    model.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        hidden, _ = model.stream(torch.zeros(1, tokens, dtype=torch.long))
+        model.logits(hidden)
+    total: int = counter.get_total_flops()
+    return total
+
+
+# Formulas take the shapes of an operator's tensors in place of these.
+
+
+def _triangular(
+    a: Shape, b: Shape, *, upper: bool, left: bool = True, unitriangular: bool = False, out_shape: Shape
+) -> int:
+    """Each of the n rows of a right-hand side takes up to n - 1 others in, and is divided unless the diagonal is 1."""
+    return math.prod(out_shape) * (a[-1] - unitriangular)
+
+
+def _matrix_vector(a: Shape, x: Shape, *, out_shape: Shape) -> int:
+    return 2 * math.prod(a)
+
+
+def _added_matrix_vector(y: Shape, a: Shape, x: Shape, *, out_shape: Shape, **scales: float) -> int:
+    return 2 * math.prod(a)
+
+
+def _dot(x: Shape, y: Shape, *, out_shape: Shape) -> int:
+    return 2 * math.prod(x)
+
+
+def _cholesky(a: Shape, *, out_shape: object, **settings: object) -> int:
+    return math.prod(a) * a[-1] // 3
+
+
+def _after_cholesky(b: Shape, a: Shape, upper: bool = False, *, out_shape: Shape) -> int:
+    """Two triangular solves."""
+    return 2 * math.prod(out_shape) * a[-1]
+
+
+def _solve(a: Shape, b: Shape, *, out_shape: object, **settings: object) -> int:
+    """A factorisation and two triangular solves; b [.., n] is a vector a matrix, or [.., n, m] m of them."""
+    return 2 * math.prod(a) * a[-1] // 3 + 2 * math.prod(b) * a[-1]
+
+
+def _inverse(a: Shape, *, out_shape: object, **settings: object) -> int:
+    return 2 * math.prod(a) * a[-1]
+
+
+aten = torch.ops.aten
+FORMULAS: dict[object, Callable[..., int]] = {
+    aten.linalg_solve_triangular: _triangular,
+    aten.mv: _matrix_vector,
+    aten.addmv: _added_matrix_vector,
+    aten.dot: _dot,
+    aten.linalg_cholesky_ex: _cholesky,
+    aten.cholesky_solve: _after_cholesky,
+    aten._linalg_solve_ex: _solve,
+    aten.linalg_inv_ex: _inverse,
+}
+"""What torch's own counter leaves out and a memory may use."""
