@@ -36,3 +36,17 @@ def at_reads(after: Coefficients, writes: int) -> Coefficients:
     momentum = None if after.momentum is None else after.momentum[..., writes - 1 :: writes]
     rows = after.writes[..., writes - 1 :: writes, :]
     return Coefficients(after.keep[..., writes - 1 :: writes], momentum, rows, None, None)
+
+
+def of_pairs(c: Coefficients, window: int, *, rows: bool) -> Coefficients:
+    """Coefficients of writes of a whole window of pairs: a column for every pair, and with `rows` a row for each."""
+    if window == 1:
+        return c
+    writes = c.writes.repeat_interleave(window, -1)
+    end = None if c.end_writes is None else c.end_writes.repeat_interleave(window, -1)
+    if not rows:
+        return c._replace(writes=writes, end_writes=end)
+    momentum = None if c.momentum is None else c.momentum.repeat_interleave(window, -1)
+    return Coefficients(
+        c.keep.repeat_interleave(window, -1), momentum, writes.repeat_interleave(window, -2), c.end_momentum, end
+    )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from miras_search.kernels import chunkwise, recurrence
-from miras_search.kernels.state import Layers, State, chunk_start, initial_state
+from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 from miras_search.space.memory import Static
@@ -52,10 +52,14 @@ class Choice:
 def _triton_refuses(point: DesignPoint, setting: Setting) -> str | None:
     if setting.device != "cuda":
         return f"Triton compiles for GPUs; the device is {setting.device}"
-    if not point.memory.bare or not point.retention.identity:
+    if not point.memory.bare or not point.retention.identity or point.retention.form == "primal":
         return "the kernel holds a matrix memory with an identity link"
-    if point.algorithm.has_momentum or point.algorithm.writes > 1:
+    plain = point.algorithm.linear and point.algorithm.writes == point.algorithm.window == 1
+    if not plain or point.algorithm.has_momentum or point.algorithm.splits_keys:
         return "the kernel makes one plain gradient step a token"
+    by_channel = [slot for slot, scope in point.scopes.items() if scope != "head"]
+    if by_channel:
+        return f"the kernel takes one gate a head: {', '.join(by_channel)} has values by channel"
     if point.bias.triton is None:
         return f"no pair of jit functions is written for the bias {point.bias.name} in this form"
     if point.execution.gradient.sweeps is None:
@@ -75,11 +79,11 @@ def run_triton(
 
     tokens, size = inputs.q.shape[1], point.execution.chunk
     if state is None:
-        state = initial_state(point, start, inputs.q.shape[0])
+        state = initial_state(point, inputs, start, static)
     full = tokens - tokens % size
     if state.position or not full:
         return _in_torch(point, inputs, start, static, state)
-    body = inputs if full == tokens else chunkwise.tokens_of(inputs, point, 0, full)
+    body = inputs if full == tokens else recurrence.tokens_of(inputs, 0, full)
     y, z = chunked(
         body.q,
         body.k,
@@ -93,10 +97,10 @@ def run_triton(
         sweeps=point.execution.gradient.sweeps or 0,
         decayed=point.execution.gradient_at == "decayed",
     )
-    state = chunk_start(point, (z,), ())
+    state = chunk_start(point, Level((z,), ()), static)
     if full == tokens:
         return y, state
-    tail, state = _in_torch(point, chunkwise.tokens_of(inputs, point, full, tokens), start, static, state)
+    tail, state = _in_torch(point, recurrence.tokens_of(inputs, full, tokens), start, static, state)
     return torch.cat([y, tail], 1), state
 
 

@@ -17,9 +17,11 @@ from torch import Tensor
 from miras_search.kernels.coefficients import at_reads, before_writes, spread
 from miras_search.kernels.recurrence import SIGNAL_LIMIT
 from miras_search.kernels.state import Level, State, chunk_start
+from miras_search.kernels.unrolled import unrolls
 from miras_search.space.algorithm import Coefficients
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.memory import Static
 
 
 class Chunks(NamedTuple):
@@ -41,16 +43,23 @@ class Chunks(NamedTuple):
     after: Coefficients
 
 
-def run(point: DesignPoint, inputs: Inputs, state: State) -> tuple[Tensor, State]:
+def runs(point: DesignPoint, inputs: Inputs) -> bool:
+    """Whether this form holds the point: a bare matrix, the identity link, plain writes, every gate one a head."""
+    plain = point.memory.bare and point.retention.identity and unrolls(point)
+    heads = all(scope == "head" for scope in point.scopes.values())
+    return plain and heads and inputs.w is None and point.algorithm.window == 1
+
+
+def run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
     """Outputs y [B,T,H,V] and the final state, from a state at a chunk's start."""
     tokens = inputs.q.shape[1]
     # an exact gradient knows no chunks: their size is free, and 16 writes a chunk were fastest on a CPU (8 to 32 tried)
     size = min(point.execution.chunk if point.chunked else max(1, 16 // point.algorithm.writes), tokens)
     full = tokens - tokens % size
-    y, state = _whole_chunks(point, inputs, state, 0, full, size)
+    y, state = _whole_chunks(point, inputs, static, state, 0, full, size)
     if full == tokens:
         return y, state
-    tail, state = _whole_chunks(point, inputs, state, full, tokens, tokens - full)
+    tail, state = _whole_chunks(point, inputs, static, state, full, tokens, tokens - full)
     return torch.cat([y, tail], 1), state
 
 
@@ -157,14 +166,14 @@ def _needed(x: Tensor | None) -> Tensor:
 
 
 def _whole_chunks(
-    point: DesignPoint, inputs: Inputs, state: State, first: int, last: int, size: int
+    point: DesignPoint, inputs: Inputs, static: Static, state: State, first: int, last: int, size: int
 ) -> tuple[Tensor, State]:
     """Tokens first..last-1 in chunks of exactly `size`."""
     chunks = _prepare(point, inputs, first, last, size)
     solve, end = _solver(point, chunks), _ender(chunks)
     shape = state.dual[0].shape  # [B,H,K,V]
     z = state.dual[0].reshape(-1, *shape[2:])
-    s = state.momentum[0].reshape(-1, *shape[2:]) if state.momentum else None
+    s = state.moments[0][0].reshape(-1, *shape[2:]) if state.moments else None
     starts, surprises, written, found = [z], [s], [], []
     for i in range(chunks.v.shape[0]):
         found = solve(i, z, s)
@@ -176,14 +185,14 @@ def _whole_chunks(
     y = y.view(-1, *shape[:2], size, y.shape[-1]).permute(1, 0, 3, 2, 4).reshape(shape[0], last - first, shape[1], -1)
 
     def level(z: Tensor, s: Tensor | None) -> Level:
-        return Level((z.view(shape),), () if s is None else (s.view(shape),))
+        return Level((z.view(shape),), () if s is None else ((s.view(shape),),))
 
     top = level(z, s)
     if not point.chunked or size == point.execution.chunk:
-        return y, chunk_start(point, top.weights, top.momentum)
+        return y, chunk_start(point, top, static)
     # a chunk that is not full leaves its tower standing
     tower = tuple(level(*end(-1, starts[-2], surprises[-2], u)) for u in found[:-1])
-    return y, State(top.weights, top.momentum, state.start, tower, (), size)
+    return y, State(top.weights, top.moments, state.start, tower, position=size)
 
 
 def _ender(chunks: Chunks) -> Callable[[int, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]:

@@ -3,23 +3,27 @@
 Everything faster is tested against this file. For each write (key k, value v) of a token, with W = link(Z):
 
     p = M(k; W'),  u = bias signal(p, v),  g_l = h_l^T d_l      (h_l input of layer l, d_l = dl/d(output of layer l))
-    S = b S - e g,  Z = a Z + S                                 (without momentum: Z = a Z - e g)
+    D, S = the algorithm's change for g, from the moments S     (gd: D = -e g;  momentum: D = S = b S - e g)
+    Z = a Z + D, or the retention gate's own step               (keep a fades the past at a token's first write)
     y = M(q; W)                                                 read after the token's last write
 
 W' are the weights at which execution takes the gradient: the previous ones, or those that keep has faded already
 (gradient_at: decayed); of the chunk's start (frozen), of the level below in a tower of sweeps (refined), or exactly
-those.
+those. With a window, g is the weighted sum over the last tokens' pairs, all at the same W'. A memory that is solved for
+absorbs its tokens one by one instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from miras_search.kernels.channels import over_layer
 from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_tangent, link
+from miras_search.kernels.windows import unfolded
 from miras_search.space.bias import Bias
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
@@ -28,9 +32,28 @@ from miras_search.space.memory import Lin, Memory, Static
 SIGNAL_LIMIT = 1e6  # iterates of frozen and refined gradients can overflow where their limit is finite
 
 
+class Write(NamedTuple):
+    """One write, with its gates over each layer's weights."""
+
+    k: Tensor  # read keys [B,H,n,K] of n pairs that are written together
+    v: Tensor  # [B,H,n,V]
+    threshold: Tensor | None  # [B,H,n,1] or [B,H,n,V]
+    w: Tensor | None  # write keys [B,H,n,K]
+    share: Tensor | None  # [B,H,n,1]
+    keep: Layers | None  # broadcasts over [B,H,rows,cols]; None: this write lets nothing go
+    step: Layers
+    momentum: Layers | None
+
+
 def apply(weights: Sequence[Tensor]) -> Lin:
-    """`lin` of a memory with the given weights: x W."""
-    return lambda layer, x: x @ weights[layer]
+    """`lin` of a memory with the given weights: x W, or x * w where the layer is diagonal."""
+
+    def lin(layer: int, x: Tensor) -> Tensor:
+        w = weights[layer]
+        diagonal = w.shape[-2] == 1 and x.shape[-1] > 1  # at a single channel both products are one
+        return x * w if diagonal else x @ w
+
+    return lin
 
 
 def signals(
@@ -70,63 +93,145 @@ def run(
     `start`: learned dual start of each layer [H,rows,cols], used where `state` is None. Inputs as `Inputs` says.
     """
     if state is None:
-        state = initial_state(point, start, inputs.q.shape[0])
-    writes, outputs = point.algorithm.writes, []
+        state = initial_state(point, inputs, start, static)
+    if state.solved:
+        return _absorb(point, inputs, static, state)
+    inputs, window = unfolded(inputs, state.window)
+    outputs = []
     for t in range(inputs.q.shape[1]):
-        for j in range(writes):
-            state = _write(point, inputs, static, state, t, j)
-        weights = state.tangent or link(point, state.dual)
+        for j in range(point.algorithm.writes):
+            state = _advance(point, write_of(point, inputs, t, j), static, state)
+        weights = state.tangent or link(point, state.dual, static)
         outputs.append(point.memory.forward(inputs.q[:, t].unsqueeze(2), apply(weights), static).squeeze(2))
         if point.chunked:
             state = state._replace(position=state.position + 1)
             if state.position == point.execution.chunk:
-                state = chunk_start(point, state.dual, state.momentum)
-    return torch.stack(outputs, 1), state
+                state = chunk_start(point, Level(state.dual, state.moments), static)
+    return torch.stack(outputs, 1), state._replace(window=window)
 
 
-def _write(point: DesignPoint, inputs: Inputs, static: Static, state: State, t: int, j: int) -> State:
-    """The state after write j of token t."""
-    n = t * point.algorithm.writes + j
-    keep = torch.exp(inputs.log_keep[:, t, :, None, None]) if j == 0 else None  # [B,H,1,1]
-    step = inputs.step[:, n, :, None, None]
-    beta = None if inputs.momentum is None else inputs.momentum[:, n, :, None, None]
-    threshold = None if inputs.threshold is None else inputs.threshold[:, n, :, None, None]
-    k, v = inputs.k[:, n].unsqueeze(2), inputs.v[:, n].unsqueeze(2)  # [B,H,1,K], [B,H,1,V]
+def tokens_of(inputs: Inputs, first: int, last: int) -> Inputs:
+    """The inputs of tokens first..last-1."""
+    tokens = inputs.q.shape[1]
+
+    def part(x: Tensor) -> Tensor:
+        n = x.shape[1] // tokens
+        return x[:, first * n : last * n]
+
+    return inputs.map(part)
+
+
+def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
+    """A memory that is solved for, token by token."""
+    solution = point.algorithm.solution(point.memory)
+    assert solution is not None
+    outputs, solved = [], dict(state.solved)
+    for t in range(inputs.q.shape[1]):
+        token = tokens_of(inputs, t, t + 1)
+        solved = solution.absorb(solved, token, static)
+        outputs.append(solution.read(solved, token.q, static))
+    return torch.cat(outputs, 1), state._replace(solved=solved)
+
+
+def write_of(point: DesignPoint, inputs: Inputs, t: int, j: int) -> Write:
+    """Write j of token t."""
+    algorithm, scopes = point.algorithm, point.scopes
+    n, pairs = t * algorithm.writes + j, algorithm.window
+    keys = inputs.k.shape[-1]
+    layers = point.memory.layers(keys, inputs.v.shape[-1])
+
+    def over(gate: Tensor, slot: str, *, log: bool = False) -> Layers:
+        return tuple(over_layer(gate, scopes[slot], layer, keys, log=log) for layer in layers)
+
+    def group(x: Tensor | None) -> Tensor | None:  # [B,N,H,..] -> [B,H,pairs,..]
+        return None if x is None else x[:, n * pairs : (n + 1) * pairs].transpose(1, 2)
+
+    k, v, threshold = group(inputs.k), group(inputs.v), group(inputs.threshold)
+    assert k is not None
+    assert v is not None
+    fades = j == 0 and not point.retention.keep.is_one
+    return Write(
+        k=k,
+        v=v,
+        threshold=threshold.unsqueeze(-1)
+        if threshold is not None and scopes.get("threshold", "head") == "head"
+        else threshold,
+        w=group(inputs.w),
+        share=None if inputs.share is None else inputs.share[:, t].unsqueeze(-1),
+        keep=tuple(torch.exp(x) for x in over(inputs.log_keep[:, t], "keep", log=True)) if fades else None,
+        step=over(inputs.step[:, n], "step"),
+        momentum=None if inputs.momentum is None else over(inputs.momentum[:, n], "momentum"),
+    )
+
+
+def gradients(point: DesignPoint, write: Write, h: Layers, d: Layers) -> Layers:
+    """The gradient of each layer's weights [B,H,rows,cols] from inputs and signals of a write's pairs."""
+    if write.share is not None:
+        d = tuple(write.share * x for x in d)
+    if write.w is not None:
+        h = (write.w,)
+    layers = point.memory.layers(write.k.shape[-1], write.v.shape[-1])
+    return tuple(
+        (x * y).sum(-2, keepdim=True) if layer.diagonal else x.transpose(-1, -2) @ y
+        for x, y, layer in zip(h, d, layers, strict=True)
+    )
+
+
+def advance(point: DesignPoint, write: Write, level: Level, gradient: Layers, static: Static) -> Level:
+    """The accumulators and moments after one write, given its gradients."""
+    weights, moments = [], []
+    for i, (z, g) in enumerate(zip(level.weights, gradient, strict=True)):
+        beta = None if write.momentum is None else write.momentum[i]
+        change, after = point.algorithm.change(tuple(m[i] for m in level.moments), g, write.step[i], beta)
+        if point.retention.form == "primal":
+            keep = torch.ones_like(write.step[i]) if write.keep is None else write.keep[i]
+            weights.append(point.retention.step(z, keep, change, write.step[i], static))
+        else:
+            weights.append((z if write.keep is None else write.keep[i] * z) + change)
+        moments.append(after)
+    return Level(tuple(weights), tuple(zip(*moments, strict=True)))
+
+
+def _advance(point: DesignPoint, write: Write, static: Static, state: State) -> State:
+    """The state after one write."""
     tangent = is_tangent(point)
-    faded = keep is not None and point.execution.gradient_at == "decayed"
 
-    def gradients(accumulated: Layers, *, is_weights: bool, limit: bool) -> Layers:
-        at = tuple(keep * z for z in accumulated) if faded and keep is not None else accumulated
-        weights = at if is_weights else link(point, at)
-        h, d = signals(point.memory, point.bias, static, apply(weights), k, v, threshold)
+    def found(accumulated: Layers, *, is_weights: bool, limit: bool) -> Layers:
+        at = faded(point, write, accumulated, static)
+        weights = at if is_weights else link(point, at, static)
+        lin = apply(weights)
+        h, d = signals(point.memory, point.bias, static, lin, write.k, write.v, write.threshold)
         if limit:
             d = tuple(x.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT) for x in d)
-        return tuple(x.transpose(-1, -2) @ y for x, y in zip(h, d, strict=True))
-
-    def advance(accumulated: Layers, momentum: Layers, gradient: Layers) -> Level:
-        change = tuple(-step * g for g in gradient)
-        if beta is not None:
-            momentum = change = tuple(beta * s + c for s, c in zip(momentum, change, strict=True))
-        faded_past = accumulated if keep is None else tuple(keep * z for z in accumulated)
-        return Level(tuple(z + c for z, c in zip(faded_past, change, strict=True)), momentum)
+        return gradients(point, write, h, d)
 
     top = state.tangent or state.dual
+    tower: tuple[Level, ...] = ()
     if not state.start:  # exact
-        gradient = gradients(top, is_weights=tangent, limit=False)
-        tower: tuple[Level, ...] = ()
+        gradient = found(top, is_weights=tangent, limit=False)
     else:
-        below: Layers = link(point, state.start) if tangent else state.start
-        levels = [*state.tower, Level(top, state.momentum)]
+        below: Layers = link(point, state.start, static) if tangent else state.start
         advanced = []
-        for level in levels:
-            gradient = gradients(below, is_weights=tangent, limit=True)
+        for level in [*state.tower, Level(top, state.moments)]:
+            gradient = found(below, is_weights=tangent, limit=True)
             below = level.weights
-            advanced.append(advance(level.weights, level.momentum, gradient))
+            advanced.append(advance(point, write, level, gradient, static))
         tower = tuple(advanced[:-1])
-    dual = advance(state.dual, state.momentum, gradient)
-    return state._replace(
-        dual=dual.weights,
-        momentum=dual.momentum,
-        tower=tower,
-        tangent=advance(state.tangent, state.momentum, gradient).weights if tangent else (),
+    dual = advance(point, write, Level(state.dual, state.moments), gradient, static)
+    running: Layers = ()
+    if tangent:
+        running = advance(point, write, Level(state.tangent, state.moments), gradient, static).weights
+    return state._replace(dual=dual.weights, moments=dual.moments, tower=tower, tangent=running)
+
+
+def faded(point: DesignPoint, write: Write, accumulated: Layers, static: Static) -> Layers:
+    """The accumulators at which a write's gradient is taken: faded by keep first, where execution says so."""
+    if write.keep is None or point.execution.gradient_at == "previous":
+        return accumulated
+    if point.retention.form == "dual":
+        return tuple(keep * z for keep, z in zip(write.keep, accumulated, strict=True))
+    nothing = [torch.zeros_like(z) for z in accumulated]
+    return tuple(
+        point.retention.step(z, keep, none, torch.zeros_like(keep), static)
+        for z, keep, none in zip(accumulated, write.keep, nothing, strict=True)
     )

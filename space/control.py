@@ -5,6 +5,7 @@ A control changes what the memory is given, not the model around it, so paramete
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
 
@@ -19,15 +20,24 @@ else:
 
 
 class Inputs(NamedTuple):
-    """What a memory layer is given. B batch, T tokens, N = T * writes, H heads, K key and V value dimension."""
+    """What a memory layer is given. B batch, T tokens, N = T * writes, H heads, K key and V value dimension.
+
+    A gate has an axis more, [..,C], where its scope is not the head: C = K, V, or K + V for key_value.
+    """
 
     q: Tensor  # [B,T,H,K]
-    k: Tensor  # [B,N,H,K], the writes of a token in order
+    k: Tensor  # read keys [B,N,H,K], the writes of a token in order
     v: Tensor  # [B,N,H,V]
     log_keep: Tensor  # [B,T,H], <= 0
     step: Tensor  # [B,N,H]
     momentum: Tensor | None = None  # [B,N,H]
     threshold: Tensor | None = None  # [B,N,H]
+    w: Tensor | None = None  # write keys [B,N,H,K] where they differ from the read keys
+    share: Tensor | None = None  # [B,T,H,window] weight of each pair in a window, oldest first
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """Every tensor changed."""
+        return Inputs(*(x if x is None else change(x) for x in self))  # type: ignore[arg-type]  # the first five are tensors
 
 
 class Control(Facts, Protocol):

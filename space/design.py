@@ -13,7 +13,7 @@ from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest, to_plain
-from miras_search.space.gates import STEP, Gate
+from miras_search.space.gates import STEP, Gate, Scope, union
 from miras_search.space.memory import MEMORY, Matrix, Memory
 from miras_search.space.option import Axis, Facts, Origin, gates_of, origin, short, spell
 from miras_search.space.retention import RETENTION, NoRetention, Retention
@@ -111,15 +111,37 @@ class DesignPoint:
 
     @property
     def gates(self) -> dict[str, Gate]:
-        """The gates in use by slot: step, keep, momentum, threshold."""
+        """The gates in use by slot: step, keep, momentum, threshold, and an algorithm's own by their names."""
         found = {"step": self.step, "keep": self.retention.keep}
         for name, gate in {**gates_of(self.bias), **gates_of(self.algorithm)}.items():
             found["threshold" if name == "delta" else name] = gate
         return found
 
     @property
+    def scopes(self) -> dict[str, Scope]:
+        """What has a value of its own in the gates that the kernels are given: keep, step, momentum, threshold."""
+        found: dict[str, Scope] = {slot: effective(gate) for slot, gate in self.gates.items()}
+        step = self.algorithm.step_scope(self.step)
+        return {**found, "step": (union(step, found["keep"]) or step) if self.retention.coupled else step}
+
+    @property
+    def descends(self) -> bool:
+        """Whether the memory has weights that follow gradients; else it is solved for."""
+        return self.algorithm.solution(self.memory) is None
+
+    def static(self, key_dim: int, value_dim: int) -> dict[str, tuple[tuple[int, ...], float]]:
+        """Parameters a head that only the outer loop trains: shape and starting value by name."""
+        return {
+            **self.memory.static(key_dim, value_dim),
+            **self.retention.static(),
+            **self.algorithm.static(key_dim, value_dim),
+        }
+
+    @property
     def chunked(self) -> bool:
         """Whether chunks are part of the function."""
+        if not self.descends:
+            return False
         tangent = self.execution.link_refresh == "chunk" and not self.retention.identity
         return self.execution.gradient.sweeps is not None or tangent
 
@@ -132,29 +154,10 @@ class DesignPoint:
             retention=self.retention.canonical(),
             algorithm=self.algorithm.canonical(),
         )
-        point = dataclasses.replace(point, execution=point.settled_execution())
+        point = dataclasses.replace(point, execution=simplest_execution(point))
         # gates lose what does not matter to them, whole numbers their type
         plain: dict[str, Any] = {key: _rebuilt(getattr(point, key)) for key in AXES}
         return dataclasses.replace(point, **plain, step=Gate.from_plain(point.step.to_plain(), (), STEP))
-
-    def settled_execution(self) -> Execution:
-        """The simplest execution under which this point, whose options are canonical, is the same function."""
-        point, run = self, self.execution
-        if point.retention.identity:
-            run = dataclasses.replace(run, link_refresh="token")
-        enough = run.chunk * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
-        if point.bias.slope == 0 and point.memory.bare:  # the gradient does not depend on the weights at all
-            run, enough = dataclasses.replace(run, gradient_at="previous"), 0
-        sweeps = run.gradient.sweeps
-        if sweeps is not None and sweeps >= enough:
-            # a rule refuses exact gradients of a link refreshed by chunk, so there the fewest sweeps stand for them
-            fewest = Gradient() if run.link_refresh == "token" else Gradient(enough)
-            run = dataclasses.replace(run, gradient=fewest)
-        if point.retention.keep.is_one:
-            run = dataclasses.replace(run, gradient_at="previous")
-        if not dataclasses.replace(point, execution=run).chunked:
-            run = dataclasses.replace(run, chunk=16)
-        return run
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -164,11 +167,14 @@ class DesignPoint:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits of the canonical form, and of the source of the plugins that it takes part in."""
+        """Twelve hexadecimal digits of the canonical form, and of the source of the plugins that it takes part in.
+
+        Settings at their defaults are left out: one that a later version adds leaves older designs their hash.
+        """
         canonical = self.canonical()
-        plain = canonical.to_plain()
+        plain = _without(canonical.to_plain(), _defaults(canonical))
         if canonical.origins:
-            plain["plugins"] = sorted(one.digest for one in canonical.origins)
+            plain["plugins"] = [*sorted(one.digest for one in canonical.origins)]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -181,3 +187,51 @@ class DesignPoint:
 def _rebuilt(option: Facts) -> Facts:
     """The option from its own plain form; by its class, because its name may not be registered any more."""
     return build(type(option), to_plain(option))
+
+
+def effective(gate: Gate) -> Scope:
+    """A gate's scope; a fixed one is the same number everywhere."""
+    return "head" if gate.source == "fixed" else gate.scope
+
+
+def simplest_execution(point: DesignPoint) -> Execution:
+    """The execution without what does not change the point's function."""
+    run = point.execution
+    if not point.descends:
+        return Execution()
+    if point.retention.identity:
+        run = dataclasses.replace(run, link_refresh="token")
+    enough = run.chunk * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
+    if point.bias.slope == 0 and point.memory.bare:  # the gradient does not depend on the weights at all
+        run, enough = dataclasses.replace(run, gradient_at="previous"), 0
+    sweeps = run.gradient.sweeps
+    if sweeps is not None and sweeps >= enough:
+        # a rule refuses exact gradients of a link refreshed by chunk, so there the fewest sweeps stand for them
+        fewest = Gradient() if run.link_refresh == "token" else Gradient(enough)
+        run = dataclasses.replace(run, gradient=fewest)
+    if point.retention.keep.is_one:
+        run = dataclasses.replace(run, gradient_at="previous")
+    tangent = run.link_refresh == "chunk"
+    chunked = run.gradient.sweeps is not None or tangent
+    return run if chunked else dataclasses.replace(run, chunk=Execution().chunk)
+
+
+def _defaults(point: DesignPoint) -> dict[str, Plain]:
+    """The plain form of the same options with every setting at its default."""
+    plain = DesignPoint().to_plain()
+    for key in (*CHOICES, "control"):
+        option = type(getattr(point, key))
+        plain[key] = cast(Plain, spell(option()))
+    return plain
+
+
+def _without(plain: dict[str, Plain], defaults: Mapping[str, Plain]) -> dict[str, Plain]:
+    """The entries that differ from the defaults, and every option's name."""
+    found: dict[str, Plain] = {}
+    for key, value in plain.items():
+        default = defaults.get(key)
+        if isinstance(value, dict):
+            found[key] = _without(value, default if isinstance(default, dict) else {})
+        elif key not in defaults or value != default:
+            found[key] = value
+    return found

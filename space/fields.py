@@ -145,9 +145,8 @@ def _scalar(hint: object, value: object, where: Path) -> object:
 
 
 def to_plain(instance: object) -> dict[str, Plain]:
-    """The dataclass's fields as plain data (nested dataclasses by their own `to_plain`); late ones at work only."""
-    values = {f: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}  # type: ignore[arg-type]
-    return {f.name: _plain(x) for f, x in values.items() if not (f.metadata.get("late") and x == f.default)}
+    """The dataclass's fields as plain data (nested dataclasses by their own `to_plain`)."""
+    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}  # type: ignore[arg-type]
 
 
 def _plain(value: object) -> Plain:
@@ -163,12 +162,6 @@ def help_of(cls: type) -> dict[str, str]:
     return {f.name: str(f.metadata.get("help", "")) for f in dataclasses.fields(cls) if f.init}
 
 
-def setting(  # returns what dataclasses.field does
-    default: object, help: str, *, named: bool = False, late: bool = False
-) -> typing.Any:
-    """A dataclass field with a default and its help text; a `named` one is part of the option's name in a table.
-
-    A `late` one came after databases already held its option: at its default, which must be what the option did before,
-    it is left out of the plain form, so that the hashes of those points stay.
-    """
-    return dataclasses.field(default=default, metadata={"help": help, "named": named, "late": late})
+def setting(default: object, help: str, *, named: bool = False) -> typing.Any:  # returns what dataclasses.field does
+    """A dataclass field with a default and its help text; a `named` one is part of the option's name in a table."""
+    return dataclasses.field(default=default, metadata={"help": help, "named": named})

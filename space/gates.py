@@ -1,8 +1,9 @@
 """Gates: where keep, step, momentum and thresholds come from.
 
-A gate is fixed (a number), learned (one parameter a head) or data-dependent (a projection of the layer's input), then
-squashed into its range. `value` is the number of a fixed gate and the starting value of the others, so that a learned
-and a fixed gate begin as the same model.
+A gate is fixed (a number), learned (a parameter) or data-dependent (a projection of the layer's input, direct or
+through a bottleneck), one value a head or one a channel, then squashed into its range. `value` is the number of a fixed
+gate and the starting value of the others, so that a learned and a fixed gate begin as the same model. A keep gate may
+be tied: to the step (a = exp(-rate e), Mamba 2), or the key to it (k = 1 - a, HGRN2).
 """
 
 from __future__ import annotations
@@ -24,25 +25,45 @@ else:
 LOG_FLOOR = -30.0  # exp(-30) = 1e-13: nothing is kept, and cumulative sums over a chunk stay finite in float32
 
 
+RWKV_RATE = math.exp(-0.5)  # RWKV-7's decay is exp(-e^(-1/2) sigmoid(.)): never below 0.545
+
+Scope = Literal["head", "key", "value", "key_value"]
+
+
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gate:
-    """A scalar per head and token: where it comes from and how it is squashed."""
+    """A number per token and head or channel: where it comes from and how it is squashed."""
 
-    source: Literal["fixed", "learned", "data"] = setting("data", "a number, a parameter per head, or a projection")
-    scope: Literal["head"] = setting("head", "what shares one value")
-    squash: Literal["sigmoid", "softplus", "mamba"] = setting("sigmoid", "how a raw number becomes the gate")
+    source: Literal["fixed", "learned", "data"] = setting("data", "a number, a parameter, or a projection of the input")
+    scope: Scope = setting("head", "what has a value of its own: a head, a key or value channel, or both (product)")
+    squash: Literal["sigmoid", "softplus", "mamba", "rwkv"] = setting("sigmoid", "how a raw number becomes the gate")
     value: float = setting(0.5, "the fixed value; the starting value of a learned or data gate")
     scale: float = setting(1.0, "upper end of a sigmoid (2: negative eigenvalues in a delta rule)")
+    temper: float = setting(1.0, "root taken of a sigmoid: 16 in GLA keeps more")
+    rank: int = setting(0, "width of a data gate's bottleneck (Miras: 32 or 64); 0: projected directly")
+    tie: Literal["none", "step", "key"] = setting(
+        "none", "keep only: decay by the step, exp(-rate e) with a learned rate; or the key is 1 - keep"
+    )
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.value), "value", f"{self.value} is not finite")
         require(self.scale > 0, "scale", f"{self.scale} must be positive")
+        require(self.temper > 0, "temper", f"{self.temper:g} must be positive")
+        require(self.temper == 1 or self.squash == "sigmoid", "temper", "only a sigmoid is tempered")
+        require(0 <= self.rank <= 1024, "rank", f"{self.rank} is not between 0 (no bottleneck) and 1024")
+        tied_step = self.tie != "step" or (self.source != "fixed" and self.squash == "mamba" and self.rank == 0)
+        require(tied_step, "tie", "decay by the step is exp(-rate e): set squash: mamba, rank: 0, no fixed source")
+        tied_key = self.tie != "key" or (self.source == "data" and self.scope == "key")
+        require(tied_key, "tie", "keys made from keep need source: data and scope: key")
         if self.source == "fixed":
             return
         if self.squash == "sigmoid":
-            ok = 0 < self.value < self.scale
-            require(ok, "value", f"a {self.source} sigmoid gate starts strictly between 0 and {self.scale:g}")
+            ok = 0 < self.value < self.reach
+            require(ok, "value", f"a {self.source} sigmoid gate starts strictly between 0 and {self.reach:g}")
+        if self.squash == "rwkv":
+            ok = math.exp(-RWKV_RATE) < self.value < 1
+            require(ok, "value", f"an rwkv decay starts strictly between {math.exp(-RWKV_RATE):.4f} and 1")
         if self.squash == "softplus":
             require(self.value > 0, "value", f"a {self.source} softplus gate starts above 0, got {self.value:g}")
         if self.squash == "mamba":
@@ -68,7 +89,8 @@ class Gate:
         """Settings that matter: a fixed gate is its value alone."""
         if self.source == "fixed":
             return {"source": "fixed", "value": self.value}
-        return {name: value for name, value in _all(self).items() if name != "scale" or self.squash == "sigmoid"}
+        idle = {"sigmoid": ()}.get(self.squash, ("scale", "temper"))
+        return {name: value for name, value in _all(self).items() if name not in idle}
 
     @property
     def is_one(self) -> bool:
@@ -80,7 +102,7 @@ class Gate:
         """The upper end of the range: the value of a fixed gate, infinity for softplus."""
         if self.source == "fixed":
             return self.value
-        return {"sigmoid": self.scale, "softplus": math.inf, "mamba": 1.0}[self.squash]
+        return {"sigmoid": float(self.scale ** (1 / self.temper)), "softplus": math.inf}.get(self.squash, 1.0)
 
     def __str__(self) -> str:
         return f"{self.value:g}" if self.source == "fixed" else self.source
@@ -89,7 +111,10 @@ class Gate:
     def start(self) -> float:
         """The raw number that squashes to `value`: the bias of a data gate, the parameter of a learned one."""
         if self.squash == "sigmoid":
-            share = self.value / self.scale
+            share = self.value**self.temper / self.scale
+            return math.log(share / (1 - share))
+        if self.squash == "rwkv":
+            share = -math.log(self.value) / RWKV_RATE
             return math.log(share / (1 - share))
         if self.squash == "softplus":
             return _inverse_softplus(self.value)
@@ -97,14 +122,24 @@ class Gate:
 
     def squashed(self, raw: Tensor) -> Tensor:
         """The gate's value from a raw number (sigmoid and softplus)."""
-        return self.scale * torch.sigmoid(raw) if self.squash == "sigmoid" else torch.nn.functional.softplus(raw)
+        if self.squash == "softplus":
+            return torch.nn.functional.softplus(raw)
+        found = self.scale * torch.sigmoid(raw)
+        return found if self.temper == 1 else found ** (1 / self.temper)
 
     def log_squashed(self, raw: Tensor, log_rate: Tensor | None = None) -> Tensor:
         """The logarithm of a keep gate, floored at `LOG_FLOOR`; mamba's is -exp(log_rate) softplus(raw)."""
         if self.squash == "mamba":
             rate = 1.0 if log_rate is None else torch.exp(log_rate)
             return (-rate * torch.nn.functional.softplus(raw)).clamp(min=LOG_FLOOR)
-        return (torch.nn.functional.logsigmoid(raw) + math.log(self.scale)).clamp(min=LOG_FLOOR)
+        if self.squash == "rwkv":
+            return -RWKV_RATE * torch.sigmoid(raw)
+        found = torch.nn.functional.logsigmoid(raw) + math.log(self.scale)
+        return (found if self.temper == 1 else found / self.temper).clamp(min=LOG_FLOOR)
+
+    def width(self, keys: int, values: int) -> int:
+        """Values a head and token, for heads of these dimensions."""
+        return {"head": 1, "key": keys, "value": values, "key_value": keys + values}[self.scope]
 
 
 def _all(gate: Gate) -> dict[str, Plain]:
@@ -131,7 +166,25 @@ def keep_problem(gate: Gate) -> str | None:
     if gate.source == "fixed" and not 0 <= gate.value <= 1:
         return f"a keep gate lies in [0, 1], got {gate.value:g}"
     if gate.squash == "softplus" and gate.source != "fixed":
-        return "softplus exceeds 1: a keep gate is a sigmoid or mamba's decay"
+        return "softplus exceeds 1: a keep gate is a sigmoid, or mamba's or rwkv's decay"
     if gate.reach > 1:
         return f"a keep gate lies in [0, 1]: scale {gate.scale:g} lets it reach {gate.reach:g}"
     return None
+
+
+def momentum_problem(gate: Gate) -> str | None:
+    """Why a gate cannot be a momentum, or None."""
+    if gate.source == "fixed" and not 0 <= gate.value < 1:
+        return "a fixed momentum lies in [0, 1)"
+    if gate.squash != "sigmoid":
+        return "momentum is squashed by a sigmoid"
+    if gate.source != "fixed" and gate.reach > 1:
+        return f"momentum lies in [0, 1): scale {gate.scale:g} lets it reach {gate.reach:g}"
+    return None
+
+
+def union(one: Scope, other: Scope) -> Scope | None:
+    """The scope of a product of two gates, or None where it is neither's."""
+    if one == other or other == "head":
+        return one
+    return other if one == "head" else None

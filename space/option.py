@@ -59,7 +59,9 @@ class Axis(Generic[O]):
         option = cast(type[O], cls)
         name: object = getattr(option, "name", None)
         if not isinstance(name, str):
-            raise RegistrationError(f"{self.name}: the class {cls.__name__} has no name: give it a `name: ClassVar[str]`")
+            raise RegistrationError(
+                f"{self.name}: the class {cls.__name__} has no name: give it a `name: ClassVar[str]`"
+            )
         if name in self.options:
             owner = self.options[name].__module__
             raise RegistrationError(f"{self.name}: an option named '{name}' is already registered by {owner}")
@@ -98,15 +100,15 @@ def short(option: Facts) -> str:
     parts = []
     for field in dataclasses.fields(cast(Any, option)):
         value = getattr(option, field.name)
-        if field.init and (value != field.default or field.metadata["named"]):
+        if field.init and (value != field.default or field.metadata.get("named")):
             parts.append(f"{field.name}={value}")
     return f"{option.name}({', '.join(parts)})" if parts else option.name
 
 
 def gates_of(option: Facts) -> dict[str, Gate]:
     """The option's gates by field name."""
-    values = {f.name: getattr(option, f.name) for f in dataclasses.fields(cast(Any, option))}
-    return {name: value for name, value in values.items() if isinstance(value, Gate)}
+    fields = dataclasses.fields(cast(Any, option))
+    return {field.name: getattr(option, field.name) for field in fields if isinstance(field.default, Gate)}
 
 
 def describe(cls: type[Facts]) -> dict[str, Plain]:

@@ -1,6 +1,7 @@
 """Which combinations are valid, and the reason when one is not.
 
-A rule looks at traits of the options and at the shapes a model gives them; it never asks for an option's name.
+A rule looks at traits of the options and at the shapes a model gives them; it never asks for an option's name. Reasons
+that only one option has are that option's own (`Memory.square`, `Algorithm.problem`).
 """
 
 from __future__ import annotations
@@ -18,52 +19,108 @@ class Rule:
 
     where: Path
     reason: str
-    holds: Callable[[DesignPoint, int, int], bool]  # (point, key_dim, value_dim)
+    broken: Callable[[DesignPoint, int, int], bool | str | None]
+    """(point, key_dim, value_dim) -> whether it is broken, or in which words of its own"""
+
+    def problem(self, point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+        """Why the point is not valid, or None."""
+        found = self.broken(point, key_dim, value_dim)
+        return self.reason if found is True else found or None
+
+
+def _square(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    return None if key_dim == value_dim else point.memory.square
+
+
+def _keep_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    keep, scopes = point.retention.keep, []
+    for option in (point.retention, point.algorithm):
+        if point.scopes["keep"] not in option.keep_scopes:
+            scopes.append(f"{option.name} knows keep by {', '.join(option.keep_scopes)} only, not by {keep.scope}")
+    return "; ".join(scopes) or None
+
+
+def _threshold_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    scope = point.scopes.get("threshold")
+    if scope is None or scope in point.bias.threshold_scopes:
+        return None
+    return f"{point.bias.name} knows thresholds by {', '.join(point.bias.threshold_scopes)} only, not by {scope}"
+
+
+def _untied(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    tied = [slot for slot, gate in point.gates.items() if slot != "keep" and gate.tie != "none"]
+    return f"only keep can be tied, not {', '.join(tied)}" if tied else None
+
+
+def _tied_step(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    keep = point.retention.keep
+    if keep.tie != "step" or point.algorithm.step_scope(point.step) == keep.scope == point.step.scope:
+        return None
+    return f"a decay by the step has the step's scope: set keep.scope: {point.step.scope}"
+
+
+def _coupled(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    if not point.retention.coupled:
+        return None
+    step, keep = point.algorithm.step_scope(point.step), point.scopes["keep"]
+    if step == keep or "head" in (step, keep):
+        return None
+    return f"a coupled step is the product of step and keep, which have values by {step} and by {keep}: use one scope"
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(
-        ("memory",),
-        "a residual memory adds its input to its output, so key and value dimensions must be equal: "
-        "set residual: false or model.value_dim to model.key_dim",
-        lambda point, key_dim, value_dim: not point.memory.residual or key_dim == value_dim,
-    ),
+    Rule(("memory",), "some memories need equal key and value dimensions", _square),
     Rule(
         ("memory",),
         "a layer norm over a single channel is always zero: use a value dimension of at least 2 or norm: none",
-        lambda point, key_dim, value_dim: getattr(point.memory, "norm", "none") == "none" or value_dim > 1,
+        lambda point, key_dim, value_dim: getattr(point.memory, "norm", "none") != "none" and value_dim == 1,
     ),
     Rule(
-        ("step",),
-        "a fixed step is positive: the control no_write says that nothing is written, ascent that the loss is climbed",
-        lambda point, key_dim, value_dim: point.step.source != "fixed" or point.step.value > 0,
-    ),
-    Rule(
-        ("step", "squash"),
-        "mamba's decay lies in (0, 1) and belongs to keep: use sigmoid or softplus for a step",
-        lambda point, key_dim, value_dim: point.step.source == "fixed" or point.step.squash != "mamba",
+        ("memory",),
+        "a memory that keeps the pairs themselves is read by the nonparametric algorithm, and only it: set both or "
+        "neither",
+        lambda point, key_dim, value_dim: point.memory.is_kernel and point.descends,
     ),
     Rule(
         ("algorithm",),
-        "the dot bias is linear in the value, so several steps on one pair are one step n times as long: "
-        "set own_keys: true or scale the step",
+        "an algorithm may need one kind of memory or bias",
+        lambda point, key_dim, value_dim: point.algorithm.problem(point.memory, point.bias),
+    ),
+    Rule(
+        ("algorithm",),
+        "it writes along other keys than it reads, which only a matrix without residual and norm can hold",
+        lambda point, key_dim, value_dim: point.algorithm.splits_keys and not point.memory.bare,
+    ),
+    Rule(
+        ("retention",),
+        "a memory that is solved for keeps no weights that this gate could shape: use none or l2",
         lambda point, key_dim, value_dim: (
-            not (
-                point.algorithm.writes > 1
-                and not point.algorithm.own_keys
-                and point.bias.slope == 0
-                and point.memory.bare
-            )
+            not point.descends and not (point.retention.identity and point.retention.form == "dual")
         ),
+    ),
+    Rule(("retention", "keep", "scope"), "a keep gate has values for what its options know", _keep_scope),
+    Rule(("retention", "keep", "tie"), "a decay by the step has the step's scope", _tied_step),
+    Rule(("retention", "coupled"), "a coupled step is the product of step and keep, of one scope", _coupled),
+    Rule(("bias", "delta", "scope"), "a threshold has values for what its bias compares", _threshold_scope),
+    Rule(("step", "tie"), "only keep can be tied", _untied),
+    Rule(
+        ("step",),
+        "a fixed step is positive: the control no_write says that nothing is written, ascent that the loss is climbed",
+        lambda point, key_dim, value_dim: point.step.source == "fixed" and point.step.value <= 0,
+    ),
+    Rule(
+        ("step", "squash"),
+        "a decay lies in (0, 1) and belongs to keep: use sigmoid or softplus for a step",
+        lambda point, key_dim, value_dim: point.step.source != "fixed" and point.step.squash in ("mamba", "rwkv"),
     ),
     Rule(
         ("execution", "link_refresh"),
         "an exact gradient of weights that are not refreshed inside the chunk is neither the paper's fast form nor the "
         "definition: use gradient: frozen or {refined: n}, or link_refresh: token",
         lambda point, key_dim, value_dim: (
-            point.retention.identity
-            or point.execution.link_refresh == "token"
-            or point.execution.gradient.sweeps is not None
+            not point.retention.identity
+            and point.execution.link_refresh == "chunk"
+            and point.execution.gradient.sweeps is None
         ),
     ),
 )
@@ -71,7 +128,8 @@ RULES: tuple[Rule, ...] = (
 
 def violations(point: DesignPoint, key_dim: int, value_dim: int) -> list[Problem]:
     """Every rule that the point breaks with these head dimensions."""
-    return [Problem(rule.where, rule.reason) for rule in RULES if not rule.holds(point, key_dim, value_dim)]
+    found = ((rule.where, rule.problem(point, key_dim, value_dim)) for rule in RULES)
+    return [Problem(where, what) for where, what in found if what is not None]
 
 
 def check(point: DesignPoint, key_dim: int, value_dim: int, where: Path = ()) -> None:

@@ -18,6 +18,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.models.convolution import CausalConvolution
 from miras_search.models.gates import Gates
 from miras_search.models.rotary import rotate
+from miras_search.space.algorithm import Pairs
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
@@ -40,18 +41,21 @@ class Mixer(nn.Module):
         self.config, self.design = config, design
         heads, keys, values = config.heads, config.keys, config.values
         self.is_normalised = config.normaliser == "sum"
-        pairs = design.algorithm.writes if design.algorithm.own_keys else 1
-        self.gates = Gates(design, heads)
-        self.widths = [heads * keys, pairs * heads * keys, pairs * heads * values]  # q, k, v
+        algorithm = design.algorithm
+        self.gates = Gates(design, heads, config.memory_keys, values)
+        projected = 0 if design.retention.keep.tie == "key" else algorithm.keys
+        self.widths = [heads * keys, projected * heads * keys, algorithm.values * heads * values]  # q, k, v
         gate_out = heads * values if config.output_gate else 0
         # one product for everything read from the input: small models are bound by operators, not arithmetic
         self.split = [sum(self.widths), gate_out, self.gates.width]
         self.project = nn.Linear(config.d_model, sum(self.split), bias=False)
         self.conv = CausalConvolution(sum(self.widths), config.conv) if config.conv else None
         # a normalised memory starts empty: what it holds is a mean of values, and a start would be one of none
-        shapes = () if self.is_normalised else design.memory.layers(config.memory_keys, values)
+        self.shapes = design.memory.layers(config.memory_keys, values + self.is_normalised) if design.descends else ()
+        self.has_start = design.memory.trained_start and not self.is_normalised
+        shapes = self.shapes if self.has_start else ()
         self.start = nn.ParameterList(nn.Parameter(torch.empty(heads, s.rows, s.cols)) for s in shapes)
-        static = design.memory.static(config.memory_keys, values)
+        static = design.static(config.memory_keys, values)
         self.static = nn.ParameterDict(
             {name.replace(".", "_"): nn.Parameter(torch.empty(heads, *shape)) for name, (shape, _) in static.items()}
         )
@@ -67,14 +71,14 @@ class Mixer(nn.Module):
         nn.init.normal_(self.out.weight, std=scale * self.out.in_features**-0.5, generator=generator)
         if self.conv is not None:
             self.conv.initialise(generator)
-        self.gates.initialise()
+        self.gates.initialise(generator)
         if self.norm is not None:
             nn.init.ones_(self.norm)
         with torch.no_grad():
-            for weights in self.start:
-                std = 0.0 if self.design.memory.bare else weights.shape[1] ** -0.5
+            for weights, layer in zip(self.start, self.shapes, strict=False):
+                std = 0.0 if self.design.memory.bare or layer.diagonal else layer.rows**-0.5
                 weights.copy_(self.design.retention.start(torch.randn(weights.shape, generator=generator) * std))
-        for name, (_, value) in self.design.memory.static(self.config.memory_keys, self.config.values).items():
+        for name, (_, value) in self.design.static(self.config.memory_keys, self.config.values).items():
             nn.init.constant_(self.static[name.replace(".", "_")], value)
 
     def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
@@ -94,7 +98,7 @@ class Mixer(nn.Module):
         """The memory's reads [B,T,H*V], normalised as the options say, and its state."""
         position = 0 if state is None else state.position
         inputs = self.design.control.apply(self._inputs(qkv, self.gates(raw), position))
-        names = self.design.memory.static(self.config.memory_keys, self.config.values)
+        names = self.design.static(self.config.memory_keys, self.config.values)
         static = {name: self.static[name.replace(".", "_")] for name in names}
         y, memory = dispatch.run(self.design, inputs, self._start(), static, None if state is None else state.memory)
         if self.is_normalised:
@@ -104,11 +108,11 @@ class Mixer(nn.Module):
         return y.flatten(-2), memory
 
     def _start(self) -> Layers:
-        """The memory's start [H,rows,cols] a layer: learned, but empty for a normalised one."""
-        if not self.is_normalised:
+        """The memory's start [H,rows,cols] a layer: learned, or that of an empty memory."""
+        if self.has_start:
             return tuple(self.start)
-        config = self.config
-        return (self.project.weight.new_zeros(config.heads, config.memory_keys, config.values + 1),)
+        zeros = (self.project.weight.new_zeros(self.config.heads, layer.rows, layer.cols) for layer in self.shapes)
+        return tuple(self.design.retention.start(z) for z in zeros)
 
     def _features(self, x: Tensor, position: int, writes: int = 1) -> Tensor:
         """Keys or queries [B,N,H,K] of projections [B,N,H,D], tokens counted from `position`."""
@@ -117,30 +121,46 @@ class Mixer(nn.Module):
 
     def _inputs(self, qkv: Tensor, gates: dict[str, Tensor], position: int = 0) -> Inputs:
         """q [B,T,H,K] and the writes k [B,N,H,K], v [B,N,H,V] with their gates [B,N,H]."""
+        algorithm = self.design.algorithm
         q, k, v = torch.split(qkv, self.widths, -1)
         batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
-        writes = self.design.algorithm.writes
         q = self._features(q.reshape(batch, tokens, heads, -1), position)
-        k = k.reshape(batch, -1, heads, self.config.keys)
-        k = self._features(k, position, k.shape[1] // tokens)
-        v = v.reshape(batch, -1, heads, self.config.values)
+        if self.design.retention.keep.tie == "key":
+            k = -torch.expm1(gates["keep"])
+        else:
+            k = k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys)
+            k = self._features(k, position, algorithm.keys)
+        v = v.reshape(batch, tokens * algorithm.values, heads, self.config.values)
         if self.is_normalised:
             v = features.counted(v)
-        if writes > 1 and not self.design.algorithm.own_keys:
-            k, v = (pair.repeat_interleave(writes, 1) for pair in (k, v))
+        pairs = Pairs(*(x.view(batch, tokens, -1, *x.shape[2:]) for x in (k, v)))
+        writes = algorithm.assemble(pairs, gates, self.design.bias)
 
         def per_write(slot: str) -> Tensor | None:
-            if slot not in gates:
-                return None
-            value = gates[slot]
-            return value if writes == 1 else value.repeat_interleave(writes, 1)
+            value = gates.get(slot)
+            return value if value is None or algorithm.writes == 1 else value.repeat_interleave(algorithm.writes, 1)
 
         return Inputs(
             q=q,
-            k=k,
-            v=v,
+            k=writes.k,
+            v=writes.v,
             log_keep=gates["keep"],
-            step=gates["step"].reshape(batch, tokens * writes, heads),
+            step=self._coupled(writes.step, gates["keep"]),
             momentum=per_write("momentum"),
             threshold=per_write("threshold"),
+            w=writes.w,
+            share=gates.get("share"),
         )
+
+    def _coupled(self, step: Tensor, log_keep: Tensor) -> Tensor:
+        """The step as the retention gate's objective has it: shortened by keep, where both come from one objective."""
+        if not self.design.retention.coupled:
+            return step
+        keep = torch.exp(log_keep)
+        if self.design.algorithm.writes > 1:  # keep acts before a token's first write only
+            keep = keep.unsqueeze(2)
+            ones = torch.ones_like(keep).expand(*keep.shape[:2], self.design.algorithm.writes - 1, *keep.shape[3:])
+            keep = torch.cat([keep, ones], 2).flatten(1, 2)
+        if keep.dim() < step.dim():
+            keep = keep.unsqueeze(-1)
+        return (step if step.dim() == keep.dim() else step.unsqueeze(-1)) * keep

@@ -131,10 +131,9 @@ def _budget(cell: Cell) -> tuple[object, ...]:
     gates = sorted((slot, gate.source, gate.scope) for slot, gate in design.gates.items() if gate.source != "fixed")
     return (
         design.memory.layers(model.memory_keys, model.values),
-        sorted(design.memory.static(model.memory_keys, model.values)),
+        sorted(design.static(model.memory_keys, model.values)),
         gates,
-        design.algorithm.writes if design.algorithm.own_keys else 1,
-        design.algorithm.has_momentum,
+        (design.algorithm.keys, design.algorithm.values, design.algorithm.window, design.algorithm.has_momentum),
         sorted(to_plain(model.canonical()).items()),
     )
 

@@ -44,9 +44,9 @@ class Lp:
     scale: Literal["unit", "paper"] = setting("unit", "1/p |r|^p, so that p = 2 is the half l2; or the printed |r|^p")
     epsilon: float = setting(EPSILON, "smoothing of |r| near 0")
     smoothing: Literal["epsilon", "tanh"] = setting(
-        "epsilon", "the gradient of a smoothed loss; or Remark 5, tanh for the sign and epsilon for |r|", late=True
+        "epsilon", "the gradient of a smoothed loss; or Remark 5, tanh for the sign and epsilon for |r|"
     )
-    sharpness: float = setting(SHARPNESS, "a of tanh(a r); the paper gives none", late=True)
+    sharpness: float = setting(SHARPNESS, "a of tanh(a r); the paper gives none")
 
     def __post_init__(self) -> None:
         require(self.p >= 1, "p", f"{self.p:g} is not convex: use p >= 1")

@@ -35,8 +35,8 @@ def plain_loop(
                 lifted = x.view(1, 1, 1, -1)
                 return point.memory.forward(lifted, lambda layer, y: y @ weights[layer], fixed).view(-1)
 
-            def weights_of(z: list[Tensor]) -> list[Tensor]:
-                return [point.retention.link(x) for x in z]
+            def weights_of(z: list[Tensor], fixed: dict[str, Tensor] = fixed) -> list[Tensor]:
+                return [point.retention.link(x, fixed) for x in z]
 
             rows = []
             for t in range(tokens):
@@ -68,8 +68,8 @@ def plain_loop(
             torch.stack(layer).view(batch, heads, *layer[0].shape) for layer in map(list, zip(*columns, strict=True))
         )
 
-    momentum = gathered(finals[1]) if point.algorithm.has_momentum else ()
-    return y, State(gathered(finals[0]), momentum, (), (), (), 0)
+    momentum = (gathered(finals[1]),) if point.algorithm.has_momentum else ()
+    return y, State(gathered(finals[0]), momentum)
 
 
 def has_loss(point: DesignPoint) -> bool:

@@ -147,7 +147,7 @@ def expected_of(name: str, given: Case) -> tuple[list[Tensor], list[Tensor]]:
         point: object, inputs: Inputs, start: tuple[Tensor, ...], static: dict[str, Tensor]
     ) -> tuple[Tensor, State]:
         outputs, finals = LOOPS[name](inputs, start, static)
-        return torch.stack(outputs, 1), State(finals[0], finals[1] if len(finals) > 1 else (), (), (), (), 0)
+        return torch.stack(outputs, 1), State(finals[0], (finals[1],) if len(finals) > 1 else ())
 
     return evaluate(run, preset(name), given)[:2]
 

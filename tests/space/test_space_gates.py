@@ -97,7 +97,7 @@ def test_partial_settings_refine_the_slots_default(data: object, default: object
         ("fixd", "g.source: 'fixd' is not one of fixed, learned, data (did you mean 'fixed'?)"),
         ({"valu": 1}, "g.valu: unknown setting (did you mean 'value'?)"),
         ({"value": "much"}, "g.value: expected a number, got 'much'"),
-        ({"scope": "channel"}, "g.scope: 'channel' is not one of head (known: head)"),
+        ({"scope": "channel"}, "g.scope: 'channel' is not one of head, key, value, key_value (known: head, key, key_value, value)"),
         ({"scale": 0}, "g.scale: 0.0 must be positive"),
         ({"value": 1.0}, "g.value: a data sigmoid gate starts strictly between 0 and 1"),
         ({"value": 0, "source": "learned"}, "g.value: a learned sigmoid gate starts strictly between 0 and 1"),
@@ -106,7 +106,7 @@ def test_partial_settings_refine_the_slots_default(data: object, default: object
         ({"value": 1, "squash": "mamba"}, "g.value: a mamba decay starts strictly between 0 and 1, got 1"),
         ({"squash": "sigmid", "source": "dta"},
          "g.source: 'dta' is not one of fixed, learned, data (did you mean 'data'?)\n"
-         "g.squash: 'sigmid' is not one of sigmoid, softplus, mamba (did you mean 'sigmoid'?)"),
+         "g.squash: 'sigmid' is not one of sigmoid, softplus, mamba, rwkv (did you mean 'sigmoid'?)"),
     ],
 )  # fmt: skip
 def test_bad_values_are_named(data: object, message: str) -> None:
@@ -132,7 +132,7 @@ def test_a_fixed_gate_ignores_the_ranges_of_squashing() -> None:
         (Gate(value=0.4, scale=0.5), None),
         (fixed(1.01), "a keep gate lies in [0, 1], got 1.01"),
         (fixed(-0.1), "a keep gate lies in [0, 1], got -0.1"),
-        (Gate(squash="softplus"), "softplus exceeds 1: a keep gate is a sigmoid or mamba's decay"),
+        (Gate(squash="softplus"), "softplus exceeds 1: a keep gate is a sigmoid, or mamba's or rwkv's decay"),
         (Gate(scale=2.0), "a keep gate lies in [0, 1]: scale 2 lets it reach 2"),
     ],
 )

@@ -41,7 +41,7 @@ def written(retention: object, keep: float, step: float, start: Tensor = START) 
         step=one * step,
     )
     _, state = recurrence.run(point, inputs, (start.unsqueeze(0),), {})
-    return point.retention.link(state.dual[0])[0, 0]
+    return point.retention.link(state.dual[0], {})[0, 0]
 
 
 def around(w: Tensor, count: int = 1000) -> Tensor:
@@ -183,15 +183,15 @@ def test_logits_are_equation_27_in_log_space(where: str, c: float) -> None:
         g, a, e = normal(ROWS, COLS, seed=50 + t), 0.5 + 0.04 * t, 0.3
         logits = a * logits - e * g
         weights = on_simplex(a * weights.log() - e * g, axes, c)
-        assert (retention.link(logits) - weights).abs().max() < 1e-12 * max(c, 1.0)
+        assert (retention.link(logits, {}) - weights).abs().max() < 1e-12 * max(c, 1.0)
 
 
 def test_without_the_scale_equation_27_leaves_its_constraint() -> None:
     """Eq. 27 drops the c of Eq. 21: with slices that sum to 3, one printed step gives slices that sum to 1."""
     retention = KlRetention(scale=3.0)
-    printed = torch.softmax(0.9 * retention.link(START).log() - 0.5 * G, 0)
+    printed = torch.softmax(0.9 * retention.link(START, {}).log() - 0.5 * G, 0)
     assert (printed.sum(0) - 1).abs().max() < 1e-12
-    assert (retention.link(0.9 * START - 0.5 * G).sum(0) - 3).abs().max() < 1e-12
+    assert (retention.link(0.9 * START - 0.5 * G, {}).sum(0) - 3).abs().max() < 1e-12
 
 
 def test_a_keep_that_varies_inside_a_slice_has_no_logit_form() -> None:
@@ -206,7 +206,7 @@ def test_a_keep_that_varies_inside_a_slice_has_no_logit_form() -> None:
 @pytest.mark.parametrize("where", SLICES)
 def test_keep_below_one_draws_slices_to_uniform(where: str) -> None:
     retention = KlRetention(slice=where, scale=2.0)  # type: ignore[arg-type]
-    w = retention.link(1e-6 * START)
+    w = retention.link(1e-6 * START, {})
     assert (w - w.mean()).abs().max() < 1e-5
     assert w.sum().item() == pytest.approx(2.0 * {"column": COLS, "row": ROWS, "whole": 1}[where])
 
@@ -215,16 +215,16 @@ def test_keep_below_one_draws_slices_to_uniform(where: str) -> None:
 def test_links_act_on_each_batch_and_head_alone(spec: object) -> None:
     retention = RETENTION.parse(spec)
     z = normal(2, 3, ROWS, COLS, seed=9)
-    expected = torch.stack([torch.stack([retention.link(x) for x in row]) for row in z])
-    torch.testing.assert_close(retention.link(z), expected)
-    torch.testing.assert_close(torch.func.vmap(retention.link)(z), expected)
-    assert retention.identity == torch.equal(retention.link(z), z)
+    expected = torch.stack([torch.stack([retention.link(x, {}) for x in row]) for row in z])
+    torch.testing.assert_close(retention.link(z, {}), expected)
+    torch.testing.assert_close(torch.func.vmap(lambda x: retention.link(x, {}))(z), expected)
+    assert retention.identity == torch.equal(retention.link(z, {}), z)
 
 
 def test_start_puts_the_link_near_the_start_weights() -> None:
     small = 0.01 * START
     for spec in ("none", "l2"):
         retention = RETENTION.parse(spec)
-        assert torch.equal(retention.link(retention.start(small)), small)
-    w = KlRetention(scale=2.0).link(KlRetention(scale=2.0).start(small))
+        assert torch.equal(retention.link(retention.start(small), {}), small)
+    w = KlRetention(scale=2.0).link(KlRetention(scale=2.0).start(small), {})
     assert (w - 2.0 / ROWS).abs().max() < 0.05  # near uniform: the simplex has no small weights

@@ -135,8 +135,7 @@ def case(
     layers = point.memory.layers(key_dim, value_dim) if point.descends else ()
     start = tuple(normal(heads, s.rows, s.cols) / s.rows**0.5 for s in layers)
     static = {
-        name: value + 0.1 * normal(heads, *shape)
-        for name, (shape, value) in point.static(key_dim, value_dim).items()
+        name: value + 0.1 * normal(heads, *shape) for name, (shape, value) in point.static(key_dim, value_dim).items()
     }
     return Case(inputs, start, static)
 

@@ -1,0 +1,251 @@
+"""What the kernels need to know of a memory learning algorithm.
+
+A linear algorithm, S_t = b_t S_{t-1} - e_t g_t and Z_t = a_t Z_{t-1} + S_t (without momentum S_t = -e_t g_t), unrolls
+over a chunk to
+
+    Z_t = A_t Z_0 + B_t S_0 - sum_{s<=t} P_ts g_s,    S_C = c_S S_0 - sum_s p_s g_s
+
+with the coefficients below. Others give only `change`, and are run write by write. A token makes `writes` writes, in
+order; keep fades the past before the first of them. Legend: B batch, T tokens, N = T * writes, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from miras_search.space.gates import Gate, Scope
+from miras_search.space.lazy import LazyModule
+from miras_search.space.option import Axis, Facts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from miras_search.space.bias import Bias
+    from miras_search.space.memory import Memory
+    from miras_search.space.solution import Solution
+else:
+    torch = LazyModule("torch")
+
+Moments = tuple["Tensor", ...]
+
+
+class Coefficients(NamedTuple):
+    """How a chunk of N writes unrolls; leading axes [..., N]."""
+
+    keep: Tensor  # A [..., N]
+    momentum: Tensor | None  # B [..., N]; None without momentum
+    writes: Tensor  # P [..., N, N], lower triangular
+    end_momentum: Tensor | None  # c_S [...]: what is left of S_0 at the end of the chunk
+    end_writes: Tensor | None  # p [..., N]: the share of each gradient in S_C
+
+
+class Pairs(NamedTuple):
+    """What a layer projects for every token: keys [B,T,keys,H,K], values [B,T,values,H,V]."""
+
+    k: Tensor
+    v: Tensor
+
+
+class Writes(NamedTuple):
+    """A token's writes in order: the weights move by -step (write key)^T u, with u taken at the read key."""
+
+    k: Tensor  # read keys [B,N,H,K]
+    v: Tensor  # [B,N,H,V]
+    step: Tensor  # [B,N,H], or [B,N,H,C] by channel
+    w: Tensor | None = None  # write keys [B,N,H,K] where they differ from the read keys
+
+
+class Algorithm(Facts, Protocol):
+    """What the kernels need to know of an algorithm. `Descent` has the answers of a plain one-write algorithm."""
+
+    @property
+    def writes(self) -> int:
+        """Writes a token, one after the other."""
+
+    @property
+    def keys(self) -> int:
+        """Keys projected a token."""
+
+    @property
+    def values(self) -> int:
+        """Values projected a token."""
+
+    @property
+    def window(self) -> int:
+        """Tokens whose pairs each write takes together, the current one included; 1: only its own."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the change is linear in the gradients, so that a chunk has coefficients."""
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether past gradients keep acting: there are moments, and a momentum gate."""
+
+    @property
+    def splits_keys(self) -> bool:
+        """Whether write keys differ from read keys, which only a bare matrix can hold."""
+
+    @property
+    def keep_scopes(self) -> tuple[Scope, ...]:
+        """What the keep gate may have values for."""
+
+    def repeats(self, slot: str) -> int:
+        """Values a token of the gate in a slot, besides its channels."""
+
+    def step_scope(self, step: Gate) -> Scope:
+        """What has a value of its own in `Writes.step`."""
+
+    def assemble(self, pairs: Pairs, gates: Mapping[str, Tensor], bias: Bias) -> Writes:
+        """The writes, from projections and gates (step [B,T,steps,H,...], own gates by field name [B,T,H,...])."""
+
+    def moments(self, weights: Tensor) -> Moments:
+        """Accumulators of past gradients for a layer's weights [B,H,rows,cols], before the first token."""
+
+    def change(
+        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
+    ) -> tuple[Tensor, Moments]:
+        """What one gradient adds to the weights, and the moments after it; gates broadcast over [B,H,rows,cols]."""
+
+    def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
+        """The unrolled chunk, from gates [..., N] (keep in log space; None where everything is kept)."""
+
+    def static(self, key_dim: int, value_dim: int) -> dict[str, tuple[tuple[int, ...], float]]:
+        """Parameters a head that only the outer loop trains: shape and starting value by name."""
+
+    def solution(self, memory: Memory) -> Solution | None:
+        """The memory's minimiser in closed form, for algorithms that do not descend."""
+
+    def problem(self, memory: Memory, bias: Bias) -> str | None:
+        """Why it cannot run with this memory and bias, or None."""
+
+    def canonical(self) -> Algorithm:
+        """The simplest spelling of the same function."""
+
+
+ALGORITHM: Axis[Algorithm] = Axis("algorithm", "how a gradient becomes a change of the memory")
+
+
+class Descent:
+    """The answers of an algorithm that makes one plain write a token; a class of its own overrides what differs."""
+
+    __slots__ = ()
+
+    @property
+    def writes(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def steps(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def keys(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def values(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def window(self) -> int:
+        """The token's own pair."""
+        return 1
+
+    @property
+    def linear(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def has_momentum(self) -> bool:
+        """None."""
+        return False
+
+    @property
+    def splits_keys(self) -> bool:
+        """They are the same."""
+        return False
+
+    @property
+    def keep_scopes(self) -> tuple[Scope, ...]:
+        """All."""
+        return ("head", "key", "value", "key_value")
+
+    def repeats(self, slot: str) -> int:
+        """Steps where there are several."""
+        return self.steps if slot == "step" else 1
+
+    def step_scope(self, step: Gate) -> Scope:
+        """The step gate's own."""
+        return step.scope
+
+    def assemble(self, pairs: Pairs, gates: Mapping[str, Tensor], bias: Bias) -> Writes:
+        """One write a pair."""
+        return Writes(pairs.k.flatten(1, 2), pairs.v.flatten(1, 2), gates["step"].flatten(1, 2))
+
+    def moments(self, weights: Tensor) -> Moments:
+        """Zeros, where there is momentum."""
+        return (torch.zeros_like(weights),) if self.has_momentum else ()
+
+    def change(
+        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
+    ) -> tuple[Tensor, Moments]:
+        """-e g."""
+        return -step * gradient, ()
+
+    def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
+        """A = cumprod(a), P = D diag(e)."""
+        if log_keep is None:
+            writes = step.unsqueeze(-2).expand(*step.shape, step.shape[-1]).tril()
+            return Coefficients(torch.ones_like(step), None, writes, None, None)
+        writes = decay_matrix(log_keep) * step.unsqueeze(-2)
+        return Coefficients(torch.exp(log_keep.cumsum(-1)), None, writes, None, None)
+
+    def static(self, key_dim: int, value_dim: int) -> dict[str, tuple[tuple[int, ...], float]]:
+        """None."""
+        return {}
+
+    def solution(self, memory: Memory) -> Solution | None:
+        """It descends."""
+        return None
+
+    def problem(self, memory: Memory, bias: Bias) -> str | None:
+        """It runs with all."""
+        return None
+
+
+def decay_matrix(log_gate: Tensor) -> Tensor:
+    """D_ts = prod_{i=s+1..t} gate_i for s <= t, else 0; [..., N] -> [..., N, N].
+
+    Masked before the exponential: a 0 times an overflowed exp would be NaN in the backward pass.
+    """
+    total = log_gate.cumsum(-1)
+    difference = total.unsqueeze(-1) - total.unsqueeze(-2)
+    n = log_gate.shape[-1]
+    lower = torch.ones(n, n, dtype=torch.bool, device=log_gate.device).tril()
+    return torch.exp(difference.masked_fill(~lower, float("-inf")))
+
+
+def surprise_coefficients(log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
+    """P = D M diag(e), B = D cumprod(b): a branch of its own, since momentum 0 in log space would be -inf - -inf."""
+    if momentum is None:
+        raise ValueError("the momentum algorithm needs momentum gates")
+    log_keep = torch.zeros_like(step) if log_keep is None else log_keep
+    keep, decay = torch.exp(log_keep.cumsum(-1)), decay_matrix(log_keep)
+    # momentum 0 is a legal gate: a floor far below float32's resolution keeps its logarithm finite
+    log_momentum = torch.log(momentum.clamp(min=1e-13))
+    surprise, remaining = decay_matrix(log_momentum), torch.exp(log_momentum.cumsum(-1))
+    return Coefficients(
+        keep=keep,
+        momentum=(decay @ remaining.unsqueeze(-1)).squeeze(-1),
+        writes=(decay @ surprise) * step.unsqueeze(-2),
+        end_momentum=remaining[..., -1],
+        end_writes=surprise[..., -1, :] * step,
+    )

@@ -1,0 +1,70 @@
+"""A gated linear unit as memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, final
+
+from miras_search.space.fields import require, setting
+from miras_search.space.memory.protocol import (
+    MEMORY,
+    RESIDUAL,
+    Activation,
+    Layer,
+    Lin,
+    Memory,
+    Network,
+    Parameters,
+    Static,
+    activate,
+    finish,
+    norm_parameters,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@MEMORY.register
+@final
+@dataclass(frozen=True, slots=True)
+class GatedMlp(Network):
+    """A gated linear unit as memory: one branch decides what the other lets through."""
+
+    name: ClassVar[str] = "gated_mlp"
+    equation: ClassVar[str] = "M(x) = x + LN((s(x W_0) * (x W_1)) W_2)"
+    source: ClassVar[str] = "SwiGLU, named as a memory in the ICLR version of Miras"
+
+    expansion: int = setting(4, "hidden width as a multiple of the key dimension")
+    activation: Activation = setting("silu", "of the gating branch")
+    residual: bool = setting(True, "add the input (needs K = V)")
+    norm: Literal["layer", "none"] = setting("layer", "normalise the output before the residual")
+    affine: bool = setting(False, "scale and shift of the norm, trained by the outer loop")
+
+    def __post_init__(self) -> None:
+        require(1 <= self.expansion <= 64, "expansion", f"{self.expansion} is not between 1 and 64")
+        require(self.norm == "layer" or not self.affine, "affine", "there is no norm to scale: set norm: layer")
+
+    @property
+    def square(self) -> str | None:
+        """With a residual."""
+        return RESIDUAL if self.residual else None
+
+    def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
+        """K x E, K x E, E x V."""
+        hidden = self.expansion * key_dim
+        up = Layer(key_dim, hidden, keyed=True, valued=False)
+        return (up, up, Layer(hidden, value_dim, keyed=False, valued=True))
+
+    def static(self, key_dim: int, value_dim: int) -> Parameters:
+        """The norm's scale and shift, if affine."""
+        return norm_parameters(value_dim) if self.affine else {}
+
+    def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
+        """x + LN((s(x W_0) * (x W_1)) W_2)."""
+        h = activate(self.activation, lin(0, x)) * lin(1, x)
+        return finish(lin(2, h), x, static, norm=self.norm, affine=self.affine, residual=self.residual)
+
+    def canonical(self) -> Memory:
+        """Itself."""
+        return self

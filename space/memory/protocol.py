@@ -1,0 +1,132 @@
+"""What the kernels need to know of a memory architecture.
+
+A memory is written as `forward(x, lin, static)`, where `lin(l, x)` applies linear layer l with whatever weights are in
+force. The kernels run the same forward with different `lin`: start-of-chunk weights, weights in the middle of a chunk,
+zero taps for back-propagation. Shapes: `x [B,H,N,K] -> [B,H,N,V]`; layer l has weights `[B,H,rows,cols]`, as x W, or
+`[B,H,1,cols]`, as x * w, where it is diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from miras_search.space.lazy import LazyModule
+from miras_search.space.option import Axis, Facts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
+
+Lin = Callable[[int, "Tensor"], "Tensor"]
+Static = Mapping[str, "Tensor"]
+Parameters = dict[str, tuple[tuple[int, ...], float]]
+Activation = Literal["gelu", "silu", "relu", "tanh"]
+
+
+class Layer(NamedTuple):
+    """Shape of a linear layer, x [.., rows] -> [.., cols], and which of its axes are the key's and value's channels."""
+
+    rows: int
+    cols: int
+    keyed: bool  # its rows are key channels
+    valued: bool  # its columns are value channels
+    diagonal: bool = False  # x * w: one row, and the columns are both
+
+
+class Memory(Facts, Protocol):
+    """What the kernels need to know of a memory. `Network` has the answers that most give."""
+
+    @property
+    def bare(self) -> bool:
+        """Whether forward is x W and nothing else: signals need no back-propagation, and a chunk is matrix products."""
+
+    @property
+    def square(self) -> str | None:
+        """Why it needs K = V, or None."""
+
+    @property
+    def trained_start(self) -> bool:
+        """Whether the weights before the first token are learned by the outer loop; else they are zero."""
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it keeps the pairs themselves and has no weights (attention)."""
+
+    def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
+        """Shapes of the layers that are written at test time."""
+
+    def static(self, key_dim: int, value_dim: int) -> Parameters:
+        """Parameters a head that only the outer loop trains: shape and starting value by name."""
+
+    def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
+        """The prediction [B,H,N,V] for inputs [B,H,N,K]; static parameters are [H,1,d]."""
+
+    def canonical(self) -> Memory:
+        """The simplest spelling of the same function."""
+
+
+MEMORY: Axis[Memory] = Axis("memory", "the function whose weights store the associations")
+
+
+class Network:
+    """The answers of a memory with weights that the outer loop starts; a class of its own overrides what differs."""
+
+    __slots__ = ()
+
+    @property
+    def bare(self) -> bool:
+        """More than one product."""
+        return False
+
+    @property
+    def trained_start(self) -> bool:
+        """Learned."""
+        return True
+
+    @property
+    def is_kernel(self) -> bool:
+        """It has weights."""
+        return False
+
+    @property
+    def square(self) -> str | None:
+        """Any dimensions."""
+        return None
+
+    def static(self, key_dim: int, value_dim: int) -> Parameters:
+        """None."""
+        return {}
+
+
+RESIDUAL = (
+    "a residual memory adds its input to its output, so key and value dimensions must be equal: "
+    "set residual: false or model.value_dim to model.key_dim"
+)
+
+
+def activate(name: Activation, x: Tensor) -> Tensor:
+    """The activation of that name."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "gelu": torch.nn.functional.gelu,
+        "silu": torch.nn.functional.silu,
+        "relu": torch.relu,
+        "tanh": torch.tanh,
+    }
+    return functions[name](x)
+
+
+def finish(y: Tensor, x: Tensor, static: Static, *, norm: str, affine: bool, residual: bool) -> Tensor:
+    """x + LN(y), each part optional."""
+    if norm == "layer":
+        y = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=1e-5)
+        if affine:
+            y = y * static["norm.weight"] + static["norm.bias"]
+    return x + y if residual else y
+
+
+def norm_parameters(value_dim: int) -> Parameters:
+    """Scale and shift of an affine norm."""
+    return {"norm.weight": ((1, value_dim), 1.0), "norm.bias": ((1, value_dim), 0.0)}
