@@ -38,22 +38,64 @@ def test_gates_start_at_their_values_whatever_their_source(source: str) -> None:
             "step": gate(0.25, scale=2.0),
         }
     )
-    gates = Gates(design, heads=3).double()
-    gates.initialise()
+    gates = Gates(design, 3, 4, 5).double()
+    gates.initialise(torch.Generator().manual_seed(3))
     assert gates.width == (4 * 3 if source == "data" else 0)
     assert sum(p.numel() for p in gates.parameters()) == (0 if source == "fixed" else 4 * 3)
     values = gates(torch.zeros(2, 5, gates.width, dtype=torch.float64))
     expected = {"step": 0.25, "keep": math.log(0.9), "momentum": 0.7, "threshold": 1.3}
     assert set(values) == set(expected)
     for slot, value in expected.items():
-        assert values[slot].shape == (2, 5, 3)
-        torch.testing.assert_close(values[slot], torch.full((2, 5, 3), value, dtype=torch.float64))
+        shape = (2, 5, 1, 3) if slot == "step" else (2, 5, 3)
+        assert values[slot].shape == shape
+        torch.testing.assert_close(values[slot], torch.full(shape, value, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+@pytest.mark.parametrize("source", ["learned", "data"])
+@pytest.mark.parametrize(("scope", "width"), [("key", 4), ("value", 5), ("key_value", 9)])
+def test_gates_by_channel_start_at_their_values(source: str, scope: str, width: int, rank: int) -> None:
+    def gate(value: float, **settings: Any) -> dict[str, Any]:
+        return {"source": source, "value": value, "scope": scope, "rank": rank, **settings}
+
+    design = DesignPoint.parse(
+        {
+            "retention": {"l2": {"keep": gate(0.9, temper=16.0)}},
+            "algorithm": {"momentum": {"momentum": gate(0.7)}},
+            "step": gate(0.25),
+        }
+    )
+    gates = Gates(design, 3, 4, 5).double()
+    gates.initialise(torch.Generator().manual_seed(3))
+    data = source == "data"
+    assert gates.width == (0 if not data else 3 * rank if rank else 3 * 3 * width)
+    raw = torch.zeros(2, 6, gates.width, dtype=torch.float64)
+    for slot, value in {"step": 0.25, "keep": math.log(0.9), "momentum": 0.7}.items():
+        shape = (2, 6, 1, 3, width) if slot == "step" else (2, 6, 3, width)
+        torch.testing.assert_close(gates(raw)[slot], torch.full(shape, value, dtype=torch.float64))
+    if data:
+        assert gates(raw + 1)["keep"].unique().numel() == (3 * width if rank else 1)  # a bottleneck mixes its channels
+
+
+def test_a_decay_tied_to_the_step_is_mambas() -> None:
+    """a = exp(-rate e), and at the step's start value the gate's own."""
+    keep = {"source": "data", "squash": "mamba", "value": 0.9, "tie": "step"}
+    step = {"source": "data", "squash": "softplus", "value": 0.4}
+    gates = Gates(DesignPoint.parse({"retention": {"l2": {"keep": keep}}, "step": step}), 2, 4, 4).double()
+    gates.initialise(torch.Generator().manual_seed(3))
+    assert gates.width == 2  # the step's alone
+    raw = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    at_start = gates(0 * raw)
+    torch.testing.assert_close(at_start["keep"].exp(), torch.full((3, 5, 2), 0.9, dtype=torch.float64))
+    rate = -math.log(0.9) / 0.4
+    found = gates(raw)
+    torch.testing.assert_close(found["keep"], -rate * found["step"].squeeze(2))
 
 
 def test_data_gates_read_their_own_channels() -> None:
     design = DesignPoint.parse({"retention": "l2", "algorithm": "multi_step", "bias": "l2"})
-    gates = Gates(design, heads=2).double()
-    gates.initialise()
+    gates = Gates(design, 2, 4, 5).double()
+    gates.initialise(torch.Generator().manual_seed(3))
     assert gates.width == 2 * 2 + 2  # a step for each of two writes, one keep
     raw = torch.zeros(1, 1, 6, dtype=torch.float64)
     base = gates(raw)
@@ -67,8 +109,8 @@ def test_data_gates_read_their_own_channels() -> None:
 
 def test_mamba_gates_start_at_their_value_and_scale_by_their_rate() -> None:
     design = DesignPoint.parse("gated_delta_net")
-    gates = Gates(design, heads=2).double()
-    gates.initialise()
+    gates = Gates(design, 2, 4, 5).double()
+    gates.initialise(torch.Generator().manual_seed(3))
     raw = torch.zeros(1, 3, gates.width, dtype=torch.float64)
     torch.testing.assert_close(gates(raw)["keep"].exp(), torch.full((1, 3, 2), 0.97, dtype=torch.float64))
     with torch.no_grad():
@@ -80,7 +122,7 @@ def test_mamba_gates_start_at_their_value_and_scale_by_their_rate() -> None:
 
 @pytest.mark.parametrize(("keep", "expected"), [(0.0, LOG_FLOOR), (1.0, 0.0), (0.5, math.log(0.5))])
 def test_a_fixed_keep_is_a_finite_logarithm(keep: float, expected: float) -> None:
-    gates = Gates(DesignPoint.parse({"retention": {"l2": {"keep": keep}}}), heads=2)
+    gates = Gates(DesignPoint.parse({"retention": {"l2": {"keep": keep}}}), 2, 4, 5)
     assert gates(torch.zeros(1, 2, gates.width))["keep"].flatten().tolist() == pytest.approx([expected] * 4)
 
 
@@ -182,7 +224,7 @@ def test_no_write_leaves_the_memory_at_its_start(design: object) -> None:
     _, state = mixer(x)
     for dual, start in zip(state.memory.dual, mixer.start, strict=True):
         assert torch.equal(dual, start.expand_as(dual))
-    assert all(not s.any() for s in state.memory.momentum)
+    assert all(not s.any() for layers in state.memory.moments for s in layers)
     written = mixer_of(base)
     _, state = written(x)
     assert all((d - s).abs().max() > 1e-6 for d, s in zip(state.memory.dual, written.start, strict=True))

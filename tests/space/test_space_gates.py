@@ -97,7 +97,10 @@ def test_partial_settings_refine_the_slots_default(data: object, default: object
         ("fixd", "g.source: 'fixd' is not one of fixed, learned, data (did you mean 'fixed'?)"),
         ({"valu": 1}, "g.valu: unknown setting (did you mean 'value'?)"),
         ({"value": "much"}, "g.value: expected a number, got 'much'"),
-        ({"scope": "channel"}, "g.scope: 'channel' is not one of head, key, value, key_value (known: head, key, key_value, value)"),
+        (
+            {"scope": "channel"},
+            "g.scope: 'channel' is not one of head, key, value, key_value (known: head, key, key_value, value)",
+        ),
         ({"scale": 0}, "g.scale: 0.0 must be positive"),
         ({"value": 1.0}, "g.value: a data sigmoid gate starts strictly between 0 and 1"),
         ({"value": 0, "source": "learned"}, "g.value: a learned sigmoid gate starts strictly between 0 and 1"),
