@@ -1,0 +1,274 @@
+"""How many structural combinations there are, how many are valid, and which rules an option can run into.
+
+A structural combination takes one option on each axis, with every setting that is a choice of words or true or false,
+and where in a chunk gradients are taken; numbers, gates and controls stay at their defaults. There are too many to try
+them all in the time that printing them may take, but rules look at few traits: variants of an axis that agree in all
+traits which a rule reads are one case for it. What a rule reads is found by watching it read, until nothing new is
+read; then every case was decided by traits on which all of its variants agree, so the counts are exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import math
+import types
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from miras_search.space.design import AXES, CHOICES, DesignPoint, simplest_execution
+from miras_search.space.execution import Execution, Gradient
+from miras_search.space.facts import choices
+from miras_search.space.fields import FieldError, field_types
+from miras_search.space.gates import STEP, Gate
+from miras_search.space.rules import RULES, Rule
+
+DIMS = (8, 8)  # equal key and value dimensions, as a model has them unless told otherwise
+OTHER_DIMS = ((8, 4), (8, 1))
+GRADIENTS = (Gradient(), Gradient(0), Gradient(2))  # exact, frozen, refined
+
+Space = Mapping[str, Sequence[Any]]  # the variants of each part of a point, in the order of PARTS
+Key = tuple[int, ...]  # a case of each part
+PARTS = (*CHOICES, "execution", "step")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Count:
+    """Numbers of structural combinations."""
+
+    written: int
+    """All that can be written down."""
+    valid: int
+    """Those that no rule refuses."""
+    different: int
+    """The valid ones, those that are the same function counted once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Table:
+    """A function of a point, case by case: the case of each variant of each part, and the outcome of each key."""
+
+    cases: Sequence[Sequence[int]]
+    outcomes: Mapping[Key, Hashable]
+
+
+def count() -> Count:
+    """The structural combinations of the options that are registered now."""
+    written = _structural()
+    # canonical options beside those as written: two tables of one, and rules look at each case once
+    simplest = {part: list(dict.fromkeys(map(_canonical, found))) for part, found in written.items()}
+    both = {part: [*found, *simplest[part]] for part, found in written.items()}
+    tables = [_tabulated(_execution, both), *(_tabulated(_problem(rule, DIMS), both) for rule in RULES)]
+    first = [range(len(found)) for found in written.values()]
+    last = [range(len(written[part]), len(found)) for part, found in both.items()]
+    return Count(
+        written=math.prod(map(len, first)),
+        valid=sum(number * len(executions) for number, executions in _passing(tables, first)),
+        different=sum(number * len(set(executions)) for number, executions in _passing(tables, last)),
+    )
+
+
+def _structural() -> dict[str, list[Any]]:
+    """Every variant of each part of a structural combination."""
+    options = {axis: [v for cls in AXES[axis].options.values() for v in variants(cls)] for axis in CHOICES}
+    return {**options, "execution": executions(), "step": [STEP]}
+
+
+def _canonical(variant: Any) -> Any:
+    return variant if isinstance(variant, Execution | Gate) else variant.canonical()
+
+
+def variants(cls: type[Any]) -> list[Any]:
+    """The option with every combination of its settings that have few values, but for those that it refuses."""
+    levels = {name: found for name, hint in field_types(cls).items() if (found := choices(hint))}
+    return [option for settings in _products(levels) if (option := _built(cls, settings))]
+
+
+def executions() -> list[Execution]:
+    """Where gradients are taken: every gradient mode with every choice of words."""
+    levels = {name: found for name, hint in field_types(Execution).items() if (found := choices(hint))}
+    return [Execution(gradient=gradient, **settings) for gradient in GRADIENTS for settings in _products(levels)]
+
+
+def couplings() -> dict[tuple[str, str], list[str]]:
+    """For (axis, option) the reasons of the rules that can refuse it because of what it is combined with.
+
+    A rule counts where it refuses some combination with the option and lets another option stand in its place. Gates
+    are tried with every choice of words too, the step's as well as those of the options.
+    """
+    plain = _structural()
+    spaces = [(plain, dims) for dims in (DIMS, *OTHER_DIMS)]
+    spaces += [({**plain, axis: [*plain[axis], *_with_gates(axis)]}, DIMS) for axis in CHOICES]
+    spaces.append(({**plain, "step": _gates(STEP)}, DIMS))
+    found: dict[tuple[str, str], list[str]] = {}
+    for rule in RULES:
+        words: dict[tuple[str, str], set[str]] = {}
+        for space, dims in spaces:
+            for option, what in _refused(_tabulated(_problem(rule, dims), space), space):
+                words.setdefault(option, set()).add(what)
+        for option, said in words.items():  # what the option's own part of the rule says, if that is one thing
+            found.setdefault(option, []).append(said.pop() if len(said) == 1 else rule.reason)
+    return found
+
+
+def _refused(table: _Table, space: Space) -> Iterator[tuple[tuple[str, str], str]]:
+    """(axis, option) and the words in which it is refused where another option of the axis would do."""
+    for number, axis in enumerate(CHOICES):
+        members: dict[int, set[str]] = {}
+        for option, case in zip(space[axis], table.cases[number], strict=True):
+            members.setdefault(case, set()).add(option.name)
+        for key, what in table.outcomes.items():
+            there = (table.outcomes[*key[:number], case, *key[number + 1 :]] for case in members)
+            if what is not None and None in there:
+                yield from (((axis, name), str(what)) for name in members[key[number]])
+
+
+def _passing(tables: Sequence[_Table], indices: Sequence[range]) -> Iterator[tuple[int, list[Hashable]]]:
+    """Groups of combinations of the four axes: how many they are, and their executions that no rule refuses.
+
+    The first table gives the execution in its simplest spelling, the others what is wrong; `indices` are those of the
+    variants to combine.
+    """
+    alike = [  # variants that are one case in every table
+        Counter(tuple(table.cases[number][index] for table in tables) for index in own).items()
+        for number, own in enumerate(indices)
+    ]
+    *axes, runs, steps = alike
+    for group in itertools.product(*axes, steps):
+        *chosen, step = (cases for cases, _ in group)
+        valid: list[Hashable] = []
+        for run, times in runs:
+            keys = zip(*chosen, run, step, strict=True)
+            execution, *problems = (table.outcomes[key] for table, key in zip(tables, keys, strict=True))
+            if not any(problems):
+                valid += [execution] * times
+        yield math.prod(number for _, number in group), valid
+
+
+def _problem(rule: Rule, dims: tuple[int, int]) -> Callable[[DesignPoint], Hashable]:
+    return lambda point: rule.problem(point, *dims)
+
+
+def _execution(point: DesignPoint) -> Execution:
+    return simplest_execution(dataclasses.replace(point, execution=_bare(point.execution)))
+
+
+def _tabulated(function: Callable[[DesignPoint], Hashable], space: Space) -> _Table:
+    """The function on every combination, evaluated once a case."""
+    read: list[set[str]] = [set() for _ in PARTS]
+    while True:
+        cases = [_cases(space[part], paths) for part, paths in zip(PARTS, read, strict=True)]
+        before = sum(map(len, read))
+        firsts = [  # one variant of each case, watched
+            [_Watched(space[part][own.index(case)], paths) for case in range(max(own) + 1)]
+            for part, own, paths in zip(PARTS, cases, read, strict=True)
+        ]
+        outcomes: dict[Key, Hashable] = {}
+        for key in itertools.product(*(range(len(found)) for found in firsts)):
+            chosen: Any = {part: found[case] for part, found, case in zip(PARTS, firsts, key, strict=True)}
+            outcomes[key] = function(DesignPoint(**chosen))
+        if sum(map(len, read)) == before:
+            return _merged(cases, outcomes)
+
+
+def _cases(found: Sequence[object], read: set[str]) -> list[int]:
+    """For each variant the number of its case: variants are one case where they agree in all that was read."""
+    seen: dict[Hashable, int] = {}
+    paths = sorted(read)
+    return [seen.setdefault(tuple(_trait(option, path) for path in paths), len(seen)) for option in found]
+
+
+def _merged(cases: Sequence[list[int]], outcomes: Mapping[Key, Hashable]) -> _Table:
+    """The table with cases of equal outcomes made one."""
+    merged: list[list[int]] = []
+    for number, own in enumerate(cases):
+        rows: dict[int, list[Hashable]] = {}
+        for key, outcome in outcomes.items():
+            rows.setdefault(key[number], []).append(outcome)
+        alike: dict[Hashable, int] = {}
+        new = {case: alike.setdefault(tuple(row), len(alike)) for case, row in rows.items()}
+        merged.append([new[case] for case in own])
+        outcomes = {(*key[:number], new[key[number]], *key[number + 1 :]): value for key, value in outcomes.items()}
+    return _Table(merged, outcomes)
+
+
+def _products(levels: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*levels.values()):
+        yield dict(zip(levels, values, strict=True))
+
+
+def _built(cls: type[Any], settings: Mapping[str, object]) -> Any | None:
+    try:
+        return cls(**settings)
+    except FieldError:  # settings that contradict each other
+        return None
+
+
+def _with_gates(axis: str) -> list[Any]:
+    """The options of an axis with one gate changed."""
+    found = []
+    for cls in AXES[axis].options.values():
+        gates = {field.name: field.default for field in dataclasses.fields(cls) if isinstance(field.default, Gate)}
+        found += [_built(cls, {name: gate}) for name, default in gates.items() for gate in _gates(default)]
+    return [option for option in found if option]
+
+
+def _gates(base: Gate) -> list[Gate]:
+    """The gate with every combination of its settings that are words."""
+    levels = {name: known for name, hint in field_types(Gate).items() if (known := choices(hint))}
+    plain = {name: getattr(base, name) for name in field_types(Gate)}
+    return [gate for settings in _products(levels) if (gate := _built(Gate, {**plain, **settings}))]
+
+
+class _Watched:
+    """An option, or a gate of one, that takes down which of its attributes are read, by its own methods too."""
+
+    __slots__ = ("_at", "_found", "_it", "_read")
+
+    def __init__(self, it: object, read: set[str], at: str = "") -> None:
+        self._it, self._read, self._at = it, read, at
+        self._found: dict[str, object] = {}
+
+    def __getattr__(self, name: str) -> object:
+        if name not in self._found:
+            self._found[name] = self._look(name)
+        return self._found[name]
+
+    def _look(self, name: str) -> object:
+        path = f"{self._at}.{name}" if self._at else name
+        static = inspect.getattr_static(self._it, name, None)
+        if isinstance(static, types.FunctionType):
+            self._read.add(path)
+            return types.MethodType(static, self)
+        value: object = getattr(self._it, name)
+        if isinstance(value, Gate):
+            return _Watched(value, self._read, path)
+        self._read.add(path)
+        return value
+
+    def __eq__(self, other: object) -> bool:
+        return bool(_bare(self) == (_bare(other) if type(other) is _Watched else other))
+
+    def __hash__(self) -> int:
+        return hash(_bare(self))
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # what isinstance() asks
+        return type(_bare(self))
+
+
+def _bare(watched: Any) -> Any:
+    """What is watched, unwatched: from here on everything about it counts as read."""
+    watched._read.add(watched._at)
+    return watched._it
+
+
+def _trait(option: object, path: str) -> Hashable:
+    """What distinguishes the option at this path: the value, or the function for a method; itself at the empty one."""
+    value = option
+    for name in path.split(".") if path else ():
+        found = inspect.getattr_static(value, name, None)
+        value = found if isinstance(found, types.FunctionType) else getattr(value, name, None)
+    return value if isinstance(value, Hashable) else id(value)
