@@ -68,7 +68,7 @@ def find(names: Sequence[str], folder: FilePath) -> tuple[Plugin, ...]:
         try:
             if name in names[:number]:
                 raise SpecError.at((KEY, number), f"'{name}' is listed twice: drop one")
-            found.append(_read(name, folder, (KEY, number), found))
+            found.append(_read(name, folder.absolute(), (KEY, number), found))
         except SpecError as error:
             problems.extend(error.problems)
     if problems:

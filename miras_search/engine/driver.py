@@ -108,7 +108,7 @@ class _Run:
             space_hash=study.space_hash,
         )
         with self.signals:
-            run = writer.begin_run(self.study_id, provenance=provenance(), takeover=self.options.takeover)
+            run = writer.begin_run(self.study_id, provenance=provenance(study.plugins), takeover=self.options.takeover)
             interrupted = False
             try:
                 with Heartbeat(writer, run.id) as heartbeat:

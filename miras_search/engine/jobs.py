@@ -45,6 +45,7 @@ def task_of(study: Study, row: JobRow, entry: str) -> Task:
         device="cuda" if study.resources.gpus else "cpu",
         threads=study.resources.cpus,
         checkpoint=True,
+        plugins=study.plugins,
     )
 
 

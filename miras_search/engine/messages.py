@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from miras_search.space.plugins import Plugin
 from miras_search.training.job import Outcome
 
 Row = tuple[int, str, str, float]
@@ -31,6 +32,8 @@ class Task:
     threads: int
     checkpoint: bool
     """Whether the worker sends the trained parameters back."""
+    plugins: tuple[Plugin, ...] = ()
+    """The user's modules of the job's study, with their source: another machine may not have the files."""
 
 
 @dataclass(frozen=True, slots=True)

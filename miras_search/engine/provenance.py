@@ -9,12 +9,14 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import miras_search
 from miras_search.space.fields import Plain
+from miras_search.space.plugins import Plugin
 
 LIBRARIES = ("torch", "triton", "numpy", "optuna", "ray", "sqlalchemy")
 GIT_SECONDS = 10.0
@@ -22,8 +24,11 @@ PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*):[^/\s]*@")
 PASSWORD_IN_QUERY = re.compile(r"([?&](?:password|passwd|sslpassword)=)[^&\s]*", re.IGNORECASE)
 
 
-def provenance() -> dict[str, Plain]:
-    """JSON data for `begin_run`. Versions come from the installed packages' metadata: nothing heavy is imported."""
+def provenance(plugins: Sequence[Plugin] = ()) -> dict[str, Plain]:
+    """JSON data for `begin_run`. Versions come from the installed packages' metadata: nothing heavy is imported.
+
+    The source of plugins is kept too, to be read: no other place is sure to have it once the file has changed.
+    """
     package = Path(miras_search.__file__).resolve().parent
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -34,6 +39,7 @@ def provenance() -> dict[str, Plain]:
         "versions": dict(versions()),
         "package": _git(package),
         "folder": _git(Path.cwd()),
+        "plugins": {one.name: {"path": one.path, "hash": one.digest, "source": one.source} for one in plugins},
     }
 
 

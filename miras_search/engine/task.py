@@ -20,6 +20,7 @@ from pathlib import Path
 
 import miras_search
 from miras_search.engine.messages import Context, Entry, Failed, Finished, Message, Points, Row, Started, Task
+from miras_search.space import plugins
 
 TEXT_LIMIT = 20_000  # characters of a traceback; its end is the part that tells
 
@@ -54,6 +55,7 @@ def run_task(ticket: int, task: Task, send: Callable[[Message], bool]) -> Finish
     # made here before the training is done, so a worker that is killed leaves nothing behind.
     path = Path(tempfile.gettempdir(), f"miras-search-{secrets.token_hex(8)}.safetensors") if task.checkpoint else None
     try:
+        plugins.use(task.plugins)
         outcome = load(task.entry)(task.job, Context(report, path, task.device, task.threads))
         return Finished(ticket, outcome, path.read_bytes() if path is not None and path.exists() else None)
     except Exception as error:  # the process boundary: every kind of failure becomes a row

@@ -13,9 +13,11 @@ from pathlib import Path as FilePath
 from typing import TypeVar, cast
 
 from miras_search.models.config import ModelConfig
+from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
 from miras_search.space.execution import Execution
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest
+from miras_search.space.plugins import Plugin
 from miras_search.space.presets import PRESETS
 from miras_search.study import cells, document, levels, schema, shipped
 from miras_search.study.cells import Cell, Grid
@@ -46,8 +48,16 @@ def load(path: str | FilePath, overrides: Sequence[str] = (), name: str | None =
 def loads(
     text: str, path: str, overrides: Sequence[str] = (), name: str | None = None, *, shipped: bool = False
 ) -> Study:
-    """The study in a text; `path` is what error lines call it. Raises `StudyError`."""
+    """The study in a text; `path` is what error lines call it. Raises `StudyError`.
+
+    Its plugins are looked for beside `path`, and are in force from here on, instead of those of another study.
+    """
     source = document.read(text, path, overrides, name)
+    try:
+        found = plugins.find(_plugin_names(source.data.get(plugins.KEY, [])), FilePath(path).parent)
+        plugins.use(found)  # before anything is parsed: it may be one of their options
+    except SpecError as error:
+        raise source.error(error.problems) from error
     parts = _Parts(source.data)
     try:
         file = schema.parse(source.data)
@@ -56,7 +66,7 @@ def loads(
     if parts.problems:
         raise source.error(parts.problems)
     try:
-        return _study(file, parts, source, path, shipped)
+        return _study(file, parts, source, path, found, shipped)
     except SpecError as error:
         raise source.error(error.problems) from error
 
@@ -77,6 +87,12 @@ def _text(path: str) -> tuple[str, str, bool]:
         raise StudyError.at(Place(path), f"not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise StudyError.at(Place(path), f"cannot be read: {error.strerror}; name a study file") from error
+
+
+def _plugin_names(given: Plain) -> list[str]:
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        return cast(list[str], given)
+    raise SpecError.at((plugins.KEY,), f"expected a list of modules' names, as in [my_module], got {given!r}")
 
 
 class _Parts:
@@ -147,7 +163,9 @@ def _task_name(written: Mapping[str, Plain], shared: Mapping[str, int]) -> str:
     return f"{name}({settings})" if shared[name] > 1 and settings else name
 
 
-def _study(file: StudyFile, parts: _Parts, source: Document, path: str, is_shipped: bool) -> Study:
+def _study(
+    file: StudyFile, parts: _Parts, source: Document, path: str, modules: tuple[Plugin, ...], is_shipped: bool
+) -> Study:
     base = levels.with_execution(parts.base, parts.held, ("execution",))
     named = file.base["preset"] if isinstance(file.base, dict) and list(file.base) == ["preset"] else file.base
     grid = Grid(
@@ -181,6 +199,7 @@ def _study(file: StudyFile, parts: _Parts, source: Document, path: str, is_shipp
         yaml=source.text,
         path=path,
         shipped=is_shipped,
+        plugins=modules,
     )
 
 

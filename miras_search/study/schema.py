@@ -86,6 +86,7 @@ class StudyFile(_Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     question: str = ""
     kind: Literal["ablation"] = "ablation"
+    plugins: list[str] = []
     task: object
     model: dict[str, object] = {}
     train: dict[str, object] = {}

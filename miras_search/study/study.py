@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
+from miras_search.space.plugins import Plugin
 from miras_search.study.cells import Cell
 from miras_search.study.schema import Resources
 from miras_search.training.config import TrainConfig
@@ -66,6 +67,8 @@ class Study:
     path: str
     shipped: bool = False
     """Whether the file came with the package because no such file was there."""
+    plugins: tuple[Plugin, ...] = ()
+    """The user's modules that its options may come from."""
 
     @property
     def config(self) -> dict[str, Plain]:
@@ -94,7 +97,14 @@ class Study:
             },
             "execution": self.execution,
             "cells": [cell.to_plain() for cell in self.cells],
+            **({"plugins": self._used} if self._used else {}),
         }
+
+    @property
+    def _used(self) -> dict[str, Plain]:
+        """The plugins that some cell's function depends on, with the hash of their source."""
+        origins = (origin for cell in self.cells for origin in cell.design.canonical().origins)
+        return {origin.module: origin.digest for origin in origins} if self.plugins else {}
 
     @property
     def config_hash(self) -> str:
