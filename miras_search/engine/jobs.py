@@ -39,9 +39,10 @@ def task_of(study: Study, row: JobRow, entry: str) -> Task:
     """What a worker is given for a stored job. It trains on a GPU exactly if the study's resources ask for one."""
     cell = study.cells[row.trial_number]
     spec = next(task.spec for task in study.tasks if task.name == row.task)
+    matched = study.base if cell.train.inner_step == "match_base" else None
     return Task(
         entry=entry,
-        job=Job(cell.design, cell.model, spec, cell.train, row.seed).to_plain(),
+        job=Job(cell.design, cell.model, spec, cell.train, row.seed, matched).to_plain(),
         device="cuda" if study.resources.gpus else "cpu",
         threads=study.resources.cpus,
         checkpoint=True,

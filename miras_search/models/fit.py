@@ -28,8 +28,18 @@ _NORMALISED: tuple[tuple[Path, str, Callable[[DesignPoint], bool]], ...] = (
     ),
     (
         ("retention",),
-        SUM + "a link would bend apart from the values: use a retention whose link is the identity, none or l2",
-        lambda point: point.retention.identity,
+        SUM + "only a linear gate fades as it fades the values: use a retention whose link is the identity, none or l2",
+        lambda point: point.retention.identity and point.retention.form == "dual",
+    ),
+    (
+        ("algorithm",),
+        SUM + "grows by whole steps only: set algorithm to one that is linear in its gradients, as gd and momentum are",
+        lambda point: point.descends and point.algorithm.linear,
+    ),
+    (
+        ("step",),
+        SUM + "has no gates by value channel: set the scope of every gate to head or key",
+        lambda point: not {"value", "key_value"} & set(point.scopes.values()),
     ),
     (
         ("control",),
@@ -38,12 +48,19 @@ _NORMALISED: tuple[tuple[Path, str, Callable[[DesignPoint], bool]], ...] = (
     ),
 )
 
+UNTURNED = (
+    "model.rope turns queries and keys, and a key that is tied to the decay cannot be turned: "
+    "set model.rope: false or tie: none"
+)
+
 
 def violations(point: DesignPoint, model: ModelConfig) -> list[Problem]:
     """Everything that keeps the design from running in the model, each at its place in the design."""
     found = rules.violations(point, model.memory_keys, model.values)
     if model.normaliser == "sum":
         found += [Problem(where, reason) for where, reason, holds in _NORMALISED if not holds(point)]
+    if model.rope and point.retention.keep.tie == "key":
+        found.append(Problem(("retention", "keep", "tie"), UNTURNED))
     return found
 
 

@@ -4,6 +4,7 @@ are.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
-from miras_search.models.mixer import Mixer, MixerState
+from miras_search.models.mixer import Mixer, MixerState, Observer
 from miras_search.space.design import DesignPoint
 
 NORM_EPS = 1e-5
@@ -96,6 +97,28 @@ class LanguageModel(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
+
+    @property
+    def step_scale(self) -> float:
+        """What the steps of all memories are multiplied by."""
+        scale = next(self._blocks()).mixer.step_scale
+        return 1.0 if scale is None else float(scale)
+
+    def scale_steps(self, scale: float) -> None:
+        """Multiply the steps that the gates give by a constant, in place of any earlier one."""
+        for block in self._blocks():
+            block.mixer.step_scale = self.embedding.new_tensor(scale) if scale != 1 else None
+
+    @contextlib.contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """While active, tell the observer what each layer's memory is given, layer by layer."""
+        for block in self._blocks():
+            block.mixer.observer = observer
+        try:
+            yield
+        finally:
+            for block in self._blocks():
+                block.mixer.observer = None
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Logits [B,M,vocab] at `positions` [B,M] of the sequences `tokens` [B,T]."""

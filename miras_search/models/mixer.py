@@ -5,6 +5,7 @@ Legend: B batch, T tokens, N = T * writes, D model width, H heads, K key dimensi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,10 @@ from miras_search.models.rotary import rotate
 from miras_search.space.algorithm import Pairs
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.memory import Static
+
+Observer = Callable[[Inputs, Layers, Static], None]
+"""Told what a memory is given, its start and its static parameters."""
 
 
 class MixerState(NamedTuple):
@@ -61,6 +66,9 @@ class Mixer(nn.Module):
         )
         self.norm = nn.Parameter(torch.empty(values)) if config.output_norm == "rms" else None
         self.out = nn.Linear(heads * values, config.d_model, bias=False)
+        self.step_scale: Tensor | None
+        self.register_buffer("step_scale", None, persistent=False)  # a scalar where steps are scaled
+        self.observer: Observer | None = None
 
     def initialise(self, generator: torch.Generator) -> None:
         """Projections at init_scale / sqrt(fan in); a deep memory starts random, a matrix empty; gates at their
@@ -97,15 +105,22 @@ class Mixer(nn.Module):
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
         """The memory's reads [B,T,H*V], normalised as the options say, and its state."""
         position = 0 if state is None else state.position
-        inputs = self.design.control.apply(self._inputs(qkv, self.gates(raw), position))
+        inputs = self._scaled(self._inputs(qkv, self.gates(raw), position))
         names = self.design.static(self.config.memory_keys, self.config.values)
         static = {name: self.static[name.replace(".", "_")] for name in names}
+        if self.observer is not None:
+            self.observer(inputs, self._start(), static)
+        inputs = self.design.control.apply(inputs)
         y, memory = dispatch.run(self.design, inputs, self._start(), static, None if state is None else state.memory)
         if self.is_normalised:
             y = features.divided(y)
         if self.norm is not None:
             y = functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5)
         return y.flatten(-2), memory
+
+    def _scaled(self, inputs: Inputs) -> Inputs:
+        """The inputs with the layer's scale on their steps."""
+        return inputs if self.step_scale is None else inputs._replace(step=self.step_scale * inputs.step)
 
     def _start(self) -> Layers:
         """The memory's start [H,rows,cols] a layer: learned, or that of an empty memory."""

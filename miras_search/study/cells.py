@@ -15,6 +15,7 @@ from typing import Literal
 
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
+from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
 from miras_search.study import levels
@@ -100,7 +101,7 @@ def build(grid: Grid) -> tuple[Cell, ...]:
         raise SpecError(problems)
     naming = _Naming(grid, list(choices))
     drafts = [*map(naming.named, drafts), *_controls(grid, naming)]
-    problems = [*_rule_problems(drafts, grid), *_mixed_problems(drafts, grid)]
+    problems = [*_rule_problems(drafts, grid), *_match_problems(drafts, grid), *_mixed_problems(drafts, grid)]
     if problems:
         raise SpecError(problems)
     kept = _different(drafts)
@@ -208,10 +209,10 @@ def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
 def _different(drafts: Sequence[_Draft]) -> list[_Draft]:
     """The drafts without levels that are the base itself. Raises `SpecError` where two are one function."""
     base, *rest = drafts
-    kept, seen, names = [base], {base.variant.key: base}, {base.name: base}
+    kept, seen, names = [base], {_key(base, base): base}, {base.name: base}
     problems: list[Problem] = []
     for draft in rest:
-        twin = seen.get(draft.variant.key)
+        twin = seen.get(_key(draft, base))
         if twin is base and draft.role == "cell":
             continue
         place = list(draft.places.values())[-1]
@@ -222,10 +223,20 @@ def _different(drafts: Sequence[_Draft]) -> list[_Draft]:
             problems.append(Problem(place, f"two different cells would be called '{draft.name}'; drop one"))
         else:
             kept.append(draft)
-            seen[draft.variant.key] = names[draft.name] = draft
+            seen[_key(draft, base)] = names[draft.name] = draft
     if problems:
         raise SpecError(problems)
     return kept
+
+
+def _key(draft: _Draft, base: _Draft) -> str:
+    """Equal exactly where two drafts are the same function, trained alike."""
+    variant = draft.variant
+    uncontrolled = dataclasses.replace(variant.design, control=NoControl())
+    if variant.train.inner_step == "match_base" and uncontrolled.hash == base.variant.design.hash:
+        # a step that is matched to itself is as it is
+        variant = dataclasses.replace(variant, train=dataclasses.replace(variant.train, inner_step="as_is"))
+    return variant.key
 
 
 def _rule_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
@@ -266,6 +277,18 @@ def _alone(grid: Grid, path: str, level: object, place: Path) -> Variant | None:
         return levels.applied(grid.base, path, level, grid.execution, place)
     except SpecError:  # a level that only means something beside another one
         return None
+
+
+def _match_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
+    """Models in which a cell's step is to be matched to the base's although the base does not fit into them."""
+    found = []
+    for draft in drafts[1:]:
+        broken = fit.violations(grid.base.design, draft.variant.model)
+        if draft.variant.train.inner_step == "match_base" and broken and not _violations(grid.base):
+            what = f"{draft.name}: its step is matched to the base's, which does not fit into this model ({broken[0]})"
+            place = next((place for path, place in draft.places.items() if path.startswith("model.")), ("base",))
+            found.append(Problem(place, f"{what}: use train.inner_step: as_is"))
+    return found
 
 
 def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:

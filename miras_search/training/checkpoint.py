@@ -31,6 +31,7 @@ def save_checkpoint(path: Path, job: Job, model: LanguageModel, step: int) -> No
         "format": FORMAT,
         "job": json.dumps(job.to_plain(), sort_keys=True),
         "step": str(step),
+        "step_scale": repr(model.step_scale),
         "miras_search": miras_search.__version__,
         "torch": torch.__version__,
     }
@@ -69,4 +70,5 @@ def load_checkpoint(path: Path) -> tuple[Job, LanguageModel]:
     with torch.no_grad():
         for name, parameter in params.items():
             parameter.copy_(tensors[name])
+    model.scale_steps(float(metadata.get("step_scale", 1.0)))  # measured before training: not in the parameters
     return job, model

@@ -33,6 +33,11 @@ class TrainConfig:
     eval_every: int = setting(100, "steps between looks at the validation split; 0 looks only at the end")
     eval_examples: int = setting(256, "sequences of the validation split, and of the test split")
     eval_batch: int = setting(128, "sequences evaluated at once: memory, never a result")
+    inner_step: Literal["as_is", "match_base"] = setting(
+        "as_is",
+        "match_base multiplies the memory's step by one number, the same for all layers, so that RMS(step * signal) "
+        "on the first batch, before training and against the memory's start, is that of the study's base",
+    )
     precision: Literal["float32", "bfloat16"] = setting("float32", "of products; bfloat16 by autocast, weights float32")
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from miras_search.training.config import TrainConfig
 
 State = Literal["complete", "diverged"]
 KEYS = ("design", "model", "task", "train", "seed")
+OPTIONAL = ("base_design",)
 
 
 class Cancelled(MirasError):
@@ -37,15 +38,24 @@ class Job:
     train: TrainConfig
     seed: int
     """The study's seed, shared by all its cells; `Seeds.of` derives the generators."""
+    base_design: DesignPoint | None = None
+    """The design whose inner step is matched, where `train.inner_step` says so."""
+
+    def __post_init__(self) -> None:
+        if self.train.inner_step == "match_base" and self.base_design is None:
+            what = "match_base needs the design to be matched: give the job a base_design, or use as_is"
+            raise SpecError.at(("train", "inner_step"), what)
 
     def to_plain(self) -> dict[str, Plain]:
         """As JSON data, everything spelled out; `from_plain` gives an equal job back."""
+        matched: dict[str, Plain] = {} if self.base_design is None else {"base_design": self.base_design.to_plain()}
         return {
             "design": self.design.to_plain(),
             "model": to_plain(self.model),
             "task": dict(self.task),
             "train": self.train.to_plain(),
             "seed": self.seed,
+            **matched,
         }
 
     @classmethod
@@ -54,7 +64,9 @@ class Job:
         if not isinstance(data, Mapping):
             raise SpecError.at(where, f"expected a job ({', '.join(KEYS)}), got {data!r}")
         problems = [
-            Problem((*where, key), f"unknown part of a job{nearest(str(key), KEYS)}") for key in data if key not in KEYS
+            Problem((*where, key), f"unknown part of a job{nearest(str(key), (*KEYS, *OPTIONAL))}")
+            for key in data
+            if key not in (*KEYS, *OPTIONAL)
         ]
         problems += [Problem(where, f"'{key}' is missing") for key in KEYS if key not in data]
         if problems:
@@ -65,12 +77,14 @@ class Job:
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise SpecError.at((*where, "seed"), f"expected a whole number, got {seed!r}")
         task_from_spec(task, (*where, "task"))  # a wrong task is refused here, not after the model is built
+        base = data.get("base_design")
         return cls(
             design=DesignPoint.parse(data["design"], (*where, "design")),
             model=build(ModelConfig, data["model"], (*where, "model")),
             task=dict(task),
             train=TrainConfig.from_plain(data["train"], (*where, "train")),
             seed=seed,
+            base_design=None if base is None else DesignPoint.parse(base, (*where, "base_design")),
         )
 
 

@@ -168,6 +168,8 @@ class Training:
             Final("peak_memory_bytes", "", peak),
             Final("wall_seconds", "", wall),
         ]
+        if self.config.inner_step == "match_base":
+            finals.append(Final("inner_step_scale", "", self.model.step_scale))
         if self.losses:
             tail = self.losses[-max(1, self.config.steps // 10) :]
             finals.append(Final("loss", "train", statistics.fmean(tail)))

@@ -318,12 +318,23 @@ def test_bad_options_are_named(settings: object, message: str) -> None:
     build(ModelConfig, {"rope": True, "key_dim": 3, "feature_map": "dpfp"})  # 18 channels
 
 
+def test_a_key_that_is_the_decay_is_not_turned() -> None:
+    point = DesignPoint.parse({"bias": "dot", "retention": {"l2": {"keep": {"scope": "key", "tie": "key"}}}})
+    (problem,) = fit.violations(point, ModelConfig(rope=True))
+    assert str(problem) == (
+        "retention.keep.tie: model.rope turns queries and keys, and a key that is tied to the decay cannot be turned: "
+        "set model.rope: false or tie: none"
+    )
+    assert not fit.violations(point, ModelConfig())
+
+
 @pytest.mark.parametrize(
     ("design", "place"),
     [
         ({"bias": "dot", "memory": "mlp"}, "memory"),
         ({"bias": "l2"}, "bias"),
         ({"bias": "dot", "retention": "kl"}, "retention"),
+        ({"bias": "dot", "retention": {"l2": {"keep": {"scope": "value"}}}}, "step"),
         ({"bias": "dot", "control": "ascent"}, "control"),
     ],
 )
