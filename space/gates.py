@@ -98,6 +98,11 @@ class Gate:
         return self.source == "fixed" and self.value == 1.0
 
     @property
+    def is_zero(self) -> bool:
+        """Whether the gate is the constant 0."""
+        return self.source == "fixed" and self.value == 0.0
+
+    @property
     def reach(self) -> float:
         """The upper end of the range: the value of a fixed gate, infinity for softplus."""
         if self.source == "fixed":

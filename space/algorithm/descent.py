@@ -11,6 +11,7 @@ from miras_search.space.algorithm.protocol import (
     Coefficients,
     Descent,
     Moments,
+    surprise,
     surprise_coefficients,
 )
 from miras_search.space.fields import require, setting
@@ -60,10 +61,7 @@ class Momentum(Descent):
         self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
     ) -> tuple[Tensor, Moments]:
         """S = b S - e g."""
-        if momentum is None:
-            raise ValueError("the momentum algorithm needs momentum gates")
-        surprise = momentum * moments[0] - step * gradient
-        return surprise, (surprise,)
+        return surprise(moments, gradient, step, momentum)
 
     def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """P = D M diag(e), B = D cumprod(b)."""
@@ -71,4 +69,4 @@ class Momentum(Descent):
 
     def canonical(self) -> Algorithm:
         """Plain descent when the momentum is fixed at 0."""
-        return Gd() if self.momentum.source == "fixed" and self.momentum.value == 0 else self
+        return Gd() if self.momentum.is_zero else self

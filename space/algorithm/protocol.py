@@ -55,6 +55,7 @@ class Writes(NamedTuple):
     v: Tensor  # [B,N,H,V]
     step: Tensor  # [B,N,H], or [B,N,H,C] by channel
     w: Tensor | None = None  # write keys [B,N,H,K] where they differ from the read keys
+    share: Tensor | None = None  # [B,T,H,window] weight of each pair in a window, oldest first
 
 
 class Algorithm(Facts, Protocol):
@@ -91,6 +92,16 @@ class Algorithm(Facts, Protocol):
     @property
     def keep_scopes(self) -> tuple[Scope, ...]:
         """What the keep gate may have values for."""
+
+    @property
+    def step_scopes(self) -> tuple[Scope, ...]:
+        """What the step, as the kernels are given it, may have values for."""
+
+    @property
+    def proximal(self) -> bool:
+        """Whether a write minimises the loss itself, not its linearisation; true only of a gradient at the faded
+        memory.
+        """
 
     def repeats(self, slot: str) -> int:
         """Values a token of the gate in a slot, besides its channels."""
@@ -178,6 +189,16 @@ class Descent:
         """All."""
         return ("head", "key", "value", "key_value")
 
+    @property
+    def step_scopes(self) -> tuple[Scope, ...]:
+        """All."""
+        return ("head", "key", "value", "key_value")
+
+    @property
+    def proximal(self) -> bool:
+        """It follows the gradient."""
+        return False
+
     def repeats(self, slot: str) -> int:
         """Steps where there are several."""
         return self.steps if slot == "step" else 1
@@ -233,15 +254,29 @@ def decay_matrix(log_gate: Tensor) -> Tensor:
     return torch.exp(difference.masked_fill(~lower, float("-inf")))
 
 
+def running_products(gate: Tensor) -> Tensor:
+    """M_ts = prod_{i=s+1..t} gate_i for s <= t, else 0; [..., N] -> [..., N, N].
+
+    As `decay_matrix`, but without logarithms, for gates that may be 0: products over doubling spans, whose gradient is
+    right at 0 too.
+    """
+    n = gate.shape[-1]
+    lower = torch.ones(n, n, dtype=torch.bool, device=gate.device).tril()
+    factors = torch.where(lower.tril(-1), gate.unsqueeze(-1), 1.0)
+    span = 1
+    while span < n:
+        earlier = torch.cat([torch.ones_like(factors[..., :span, :]), factors[..., :-span, :]], -2)
+        factors, span = factors * earlier, 2 * span
+    return factors.masked_fill(~lower, 0.0)
+
+
 def surprise_coefficients(log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
-    """P = D M diag(e), B = D cumprod(b): a branch of its own, since momentum 0 in log space would be -inf - -inf."""
-    if momentum is None:
-        raise ValueError("the momentum algorithm needs momentum gates")
+    """P = D M diag(e), B = D cumprod(b)."""
+    momentum = needed(momentum)
     log_keep = torch.zeros_like(step) if log_keep is None else log_keep
     keep, decay = torch.exp(log_keep.cumsum(-1)), decay_matrix(log_keep)
-    # momentum 0 is a legal gate: a floor far below float32's resolution keeps its logarithm finite
-    log_momentum = torch.log(momentum.clamp(min=1e-13))
-    surprise, remaining = decay_matrix(log_momentum), torch.exp(log_momentum.cumsum(-1))
+    surprise = running_products(momentum)
+    remaining = surprise[..., :, 0] * momentum[..., :1]
     return Coefficients(
         keep=keep,
         momentum=(decay @ remaining.unsqueeze(-1)).squeeze(-1),
@@ -249,3 +284,18 @@ def surprise_coefficients(log_keep: Tensor | None, step: Tensor, momentum: Tenso
         end_momentum=remaining[..., -1],
         end_writes=surprise[..., -1, :] * step,
     )
+
+
+def surprise(
+    moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
+) -> tuple[Tensor, Moments]:
+    """S = b S - e g, which is both the change and the moment."""
+    found = needed(momentum) * moments[0] - step * gradient
+    return found, (found,)
+
+
+def needed(momentum: Tensor | None) -> Tensor:
+    """The momentum gates. Raises `ValueError` where there are none."""
+    if momentum is None:
+        raise ValueError("an algorithm with momentum needs momentum gates")
+    return momentum
