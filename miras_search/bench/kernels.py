@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from miras_search.kernels.dispatch import IMPLEMENTATIONS, Implementation, Setting
-from miras_search.space.control import Inputs
+from miras_search.bench.clock import seconds_of
+from miras_search.bench.memory import Memory
+from miras_search.kernels.dispatch import IMPLEMENTATIONS, Setting
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain
 from miras_search.training.device import resolve, settled
@@ -82,15 +81,15 @@ def _measure(
     setting = Setting(device.type, torch.float32, width, width)
     reasons = {one.name: one.refuses(point, setting) for one in IMPLEMENTATIONS}
     able = [one for one in IMPLEMENTATIONS if reasons[one.name] is None]
-    memory = _Memory(point, device, shape)
+    memory = Memory(point, device, shape)
     work: dict[tuple[str, str], Work] = {}
     for one in able:
-        work[one.name, "forward_ms"] = partial(memory.forward, one)
-        work[one.name, "training_ms"] = partial(memory.train, one)
+        work[one.name, "forward_ms"] = partial(memory.forward, one.run)
+        work[one.name, "training_ms"] = partial(memory.train, one.run)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in work}
     for turn in range(WARMUP + rounds):
         for key, piece in work.items():
-            seconds = _seconds(device, piece)
+            seconds = seconds_of(device, [piece])
             if turn >= WARMUP:
                 times[key].append(seconds)
     medians = {key: statistics.median(found) for key, found in times.items()}
@@ -103,62 +102,6 @@ def _measure(
         row["tokens_per_second"] = None if found is None else batch * tokens / found
         rows.append(row)
     return rows
-
-
-class _Memory:
-    """Random inputs and starting weights for one design, and what is timed on them."""
-
-    def __init__(self, point: DesignPoint, device: torch.device, shape: tuple[int, int, int, int]) -> None:
-        batch, tokens, heads, width = shape
-        self.point = point
-        self.draw = torch.Generator().manual_seed(0)
-        self.device = device
-        writes = tokens * point.algorithm.writes
-        self.inputs = Inputs(
-            q=self._leaf(torch.nn.functional.normalize(self._normal(batch, tokens, heads, width), dim=-1)),
-            k=self._leaf(torch.nn.functional.normalize(self._normal(batch, writes, heads, width), dim=-1)),
-            v=self._leaf(self._normal(batch, writes, heads, width)),
-            log_keep=self._leaf(self._uniform(batch, tokens, heads) * (0.0 if point.retention.keep.is_one else -0.05)),
-            step=self._leaf(self._uniform(batch, writes, heads) * 0.1),
-            momentum=self._leaf(self._uniform(batch, writes, heads) * 0.9) if point.algorithm.has_momentum else None,
-            threshold=self._leaf(self._uniform(batch, writes, heads) + 0.2) if "threshold" in point.gates else None,
-        )
-        layers = point.memory.layers(width, width)
-        self.start = tuple(self._leaf(self._normal(heads, one.rows, one.cols) / one.rows**0.5) for one in layers)
-        self.static = {
-            name: self._leaf(torch.full((heads, *size), float(value)))
-            for name, (size, value) in point.memory.static(width, width).items()
-        }
-
-    def forward(self, one: Implementation) -> None:
-        """Outputs alone."""
-        with torch.no_grad():
-            one.run(self.point, self.inputs, self.start, self.static, None)
-
-    def train(self, one: Implementation) -> None:
-        """Outputs and the gradients of everything."""
-        y, _ = one.run(self.point, self.inputs, self.start, self.static, None)
-        leaves = [leaf for leaf in (*self.inputs, *self.start, *self.static.values()) if leaf is not None]
-        torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)  # a rule may not look at every gate
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.draw)
-
-    def _uniform(self, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.draw)
-
-    def _leaf(self, values: Tensor) -> Tensor:
-        return values.to(self.device).requires_grad_()
-
-
-def _seconds(device: torch.device, work: Work) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (

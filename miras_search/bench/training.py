@@ -3,7 +3,7 @@
 For each design point: the time of a whole training step (batch made, forward, backward, optimiser) at the sizes of
 the quickstart study, beside a floor measured on the same device in the same minute: the matrix products of that very
 step, with their shapes and layouts, and nothing else. What lies between is operators that are not products, memory
-traffic and Python.
+traffic and Python. Below, memories by themselves in chunks against the token loop of their definition (loop.py).
 
 Blocks of steps and of floors take turns, and medians are compared, so that a busy machine slows both alike. Products
 inside a Triton kernel or a triangular solve are not seen and not in the floor.
@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from miras_search.bench import loop
+from miras_search.bench.clock import seconds_of
+from miras_search.bench.products import Products, replay
 from miras_search.models import budget
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
@@ -48,8 +45,6 @@ TASK: dict[str, Plain] = {"name": "noisy_recall", "vocab": 48, "length": 96, "no
 BLOCK = 4  # steps timed together: a GPU is waited for once a block
 WARMUP = 3  # steps before the first block: kernels compile, allocators fill
 
-Call = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
-
 
 def run(
     *,
@@ -60,8 +55,9 @@ def run(
     model: ModelConfig | None = None,
     task: Mapping[str, Plain] = TASK,
     batch: int = 32,
+    against_loop: bool = False,
 ) -> dict[str, Plain]:
-    """Measure each design point: plain data with one row a design.
+    """Measure each design point: plain data with one row a design; with `against_loop`, `loop.run` beside them.
 
     Times are medians over `blocks` blocks of steps. Raises `SpecError` for a design, model or task that is not valid.
     """
@@ -73,6 +69,7 @@ def run(
             job = Job(DesignPoint.parse(spec, (name,)), model, task, train, seed=0)
             rows.append({"name": name, **_measure(Training(job, where, None), where, blocks)})
         used = torch.get_num_threads()
+    memories: dict[str, Plain] = {"memory": loop.run(device=device, threads=threads)} if against_loop else {}
     return {
         "benchmark": "training",
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
@@ -82,6 +79,7 @@ def run(
         "task": dict(task),
         "batch": batch,
         "rows": rows,
+        **memories,
     }
 
 
@@ -95,8 +93,8 @@ def _measure(training: Training, device: torch.device, blocks: int) -> dict[str,
     steps, floors = [], []
     for block in range(blocks):
         first = WARMUP + 1 + BLOCK * block
-        steps.append(_seconds(device, [partial(training.step, first + i) for i in range(BLOCK)]))
-        floors.append(_seconds(device, [partial(_replay, calls)] * BLOCK))
+        steps.append(seconds_of(device, [partial(training.step, first + i) for i in range(BLOCK)]))
+        floors.append(seconds_of(device, [partial(replay, calls)] * BLOCK))
     seconds, floor = statistics.median(steps), statistics.median(floors)
     tokens = training.config.batch * training.task.sequence_length
     return {
@@ -111,80 +109,6 @@ def _measure(training: Training, device: torch.device, blocks: int) -> dict[str,
         "state_bytes": budget.state_bytes(training.model),
         "peak_memory_bytes": peak,
     }
-
-
-def _seconds(device: torch.device, work: Sequence[Callable[[], object]]) -> float:
-    """Mean time of the pieces of work, run one after the other."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    for piece in work:
-        piece()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) / len(work)
-
-
-@torch.no_grad()
-def _replay(calls: Sequence[Call]) -> None:
-    for product, operands in calls:
-        product(*operands)
-
-
-class Layout(NamedTuple):
-    """What a tensor looks like in memory."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Layout:
-        """The layout of a tensor."""
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
-
-    def make(self) -> Tensor:
-        """Random numbers in this layout, an expanded one included."""
-        extent = 1 + sum((size - 1) * stride for size, stride in zip(self.size, self.stride, strict=True))
-        return torch.randn(extent, dtype=self.dtype, device=self.device).as_strided(self.size, self.stride)
-
-
-class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
-    """While active, writes down every matrix product: its operator and the layouts of its operands."""
-
-    aten = torch.ops.aten
-    SEEN = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: Counter[tuple[Callable[..., Tensor], tuple[Layout, ...]]] = Counter()
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Tensor],
-        types: Sequence[type],
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        """Run the operator; a matrix product leaves its layouts behind."""
-        if func in self.SEEN:
-            self.seen[func, tuple(Layout.of(x) for x in args if isinstance(x, Tensor))] += 1
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def flop(self) -> int:
-        """Multiplications and additions of all products seen."""
-        return sum(
-            2 * count * math.prod(found[-2].size) * found[-1].size[-1] for (_, found), count in self.seen.items()
-        )
-
-    def calls(self) -> list[Call]:
-        """The same products, on operands of their own."""
-        found: list[Call] = []
-        for (func, layouts), count in self.seen.items():
-            found += [(func, tuple(layout.make() for layout in layouts))] * count
-        return found
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
@@ -221,7 +145,8 @@ def table(result: Mapping[str, Plain]) -> str:
         f"{model['layers']} layers, width {model['d_model']}, {model['heads']} heads, "
         f"{task['name']} of {task['length']} tokens, batch {result['batch']}"
     )
-    return "\n".join([setting, *body])
+    memory = result.get("memory")
+    return "\n".join([setting, *body, *(["", loop.table(memory)] if isinstance(memory, dict) else [])])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -234,7 +159,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print the data instead of the table")
     chosen = parser.parse_args(argv)
     designs = {name: DESIGNS[name] for name in chosen.only or DESIGNS}
-    result = run(designs=designs, device=chosen.device, threads=chosen.threads, blocks=chosen.blocks)
+    result = run(
+        designs=designs,
+        device=chosen.device,
+        threads=chosen.threads,
+        blocks=chosen.blocks,
+        against_loop=not chosen.only,
+    )
     print(json.dumps(result) if chosen.json else table(result))
 
 

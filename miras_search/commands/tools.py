@@ -98,7 +98,8 @@ def bench_training(
     """Time a training step of a few designs, beside its matrix products alone."""
     from miras_search.bench import training
 
-    result = training.run(designs=_chosen(only, training.DESIGNS), device=device, threads=threads, blocks=blocks)
+    designs = _chosen(only, training.DESIGNS)
+    result = training.run(designs=designs, device=device, threads=threads, blocks=blocks, against_loop=not only)
     if as_json:
         emit(result)
     else:

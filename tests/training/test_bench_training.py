@@ -9,7 +9,9 @@ import sys
 import pytest
 import torch
 
-from miras_search.bench.training import DESIGNS, Layout, Products, main, run, table
+from miras_search.bench import loop
+from miras_search.bench.products import Layout, Products
+from miras_search.bench.training import DESIGNS, main, run, table
 from miras_search.models.config import ModelConfig
 
 TASK = {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2}
@@ -71,3 +73,18 @@ def test_benchmark_needs_torch_alone() -> None:
     code = f"import sys, miras_search.bench.training; print(*(name for name in {absent!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_loop_and_the_chunks_of_one_memory_are_compared() -> None:
+    result = loop.run(device="cpu", rounds=1, tokens=8, batch=1, heads=1, width=4)
+    assert json.loads(json.dumps(result)) == result
+    rows = result["rows"]
+    assert isinstance(rows, list)
+    assert [row["name"] for row in rows if isinstance(row, dict)] == list(loop.DESIGNS)
+    for row in rows:
+        assert isinstance(row, dict)
+        assert row["times_faster"] == pytest.approx(row["loop_ms"] / row["chunks_ms"])
+        assert row["share_of_products"] == pytest.approx(row["products_ms"] / row["chunks_ms"])
+    lines = loop.table(result).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert "8 tokens, 1 heads of width 4" in lines[0]

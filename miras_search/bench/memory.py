@@ -1,0 +1,65 @@
+"""A memory by itself, for timing: random inputs of any design point, forward, and forward with backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from miras_search.kernels.dispatch import Run
+from miras_search.space.control import Inputs
+from miras_search.space.design import DesignPoint
+
+
+class Memory:
+    """Random inputs and starting weights for one design, and what is timed on them."""
+
+    def __init__(self, point: DesignPoint, device: torch.device, shape: tuple[int, int, int, int]) -> None:
+        """`shape`: batch, tokens, heads, and the width of keys and values."""
+        batch, tokens, heads, width = shape
+        self.point, self.device = point, device
+        self.draw = torch.Generator().manual_seed(0)
+        writes, window = tokens * point.algorithm.writes, point.algorithm.window
+
+        def gate(slot: str, count: int) -> Tensor:
+            channels = {"head": (), "key": (width,), "value": (width,), "key_value": (2 * width,)}[point.scopes[slot]]
+            return torch.rand(batch, count, heads, *channels, generator=self.draw)
+
+        def unit(count: int) -> Tensor:
+            return functional.normalize(self._normal(batch, count, heads, width), dim=-1)
+
+        given = Inputs(
+            q=unit(tokens),
+            k=unit(writes),
+            v=self._normal(batch, writes, heads, width),
+            log_keep=gate("keep", tokens) * (0.0 if point.retention.keep.is_one else -0.05),
+            step=gate("step", writes) * 0.1,
+            momentum=gate("momentum", writes) * 0.9 if "momentum" in point.gates else None,
+            threshold=gate("threshold", writes) + 0.2 if "threshold" in point.gates else None,
+            w=unit(writes) if point.algorithm.splits_keys else None,
+            share=torch.rand(batch, tokens, heads, window, generator=self.draw) if window > 1 else None,
+        )
+        self.inputs = given.map(self._leaf)
+        layers = point.memory.layers(width, width) if point.descends else ()
+        self.start = tuple(self._leaf(self._normal(heads, one.rows, one.cols) / one.rows**0.5) for one in layers)
+        self.static = {
+            name: self._leaf(torch.full((heads, *size), float(value)))
+            for name, (size, value) in point.static(width, width).items()
+        }
+
+    def forward(self, run: Run) -> None:
+        """Outputs alone."""
+        with torch.no_grad():
+            run(self.point, self.inputs, self.start, self.static, None)
+
+    def train(self, run: Run) -> None:
+        """Outputs and the gradients of everything."""
+        y, _ = run(self.point, self.inputs, self.start, self.static, None)
+        leaves = [leaf for leaf in (*self.inputs, *self.start, *self.static.values()) if leaf is not None]
+        torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)  # a rule may not look at every gate
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.draw)
+
+    def _leaf(self, values: Tensor) -> Tensor:
+        return values.to(self.device).requires_grad_()

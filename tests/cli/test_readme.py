@@ -1,0 +1,87 @@
+"""What the README tells a newcomer to type works, and what it shows of a study is the study that ships."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from miras_search.space.design import DesignPoint
+from miras_search.space.rules import check
+from miras_search.study.loader import loads
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+SMALL = ("--set", "train.steps=2", "--set", "seeds=2", "--executor", "local", "--workers", "1", "--quiet")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def commands() -> list[list[str]]:
+    """Every line of a shell block, without its comment."""
+    lines = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    return [words for words in lines if words]
+
+
+def test_every_command_works_in_the_order_it_stands(cli, here: Path) -> None:
+    (here / "studies").symlink_to(ROOT / "studies")
+    verbs = []
+    for program, verb, *words in commands():
+        assert program == "miras-search"
+        verbs.append(verb)
+        if verb == "dashboard":  # it serves until it is stopped; tests/dashboard opens it in a browser
+            words = ["--help"]
+        if verb == "check":  # the shell's own star
+            words = [str(path) for word in words for path in sorted(here.glob(word))]
+        result = cli(verb, *words, *(SMALL if verb == "run" else ()))
+        assert result.code == 0, (verb, words, result.err)
+        assert result.out
+    assert {"run", "check", "plan", "table", "dashboard", "space", "doctor"} <= set(verbs)
+
+
+def test_the_study_shown_is_the_one_that_ships() -> None:
+    text = next(block for block in blocks("yaml") if block.startswith("name: bias"))
+    shown, shipped = (
+        loads(text, "README.md"),
+        loads(files("miras_search.studies").joinpath("bias.yaml").read_text(encoding="utf-8"), "bias.yaml"),
+    )
+    assert [(c.name, c.role, c.design.hash) for c in shown.cells] == [
+        (c.name, c.role, c.design.hash) for c in shipped.cells
+    ]
+    assert shown.space_hash == shipped.space_hash
+
+
+def test_the_design_spelled_out_is_valid() -> None:
+    text = next(block for block in blocks("yaml") if block.startswith("base:"))
+    point = DesignPoint.parse(YAML(typ="safe").load(text)["base"])
+    check(point, 16, 16)
+    assert point.memory.name == "mlp"
+
+
+def test_the_table_shown_is_what_a_table_prints_of_the_study_that_ships(cli, here: Path) -> None:
+    """The figures are from a run of minutes; rows, columns and caption are those of the program as it is."""
+    (shown,) = blocks("text")
+    (here / "studies").symlink_to(ROOT / "studies")
+    shrunk = [*SMALL, "--set", "train.batch=1", "--set", "train.eval_examples=2", "--set", "task.length=16"]
+    result = cli("run", "studies/bias.yaml", *shrunk)
+    assert result.code == 0, result.err
+
+    def cells(text: str) -> list[str]:
+        return [re.split(r"\s{2,}", line)[0] for line in text.splitlines() if re.search(r"\S.* \d+/\d+ ", line)]
+
+    def headings(text: str) -> list[list[str]]:
+        return [re.split(r"\s{2,}", line)[1:] for line in text.splitlines() if line.startswith("cell ")]
+
+    assert cells(shown) == cells(result.out)
+    assert headings(shown) == headings(result.out)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
