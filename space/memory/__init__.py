@@ -1,5 +1,6 @@
 """Memory architecture, axis 1: the function whose weights store the associations. One file an option."""
 
+from miras_search.space.memory.attention import Attention
 from miras_search.space.memory.gated_mlp import GatedMlp
 from miras_search.space.memory.matrix import Matrix
 from miras_search.space.memory.mlp import Mlp
@@ -11,6 +12,7 @@ load_siblings(__name__, __path__)
 
 __all__ = [
     "MEMORY",
+    "Attention",
     "GatedMlp",
     "Layer",
     "Lin",

@@ -17,6 +17,8 @@ from miras_search.space.option import Axis, Facts
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from miras_search.space.solution import Solution
 else:
     torch = LazyModule("torch")
 
@@ -64,6 +66,9 @@ class Memory(Facts, Protocol):
     def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
         """The prediction [B,H,N,V] for inputs [B,H,N,K]; static parameters are [H,1,d]."""
 
+    def solution(self) -> Solution | None:
+        """How the pairs themselves answer, in a memory that keeps them; None where it has weights."""
+
     def canonical(self) -> Memory:
         """The simplest spelling of the same function."""
 
@@ -99,6 +104,10 @@ class Network:
     def static(self, key_dim: int, value_dim: int) -> Parameters:
         """None."""
         return {}
+
+    def solution(self) -> Solution | None:
+        """It has weights."""
+        return None
 
 
 RESIDUAL = (
