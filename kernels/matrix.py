@@ -47,7 +47,7 @@ def runs(point: DesignPoint, inputs: Inputs) -> bool:
     """Whether this form holds the point: a bare matrix, the identity link, plain writes, every gate one a head."""
     plain = point.memory.bare and point.retention.identity and unrolls(point)
     heads = all(scope == "head" for scope in point.scopes.values())
-    return plain and heads and inputs.w is None and point.algorithm.window == 1
+    return plain and heads and inputs.w is None and inputs.share is None and point.algorithm.window == 1
 
 
 def run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:

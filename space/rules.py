@@ -40,6 +40,14 @@ def _keep_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     return "; ".join(scopes) or None
 
 
+def _step_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    scope, algorithm = point.scopes["step"], point.algorithm
+    if scope in algorithm.step_scopes:
+        return None
+    coupled = " (with a keep that it is coupled to)" if point.retention.coupled else ""
+    return f"{algorithm.name} knows steps by {', '.join(algorithm.step_scopes)} only, not by {scope}{coupled}"
+
+
 def _threshold_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     scope = point.scopes.get("threshold")
     if scope is None or scope in point.bias.threshold_scopes:
@@ -93,6 +101,20 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         ("retention",),
+        "a proximal write measures its distance between the weights themselves: use none or l2, or another algorithm",
+        lambda point, key_dim, value_dim: (
+            point.algorithm.proximal and not (point.retention.identity and point.retention.form == "dual")
+        ),
+    ),
+    Rule(
+        ("execution", "gradient_at"),
+        "a proximal write starts from the memory that keep has faded: set gradient_at: decayed",
+        lambda point, key_dim, value_dim: (
+            point.algorithm.proximal and not point.retention.keep.is_one and point.execution.gradient_at == "previous"
+        ),
+    ),
+    Rule(
+        ("retention",),
         "a memory that is solved for keeps no weights that this gate could shape: use none or l2",
         lambda point, key_dim, value_dim: (
             not point.descends and not (point.retention.identity and point.retention.form == "dual")
@@ -100,7 +122,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("retention", "keep", "scope"), "a keep gate has values for what its options know", _keep_scope),
     Rule(("retention", "keep", "tie"), "a decay by the step has the step's scope", _tied_step),
+    Rule(
+        ("retention", "keep", "tie"),
+        "a key that is made from keep is the token's only one: use an algorithm with one key a token, or tie: none",
+        lambda point, key_dim, value_dim: point.retention.keep.tie == "key" and point.algorithm.keys > 1,
+    ),
     Rule(("retention", "coupled"), "a coupled step is the product of step and keep, of one scope", _coupled),
+    Rule(("step", "scope"), "a step has values for what its algorithm knows", _step_scope),
     Rule(("bias", "delta", "scope"), "a threshold has values for what its bias compares", _threshold_scope),
     Rule(("step", "tie"), "only keep can be tied", _untied),
     Rule(

@@ -149,7 +149,7 @@ class Mixer(nn.Module):
         if self.is_normalised:
             v = features.counted(v)
         pairs = Pairs(*(x.view(batch, tokens, -1, *x.shape[2:]) for x in (k, v)))
-        writes = algorithm.assemble(pairs, gates, self.design.bias)
+        writes = algorithm.assemble(pairs, self._coupled(gates), self.design.bias)
 
         def per_write(slot: str) -> Tensor | None:
             value = gates.get(slot)
@@ -160,22 +160,22 @@ class Mixer(nn.Module):
             k=writes.k,
             v=writes.v,
             log_keep=gates["keep"],
-            step=self._coupled(writes.step, gates["keep"]),
-            momentum=per_write("momentum"),
+            step=writes.step,
+            momentum=per_write("momentum") if algorithm.has_momentum else None,
             threshold=per_write("threshold"),
             w=writes.w,
-            share=gates.get("share"),
+            share=writes.share,
         )
 
-    def _coupled(self, step: Tensor, log_keep: Tensor) -> Tensor:
-        """The step as the retention gate's objective has it: shortened by keep, where both come from one objective."""
+    def _coupled(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Gates with the step as the retention gate's objective has it: a e where both come from one objective."""
         if not self.design.retention.coupled:
-            return step
-        keep = torch.exp(log_keep)
-        if self.design.algorithm.writes > 1:  # keep acts before a token's first write only
-            keep = keep.unsqueeze(2)
-            ones = torch.ones_like(keep).expand(*keep.shape[:2], self.design.algorithm.writes - 1, *keep.shape[3:])
-            keep = torch.cat([keep, ones], 2).flatten(1, 2)
+            return gates
+        step, keep = gates["step"], torch.exp(gates["keep"])  # [B,T,steps,H] and [B,T,H], each perhaps by channel
+        keep = keep.unsqueeze(2)
         if keep.dim() < step.dim():
             keep = keep.unsqueeze(-1)
-        return (step if step.dim() == keep.dim() else step.unsqueeze(-1)) * keep
+        elif step.dim() < keep.dim():
+            step = step.unsqueeze(-1)
+        first = step[:, :, :1] * keep  # keep acts before a token's first write only
+        return {**gates, "step": torch.cat([first, step[:, :, 1:].expand(-1, -1, -1, *first.shape[3:])], 2)}
