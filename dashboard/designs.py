@@ -1,7 +1,7 @@
 """A stored design as the cards of its choices, with the facts that `miras_search.space` tells about each option.
 
-A database may hold an option that this version does not know (an older or a newer one wrote it): such a choice is shown
-by its name and settings, without facts.
+A database may hold an option that is not known here (another version wrote it, or a user's plugin has it): such a
+choice is shown by its name and settings, without facts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import cast
 
 from miras_search.dashboard.markup import Card
 from miras_search.space.design import AXES, CHOICES
-from miras_search.space.option import describe
+from miras_search.space.facts import option_facts
 
 GATE = "where the gate comes from"
 
@@ -41,15 +41,15 @@ def _choice(axis: str, spec: object) -> Card:
     option = AXES[axis].options.get(str(name))
     if option is None:
         return Card(axis, str(name), settings=tuple((key, _text(value), "") for key, value in given.items()))
-    facts = describe(option)
-    known = cast(Mapping[str, Mapping[str, object]], facts["settings"])
+    facts = option_facts(axis, option)
+    helps = {setting.name: setting.help for setting in facts.settings}
     return Card(
         axis,
         str(name),
-        equation=option.equation,
-        summary=str(facts["summary"]),
-        source=option.source,
-        settings=tuple((key, _text(value), str(known.get(key, {}).get("help", ""))) for key, value in given.items()),
+        equation=facts.equation,
+        summary=facts.summary,
+        source=facts.source,
+        settings=tuple((key, _text(value), helps.get(key, "")) for key, value in given.items()),
     )
 
 

@@ -10,17 +10,18 @@ read; then every case was decided by traits on which all of its variants agree, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import math
 import types
+import typing
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from miras_search.space.design import AXES, CHOICES, DesignPoint, simplest_execution
 from miras_search.space.execution import Execution, Gradient
-from miras_search.space.facts import choices
 from miras_search.space.fields import FieldError, field_types
 from miras_search.space.gates import STEP, Gate
 from miras_search.space.rules import RULES, Rule
@@ -92,12 +93,18 @@ def executions() -> list[Execution]:
     return [Execution(gradient=gradient, **settings) for gradient in GRADIENTS for settings in _products(levels)]
 
 
-def couplings() -> dict[tuple[str, str], list[str]]:
+def couplings() -> dict[tuple[str, str], tuple[str, ...]]:
     """For (axis, option) the reasons of the rules that can refuse it because of what it is combined with.
 
     A rule counts where it refuses some combination with the option and lets another option stand in its place. Gates
-    are tried with every choice of words too, the step's as well as those of the options.
+    are tried with every choice of words too, one at a time, the step's as well as those of the options.
     """
+    return _couplings(tuple(cls for axis in CHOICES for cls in AXES[axis].options.values()))
+
+
+@functools.lru_cache(maxsize=4)
+def _couplings(registered: tuple[type, ...]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """`couplings` of the options that are registered now, which the argument tells apart from others."""
     plain = _structural()
     spaces = [(plain, dims) for dims in (DIMS, *OTHER_DIMS)]
     spaces += [({**plain, axis: [*plain[axis], *_with_gates(axis)]}, DIMS) for axis in CHOICES]
@@ -110,7 +117,21 @@ def couplings() -> dict[tuple[str, str], list[str]]:
                 words.setdefault(option, set()).add(what)
         for option, said in words.items():  # what the option's own part of the rule says, if that is one thing
             found.setdefault(option, []).append(said.pop() if len(said) == 1 else rule.reason)
-    return found
+    return {option: tuple(reasons) for option, reasons in found.items()}
+
+
+def choices(hint: object) -> tuple[bool | int | str | None, ...] | None:
+    """The values of a type that has few: a Literal's words, true and false, and none where it may be; else None."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return args
+    if hint is bool:
+        return (False, True)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [(None,) if arg is types.NoneType else choices(arg) for arg in args]
+        known = [found for found in inner if found is not None]
+        return tuple(value for found in known for value in found) if len(known) == len(inner) else None
+    return None
 
 
 def _refused(table: _Table, space: Space) -> Iterator[tuple[tuple[str, str], str]]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
 
+from miras_search.space.combinations import choices, couplings
 from miras_search.space.fields import Plain, field_types, help_of
 from miras_search.space.gates import Gate
 from miras_search.space.option import Facts, origin
@@ -46,12 +46,15 @@ class OptionFacts:
     source: str
     """Where it was published."""
     settings: tuple[SettingFacts, ...]
-    couplings: tuple[str, ...]
-    """Reasons of the rules that can refuse it because of what it is combined with."""
     module: str
     """The module that registers it."""
     plugin: str | None
     """That module again where it is a user's own, not this package's."""
+
+    @property
+    def couplings(self) -> tuple[str, ...]:
+        """Reasons of the rules that can refuse it because of what it is combined with; found when first asked for."""
+        return couplings().get((self.axis, self.name), ())
 
     def to_plain(self) -> dict[str, Plain]:
         """As JSON data; settings by name."""
@@ -68,8 +71,8 @@ class OptionFacts:
         }
 
 
-def option_facts(axis: str, cls: type[Facts], couplings: Sequence[str] = ()) -> OptionFacts:
-    """The facts of an option's class; `couplings` are its reasons in `combinations.couplings()`."""
+def option_facts(axis: str, cls: type[Facts]) -> OptionFacts:
+    """The facts of an option's class."""
     came_from = origin(cls)
     return OptionFacts(
         name=cls.name,
@@ -78,7 +81,6 @@ def option_facts(axis: str, cls: type[Facts], couplings: Sequence[str] = ()) -> 
         equation=cls.equation,
         source=cls.source,
         settings=_settings(cls),
-        couplings=tuple(couplings),
         module=cls.__module__,
         plugin=None if came_from is None else came_from.module,
     )
@@ -91,20 +93,6 @@ def _settings(cls: type) -> tuple[SettingFacts, ...]:
         SettingFacts(name, type_text(hint), choices(hint) or (), _plain(defaults[name]), helps[name])
         for name, hint in hints.items()
     )
-
-
-def choices(hint: object) -> tuple[bool | int | str | None, ...] | None:
-    """The values of a type that has few: a Literal's words, true and false, and none where it may be; else None."""
-    args = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return args
-    if hint is bool:
-        return (False, True)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        inner = [(None,) if arg is types.NoneType else choices(arg) for arg in args]
-        known = [found for found in inner if found is not None]
-        return tuple(value for found in known for value in found) if len(known) == len(inner) else None
-    return None
 
 
 def type_text(hint: object) -> str:

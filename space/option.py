@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-from miras_search.space.fields import Path, Plain, SpecError, build, help_of, nearest, to_plain
+from miras_search.space.fields import Path, Plain, SpecError, build, nearest, to_plain
 from miras_search.space.gates import Gate
 
 
@@ -109,21 +109,3 @@ def gates_of(option: Facts) -> dict[str, Gate]:
     """The option's gates by field name."""
     fields = dataclasses.fields(cast(Any, option))
     return {field.name: getattr(option, field.name) for field in fields if isinstance(field.default, Gate)}
-
-
-def describe(cls: type[Facts]) -> dict[str, Plain]:
-    """The facts of an option class: name, summary, equation, source, settings with default and help."""
-    helps = help_of(cls)
-    settings: dict[str, Plain] = {}
-    for field in dataclasses.fields(cast(Any, cls)):
-        if field.init:
-            default = field.default.to_plain() if isinstance(field.default, Gate) else field.default
-            settings[field.name] = {"default": cast(Plain, default), "help": helps[field.name]}
-    summary = (cls.__doc__ or "").strip().splitlines()[0]
-    return {
-        "name": cls.name,
-        "summary": summary,
-        "equation": cls.equation,
-        "source": cls.source,
-        "settings": settings,
-    }

@@ -17,9 +17,10 @@ from torch import Tensor
 from miras_search.kernels import chunkwise, dispatch, recurrence
 from miras_search.space.bias import BIAS, Bias
 from miras_search.space.design import AXES, DesignPoint
+from miras_search.space.facts import option_facts
 from miras_search.space.fields import SpecError, setting
 from miras_search.space.gates import Gate, fixed
-from miras_search.space.option import describe, short, spell
+from miras_search.space.option import short, spell
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,14 @@ def test_a_bias_from_outside_is_named_in_errors_and_facts() -> None:
         DesignPoint.parse({"bias": "log_cos"})
     with pytest.raises(SpecError, match=r"^bias\.log_cosh\.gain: expected a number, got 'x'$"):
         DesignPoint.parse({"bias": {"log_cosh": {"gain": "x"}}})
-    assert describe(LogCosh)["settings"] == {
-        "delta": {"default": {"source": "fixed", "value": 1.0}, "help": "where the signal saturates"},
-        "gain": {"default": 1.0, "help": "factor of the loss"},
+    assert option_facts("bias", LogCosh).to_plain()["settings"] == {
+        "delta": {
+            "type": "gate",
+            "choices": [],
+            "default": {"source": "fixed", "value": 1.0},
+            "help": "where the signal saturates",
+        },
+        "gain": {"type": "number", "choices": [], "default": 1.0, "help": "factor of the loss"},
     }
     point = DesignPoint.parse({"bias": {"log_cosh": {"gain": 2}}})
     assert short(point.bias) == "log_cosh(gain=2.0)"
@@ -104,12 +110,13 @@ def test_options_tell_their_facts() -> None:
     for axis in AXES.values():
         assert axis.chooses
         for name, cls in axis.options.items():
-            facts = describe(cls)
-            assert facts["name"] == name
-            assert facts["equation"]
-            assert facts["source"] or name == "none"
-            assert str(facts["summary"]).endswith((".", ":", ",")) or facts["summary"]
-            settings = facts["settings"]
+            facts = option_facts(axis.name, cls)
+            assert (facts.name, facts.axis, facts.plugin) == (name, axis.name, None)
+            assert facts.equation
+            assert facts.source or name == "none"
+            assert facts.summary
+            assert facts.module.startswith("miras_search.space.")
+            settings = facts.to_plain()["settings"]
             assert isinstance(settings, dict)
             for about in settings.values():
                 assert isinstance(about, dict)
@@ -120,14 +127,16 @@ def test_options_tell_their_facts() -> None:
 
 LAZY = """
 import sys
-from miras_search.space import algorithm, bias, control, design, execution, memory, option, presets, retention, rules
+from miras_search.space import algorithm, bias, control, design, execution, facts, memory, presets, retention, rules
+from miras_search.space import combinations, plugins
+combinations.count()
 for name in presets.PRESETS:
     point = presets.preset(name)
     rules.check(point, 8, 8)
     point.hash, str(point), point.changed("step", 0.5), point.gates["keep"].start if name == "yaad" else None
     point.memory.layers(8, 8), point.memory.static(8, 8)
 for axis in design.AXES.values():
-    [option.describe(cls) for cls in axis.options.values()]
+    [facts.option_facts(axis.name, cls).to_plain() for cls in axis.options.values()]
 heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "triton", "numpy", "optuna", "ray", "pydantic"})
 assert not heavy, heavy
 bias.safe_norm
