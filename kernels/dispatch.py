@@ -52,6 +52,8 @@ class Choice:
 def _triton_refuses(point: DesignPoint, setting: Setting) -> str | None:
     if setting.device != "cuda":
         return f"Triton compiles for GPUs; the device is {setting.device}"
+    if not point.descends:
+        return "the kernel descends; this memory is solved for"
     if not point.memory.bare or not point.retention.identity or point.retention.form == "primal":
         return "the kernel holds a matrix memory with an identity link"
     plain = point.algorithm.linear and point.algorithm.writes == point.algorithm.window == 1

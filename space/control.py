@@ -43,6 +43,8 @@ class Inputs(NamedTuple):
 class Control(Facts, Protocol):
     """A transformation of the memory's inputs."""
 
+    turns_step: ClassVar[bool]  # whether steps change their sign
+
     def apply(self, inputs: Inputs) -> Inputs:
         """The inputs with the control's change."""
 
@@ -59,6 +61,7 @@ class NoControl:
     name: ClassVar[str] = "none"
     equation: ClassVar[str] = "e_t as given"
     source: ClassVar[str] = ""
+    turns_step: ClassVar[bool] = False
 
     def apply(self, inputs: Inputs) -> Inputs:
         """Unchanged."""
@@ -69,11 +72,15 @@ class NoControl:
 @final
 @dataclass(frozen=True, slots=True)
 class NoWrite:
-    """The memory stays at its learned start: what convolution, gates and projections can do alone."""
+    """The memory stays at its start: what convolution, gates and projections can do alone.
+
+    A memory that is solved for stays empty and reads 0.
+    """
 
     name: ClassVar[str] = "no_write"
     equation: ClassVar[str] = "e_t = 0, a_t = 1:  W_t = W_0"
     source: ClassVar[str] = "reviews of Miras: negative controls"
+    turns_step: ClassVar[bool] = False
 
     def apply(self, inputs: Inputs) -> Inputs:
         """Step 0 and keep 1."""
@@ -89,6 +96,7 @@ class Ascent:
     name: ClassVar[str] = "ascent"
     equation: ClassVar[str] = "e_t -> -e_t"
     source: ClassVar[str] = "reviews of Miras: negative controls"
+    turns_step: ClassVar[bool] = True
 
     def apply(self, inputs: Inputs) -> Inputs:
         """The step's sign flipped."""

@@ -13,7 +13,7 @@ from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest, to_plain
-from miras_search.space.gates import STEP, Gate, Scope, union
+from miras_search.space.gates import STEP, Gate, Scope, fixed, union
 from miras_search.space.memory import MEMORY, Matrix, Memory
 from miras_search.space.option import Axis, Facts, Origin, gates_of, origin, short, spell
 from miras_search.space.retention import RETENTION, NoRetention, Retention
@@ -155,6 +155,10 @@ class DesignPoint:
             algorithm=self.algorithm.canonical(),
         )
         point = dataclasses.replace(point, execution=simplest_execution(point))
+        if not point.descends:
+            point = dataclasses.replace(point, memory=_startless(point.memory))
+            if point.memory.is_kernel and point.step.source == "fixed":
+                point = dataclasses.replace(point, step=fixed(1.0))  # a constant weight of all pairs cancels
         # gates lose what does not matter to them, whole numbers their type
         plain: dict[str, Any] = {key: _rebuilt(getattr(point, key)) for key in AXES}
         return dataclasses.replace(point, **plain, step=Gate.from_plain(point.step.to_plain(), (), STEP))
@@ -187,6 +191,12 @@ class DesignPoint:
 def _rebuilt(option: Facts) -> Facts:
     """The option from its own plain form; by its class, because its name may not be registered any more."""
     return build(type(option), to_plain(option))
+
+
+def _startless(memory: Memory) -> Memory:
+    """The memory with the setting `start` at its default: one that is solved for starts empty."""
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cast(Any, memory)) if f.name == "start"}
+    return cast(Memory, dataclasses.replace(cast(Any, memory), **defaults))
 
 
 def effective(gate: Gate) -> Scope:

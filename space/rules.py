@@ -70,6 +70,8 @@ def _tied_step(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
 def _coupled(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     if not point.retention.coupled:
         return None
+    if not point.descends:
+        return "a memory that is solved for takes no step that keep could shorten: set coupled: false"
     step, keep = point.algorithm.step_scope(point.step), point.scopes["keep"]
     if step == keep or "head" in (step, keep):
         return None
@@ -119,6 +121,17 @@ RULES: tuple[Rule, ...] = (
         lambda point, key_dim, value_dim: (
             not point.descends and not (point.retention.identity and point.retention.form == "dual")
         ),
+    ),
+    Rule(
+        ("control",),
+        "the step is the weight of a pair in a memory that is solved for, and a weight has no sign to turn round: use "
+        "the control no_write",
+        lambda point, key_dim, value_dim: point.control.turns_step and not point.descends,
+    ),
+    Rule(
+        ("step", "scope"),
+        "the step is the weight of a pair in a memory that is solved for, one number: set step.scope: head",
+        lambda point, key_dim, value_dim: not point.descends and point.scopes["step"] != "head",
     ),
     Rule(("retention", "keep", "scope"), "a keep gate has values for what its options know", _keep_scope),
     Rule(("retention", "keep", "tie"), "a decay by the step has the step's scope", _tied_step),

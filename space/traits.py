@@ -38,6 +38,12 @@ class _Loss:
         """None is written down."""
 
 
+class _Unturned:
+    """The answers of a control that leaves the steps their sign."""
+
+    turns_step: ClassVar[bool] = False
+
+
 class _Retained(Dual):
     """The answers of a dual gate that keeps everything and minimises nothing that is written down."""
 
@@ -50,7 +56,7 @@ AXIS_MEMBERS: dict[str, tuple[type, type]] = {
     "bias": (Bias, _Loss),
     "retention": (Retention, _Retained),
     "algorithm": (Algorithm, Descent),
-    "control": (Control, object),
+    "control": (Control, _Unturned),
 }
 """By axis its protocol, and a class with the answers for what an option need not say itself."""
 

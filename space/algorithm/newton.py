@@ -49,7 +49,7 @@ class Newton(Descent):
     )
 
     def __post_init__(self) -> None:
-        require(0 <= self.least, "least", f"{self.least:g} must not be negative")
+        require(self.least >= 0, "least", f"{self.least:g} must not be negative")
         require(
             self.least < self.ridge < float("inf"), "ridge", f"{self.ridge:g} must lie above least = {self.least:g}"
         )

@@ -45,7 +45,9 @@ class Attention(Network):
         "Transformer (1706.03762); Miras, Table 1; keep as in the Forgetting Transformer (2503.02130)"
     )
 
-    window: int | None = setting(None, "the last pairs that are kept, the current one included; none: all of them")
+    window: int | None = setting(
+        None, "the last tokens whose pairs are kept, the current one included; none: all of them"
+    )
     scale: float = setting(
         10.0,
         "g, at the start if it is learned: 10 suits q and k of length 1 (model.qk_norm: l2), 1/sqrt(K) q and k as they "
@@ -163,6 +165,6 @@ def _joined(state: Statistics, inputs: Inputs, log_weight: Tensor) -> Statistics
 
 
 def _log(step: Tensor) -> Tensor:
-    """The logarithm of a pair's weight. Below the smallest normal number, whose inverse is finite, it is not written."""
+    """The logarithm of a pair's weight; below the smallest number whose inverse is finite it counts as not written."""
     written = step >= torch.finfo(step.dtype).tiny
     return torch.where(written, torch.where(written, step, 1.0).log(), UNWRITTEN)
