@@ -128,11 +128,6 @@ RULES: tuple[Rule, ...] = (
         "the control no_write",
         lambda point, key_dim, value_dim: point.control.turns_step and not point.descends,
     ),
-    Rule(
-        ("step", "scope"),
-        "the step is the weight of a pair in a memory that is solved for, one number: set step.scope: head",
-        lambda point, key_dim, value_dim: not point.descends and point.scopes["step"] != "head",
-    ),
     Rule(("retention", "keep", "scope"), "a keep gate has values for what its options know", _keep_scope),
     Rule(("retention", "keep", "tie"), "a decay by the step has the step's scope", _tied_step),
     Rule(

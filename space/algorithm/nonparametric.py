@@ -31,6 +31,11 @@ class Nonparametric(Descent):
         return False
 
     @property
+    def step_scopes(self) -> tuple[Scope, ...]:
+        """A pair has one weight."""
+        return ("head",)
+
+    @property
     def keep_scopes(self) -> tuple[Scope, ...]:
         """A pair fades as a whole."""
         return ("head",)

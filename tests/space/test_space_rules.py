@@ -10,6 +10,8 @@ from miras_search.space.presets import PRESETS, preset
 from miras_search.space.rules import RULES, check, violations
 
 KL_TANGENT = {"retention": "kl", "execution": {"link_refresh": "chunk"}}
+SOLVED = {"algorithm": "newton"}
+PAIRS = {"memory": "attention", "algorithm": "nonparametric"}
 REPEATED = {"algorithm": {"multi_step": {"own_keys": False}}}
 
 # (what it refuses with which head dimensions, its place, a phrase of its reason, allowed neighbours)
@@ -47,6 +49,34 @@ CASES: list[tuple[object, tuple[int, int], str, str, list[tuple[object, tuple[in
        (4, 4))]),
     ({"step": {"tie": "key", "scope": "key"}}, (4, 4), "step.tie", "only keep can be tied, not step",
      [({"retention": {"l2": {"keep": {"tie": "key", "scope": "key"}}}}, (4, 4))]),
+    ({"memory": "attention"}, (4, 4), "memory", "read by the nonparametric algorithm, and only it",
+     [(PAIRS, (4, 8)), ({}, (4, 4))]),
+    ({"algorithm": "nonparametric"}, (4, 4), "algorithm", "it keeps the pairs themselves and no weights",
+     [(PAIRS, (4, 4))]),
+    ({**PAIRS, "bias": "l1"}, (4, 4), "algorithm", "a weighted mean of values minimises the squared error only",
+     [({**PAIRS, "bias": {"lp": {"p": 2.0}}}, (4, 4))]),
+    ({**PAIRS, "algorithm": "newton"}, (4, 4), "algorithm", "only a linear map has its minimiser in closed form",
+     [(SOLVED, (4, 8)), ({**SOLVED, "memory": {"mlp": {"depth": 1, "residual": False, "norm": "none"}}}, (4, 8))]),
+    ({**SOLVED, "memory": "mlp"}, (4, 4), "algorithm", "matrix without residual and norm", [(SOLVED, (4, 4))]),
+    ({**SOLVED, "bias": "dot"}, (4, 4), "algorithm", "only the squared error has a linear minimiser: set bias: l2",
+     [({**SOLVED, "bias": {"value_shift": {"delta": 0.0}}}, (4, 4))]),
+    ({**SOLVED, "bias": {"l2": {"scale": "full"}}}, (4, 4), "algorithm", "half: a factor belongs into the step", []),
+    ({**SOLVED, "retention": "kl"}, (4, 4), "retention", "keeps no weights that this gate could shape: use none or l2",
+     [({**SOLVED, "retention": "l2"}, (4, 4)), ({"retention": "kl"}, (4, 4))]),
+    ({**PAIRS, "retention": "kl"}, (4, 4), "retention", "use none or l2", [({**PAIRS, "retention": "l2"}, (4, 4))]),
+    ({**SOLVED, "retention": {"l2": {"keep": {"scope": "key"}}}}, (4, 4), "retention.keep.scope",
+     "newton knows keep by head only, not by key",
+     [({"retention": {"l2": {"keep": {"scope": "key"}}}}, (4, 4)), ({**SOLVED, "retention": "l2"}, (4, 4))]),
+    ({**PAIRS, "retention": {"l2": {"keep": {"scope": "value"}}}}, (4, 4), "retention.keep.scope",
+     "nonparametric knows keep by head only, not by value", [({**PAIRS, "retention": "l2"}, (4, 4))]),
+    ({**SOLVED, "control": "ascent"}, (4, 4), "control", "a weight has no sign to turn round: use the control no_write",
+     [({**SOLVED, "control": "no_write"}, (4, 4)), ({"control": "ascent"}, (4, 4))]),
+    ({**PAIRS, "control": "ascent"}, (4, 4), "control", "use the control no_write",
+     [({**PAIRS, "control": "no_write"}, (4, 4))]),
+    ({**PAIRS, "step": {"scope": "key"}}, (4, 4), "step.scope", "nonparametric knows steps by head only, not by key",
+     [({"step": {"scope": "key"}}, (4, 4)), ({**PAIRS, "step": "learned"}, (4, 4))]),
+    ({**SOLVED, "retention": {"l2": {"coupled": True}}}, (4, 4), "retention.coupled", "no step that keep could shorten",
+     [({"retention": {"l2": {"coupled": True}}}, (4, 4))]),
 ]  # fmt: skip
 
 
