@@ -77,7 +77,7 @@ def _structural() -> dict[str, list[Any]]:
     return {**options, "execution": executions(), "step": [STEP]}
 
 
-def _canonical(variant: Any) -> Any:
+def _canonical(variant: Any) -> Hashable:
     return variant if isinstance(variant, Execution | Gate) else variant.canonical()
 
 
@@ -97,7 +97,7 @@ def couplings() -> dict[tuple[str, str], tuple[str, ...]]:
     """For (axis, option) the reasons of the rules that can refuse it because of what it is combined with.
 
     A rule counts where it refuses some combination with the option and lets another option stand in its place. Gates
-    are tried with every choice of words too, one at a time, the step's as well as those of the options.
+    are tried with every scope and tie, one gate at a time, the step's as well as those of the options.
     """
     return _couplings(tuple(cls for axis in CHOICES for cls in AXES[axis].options.values()))
 
@@ -107,17 +107,18 @@ def _couplings(registered: tuple[type, ...]) -> dict[tuple[str, str], tuple[str,
     """`couplings` of the options that are registered now, which the argument tells apart from others."""
     plain = _structural()
     spaces = [(plain, dims) for dims in (DIMS, *OTHER_DIMS)]
-    spaces += [({**plain, axis: [*plain[axis], *_with_gates(axis)]}, DIMS) for axis in CHOICES]
+    changed = {axis: found for axis in CHOICES if (found := _with_gates(axis))}
+    spaces += [({**plain, axis: [*plain[axis], *found]}, DIMS) for axis, found in changed.items()]
     spaces.append(({**plain, "step": _gates(STEP)}, DIMS))
-    found: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for rule in RULES:
         words: dict[tuple[str, str], set[str]] = {}
         for space, dims in spaces:
             for option, what in _refused(_tabulated(_problem(rule, dims), space), space):
                 words.setdefault(option, set()).add(what)
         for option, said in words.items():  # what the option's own part of the rule says, if that is one thing
-            found.setdefault(option, []).append(said.pop() if len(said) == 1 else rule.reason)
-    return {option: tuple(reasons) for option, reasons in found.items()}
+            reasons.setdefault(option, []).append(said.pop() if len(said) == 1 else rule.reason)
+    return {option: tuple(own) for option, own in reasons.items()}
 
 
 def choices(hint: object) -> tuple[bool | int | str | None, ...] | None:
@@ -179,19 +180,20 @@ def _execution(point: DesignPoint) -> Execution:
 def _tabulated(function: Callable[[DesignPoint], Hashable], space: Space) -> _Table:
     """The function on every combination, evaluated once a case."""
     read: list[set[str]] = [set() for _ in PARTS]
+    watched = [[_Watched(it, paths) for it in space[part]] for part, paths in zip(PARTS, read, strict=True)]
+    known: dict[Key, Hashable] = {}  # by the variants themselves
     while True:
-        cases = [_cases(space[part], paths) for part, paths in zip(PARTS, read, strict=True)]
         before = sum(map(len, read))
-        firsts = [  # one variant of each case, watched
-            [_Watched(space[part][own.index(case)], paths) for case in range(max(own) + 1)]
-            for part, own, paths in zip(PARTS, cases, read, strict=True)
-        ]
-        outcomes: dict[Key, Hashable] = {}
-        for key in itertools.product(*(range(len(found)) for found in firsts)):
-            chosen: Any = {part: found[case] for part, found, case in zip(PARTS, firsts, key, strict=True)}
-            outcomes[key] = function(DesignPoint(**chosen))
+        cases = [_cases(space[part], paths) for part, paths in zip(PARTS, read, strict=True)]
+        firsts = [[own.index(case) for case in range(max(own) + 1)] for own in cases]
+        for chosen in itertools.product(*firsts):
+            if chosen not in known:
+                options: Any = {part: watched[n][i] for n, (part, i) in enumerate(zip(PARTS, chosen, strict=True))}
+                known[chosen] = function(DesignPoint(**options))
         if sum(map(len, read)) == before:
-            return _merged(cases, outcomes)
+            numbers = itertools.product(*(range(len(own)) for own in firsts))
+            chosen_ones = itertools.product(*firsts)
+            return _merged(cases, {key: known[chosen] for key, chosen in zip(numbers, chosen_ones, strict=True)})
 
 
 def _cases(found: Sequence[object], read: set[str]) -> list[int]:
@@ -237,9 +239,14 @@ def _with_gates(axis: str) -> list[Any]:
 
 
 def _gates(base: Gate) -> list[Gate]:
-    """The gate with every combination of its settings that are words."""
-    levels = {name: known for name, hint in field_types(Gate).items() if (known := choices(hint))}
-    plain = {name: getattr(base, name) for name in field_types(Gate)}
+    """The gate with every scope and tie; mamba's decay is the one that can be tied to the step."""
+    hints = field_types(Gate)
+    levels = {
+        "scope": choices(hints["scope"]) or (),
+        "tie": choices(hints["tie"]) or (),
+        "squash": (base.squash, "mamba"),
+    }
+    plain = {name: getattr(base, name) for name in hints}
     return [gate for settings in _products(levels) if (gate := _built(Gate, {**plain, **settings}))]
 
 
@@ -262,7 +269,8 @@ class _Watched:
         static = inspect.getattr_static(self._it, name, None)
         if isinstance(static, types.FunctionType):
             self._read.add(path)
-            return types.MethodType(static, self)
+            # the canonical form is a value like others; a method that looks at traits is watched while it does
+            return getattr(self._it, name) if name == "canonical" else types.MethodType(static, self)
         value: object = getattr(self._it, name)
         if isinstance(value, Gate):
             return _Watched(value, self._read, path)
@@ -288,6 +296,8 @@ def _bare(watched: Any) -> Any:
 
 def _trait(option: object, path: str) -> Hashable:
     """What distinguishes the option at this path: the value, or the function for a method; itself at the empty one."""
+    if path == "canonical":
+        return _canonical(option)
     value = option
     for name in path.split(".") if path else ():
         found = inspect.getattr_static(value, name, None)

@@ -27,8 +27,6 @@ from miras_search.commands.table import StoredStudy
 from miras_search.errors import MirasError
 
 if TYPE_CHECKING:
-    from miras_search.space.design import DesignPoint
-    from miras_search.space.option import Facts
     from miras_search.store.types import AttemptRow, ResultRow, RunRow, TrialRow
 
 
@@ -42,7 +40,6 @@ def show(
 
     Design, settings, metrics, attempts, provenance, and the command that trains it again.
     """
-    from miras_search.space.design import DesignPoint
     from miras_search.store import queries
 
     with open_database(db) as database:
@@ -54,13 +51,13 @@ def show(
     used = {attempt.run_id for attempt in attempts}
     mine = [run for run in runs if run.id in used]
     again = rerun(mine or runs, found.number, db)
-    point = DesignPoint.parse(found.design)
+    options = _options(found.design)
     if as_json:
         emit(
             {
                 "study": study,
                 "trial": found,
-                "equations": {axis: option.equation for axis, option in _options(point).items()},
+                "equations": {axis: equation for axis, (_, equation) in options.items()},
                 "jobs": [_job(row) for row in results],
                 "attempts": attempts,
                 "runs": mine,
@@ -71,7 +68,7 @@ def show(
     title = f"{study}, trial {found.number}: {found.cell} ({found.role}), {found.state}"
     changes = "\n".join(f"  {path} = {text}" for path, text in found.changes.items())
     say(f"{title}\n{changes}\n" if changes else f"{title}\n")
-    say(_design(point, found.design_hash))
+    say(_design(found.design, options, found.design_hash))
     say(_settings(found.settings))
     say(_metrics(results))
     say(_attempts(attempts))
@@ -120,20 +117,38 @@ def _job(row: ResultRow) -> dict[str, object]:
     return {"task": row.task, "seed": row.seed, "state": row.state, "last_step": row.last_step, "metrics": metrics}
 
 
-def _options(point: DesignPoint) -> dict[str, Facts]:
-    from miras_search.space.design import CHOICES
+def _options(design: Mapping[str, object]) -> dict[str, tuple[str, str | None]]:
+    """Each option as text, with its equation: None where it is not known here, as one of a plugin never is."""
+    from miras_search.space.design import AXES
+    from miras_search.space.fields import SpecError
+    from miras_search.space.option import short, split
 
-    return {axis: getattr(point, axis) for axis in (*CHOICES, "control")}
+    found: dict[str, tuple[str, str | None]] = {}
+    for axis in AXES:
+        try:
+            option = AXES[axis].parse(design[axis])
+            found[axis] = short(option), option.equation
+        except SpecError:
+            name, settings = split(design[axis])
+            given = ", ".join(f"{key}={inline(value)}" for key, value in settings.items())
+            found[axis] = f"{name}({given})" if given else name, None
+    return found
 
 
-def _design(point: DesignPoint, digest: str) -> str:
-    from miras_search.space.design import CHOICES
-    from miras_search.space.option import short
+def _design(design: Mapping[str, object], options: Mapping[str, tuple[str, str | None]], digest: str) -> str:
+    from miras_search.space.execution import Execution
+    from miras_search.space.fields import SpecError
+    from miras_search.space.gates import Gate
 
-    rows = [[axis, short(getattr(point, axis)), getattr(point, axis).equation] for axis in CHOICES]
-    rows += [["step", str(point.step), ""], ["execution", str(point.execution), ""]]
-    if point.control.name != "none":
-        rows.append(["control", point.control.name, point.control.equation])
+    unknown = "its equation is not known here: another version's, or a plugin's"
+    rows = [[axis, text, unknown if equation is None else equation] for axis, (text, equation) in options.items()]
+    if options["control"][0] == "none":
+        rows.pop()
+    try:
+        step, execution = str(Gate.from_plain(design["step"], ())), str(Execution.from_plain(design["execution"], ()))
+    except SpecError:  # written by another version
+        step, execution = inline(design["step"]), inline(design["execution"])
+    rows += [["step", step, ""], ["execution", execution, ""]]
     return f"design {digest}\n{grid(rows, indent='  ')}\n"
 
 

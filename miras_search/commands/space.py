@@ -1,112 +1,207 @@
 """`space`: what can be chosen. Axes, options, presets and tasks, with equations and settings; nothing here loads torch.
 
-Only `--kernels` does, because which kernel runs a point depends on the device.
+Only `--kernels` does, because which kernel runs a point depends on the device, and a plugin that imports it.
 """
 
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miras_search.commands.common import Json, JsonOption, emit, grid, inline, mapping, say
+from miras_search.commands.common import JsonOption, emit, grid, inline, many, say
 from miras_search.errors import MirasError
+
+if TYPE_CHECKING:
+    from miras_search.models.config import ModelConfig
+    from miras_search.space.design import DesignPoint
+    from miras_search.space.facts import OptionFacts
 
 WIDTH = 110
 
 
 def space(
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="One published model, spelled out.")] = None,
+    choices: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH=VALUE]...",
+            help="Choices, as in memory=mlp bias.delta=0.5: the design that they make, or why there is none.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One published model, spelled out; choices refine it.")
+    ] = None,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugins", metavar="MODULE", help="A module of your own with options, in this folder. Repeatable."
+        ),
+    ] = None,
     tasks: Annotated[bool, typer.Option("--tasks", help="The tasks and their settings.")] = False,
     kernels: Annotated[
         bool,
         typer.Option("--kernels", help="Which implementation runs each preset and option, and why not a faster one."),
     ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Everything as a page of Markdown.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What can be chosen: axes, options, presets, tasks.
 
-    Each with its equation, source and settings.
+    Each with its equation, source and settings. With choices: the design that they make, or each reason against it.
     """
-    if sum((preset is not None, tasks, kernels)) > 1:
-        raise MirasError("space: --preset, --tasks and --kernels show different things: give one of them")
-    if preset is not None:
+    if sum((preset is not None or bool(choices), tasks, kernels, markdown)) > 1:
+        raise MirasError(
+            "space: --tasks, --kernels, --markdown and a design (choices or --preset) show different things: give one"
+        )
+    from miras_search.space import plugins as own
+
+    own.use(own.find(plugins or (), Path()))
+    if choices:
+        _show_design(choices, preset, as_json)
+    elif preset is not None:
         _show_preset(preset, as_json)
     elif tasks:
         _show_tasks(as_json)
     elif kernels:
         _show_kernels(as_json)
+    elif markdown:
+        from miras_search.commands.space_page import page
+
+        say(page())
     else:
         _show_axes(as_json)
 
 
 def _show_axes(as_json: bool) -> None:
+    from miras_search.space.combinations import count
     from miras_search.space.design import AXES
-    from miras_search.space.option import describe
+    from miras_search.space.facts import option_facts
     from miras_search.space.presets import PRESETS
     from miras_search.space.rules import RULES
 
-    axes = {
-        name: {"chooses": axis.chooses, "options": [describe(option) for option in axis.options.values()]}
-        for name, axis in AXES.items()
-    }
+    facts = {name: [option_facts(name, option) for option in axis.options.values()] for name, axis in AXES.items()}
     rules = [{"where": ".".join(map(str, rule.where)), "reason": rule.reason} for rule in RULES]
     presets = [{"name": one.name, "equation": one.equation, "source": one.source} for one in PRESETS.values()]
+    combinations = count()
     if as_json:
-        emit({"axes": axes, "rules": rules, "presets": presets})
+        axes = {
+            name: {"chooses": axis.chooses, "options": [one.to_plain() for one in facts[name]]}
+            for name, axis in AXES.items()
+        }
+        emit({"axes": axes, "rules": rules, "presets": presets, "combinations": combinations})
         return
-    for name, axis in axes.items():
-        say(f"{name}: {axis['chooses']}")
-        for option in axis["options"]:
-            say(_option(mapping(option)))
+    for name, axis in AXES.items():
+        say(f"{name}: {axis.chooses}")
+        for option in facts[name]:
+            say(_option(option))
         say("")
     say("presets (spelled out by --preset NAME)")
     say(grid([[one["name"], one["equation"]] for one in presets], indent="  "))
     say("\nrules: which combinations are refused")
     for rule in rules:
         say(_wrapped(f"{rule['where']}: {rule['reason']}", "  ", "    "))
+    say(
+        f"\ncombinations\n  {combinations.valid:,} are valid of {combinations.written:,} structural ones, "
+        f"{combinations.different:,} of them different functions"
+    )
+    about = "structural: an option on each axis, its settings that are words or true or false, and where gradients "
+    say(_wrapped(f"{about}are taken; numbers, gates and controls at their defaults", "  ", "  "))
 
 
-def _option(facts: Json | object) -> str:
-    """One option or task: name with summary, equation, source, settings."""
-    option = mapping(facts)
-    lines = [_wrapped(f"{option['name']}: {option['summary']}", "  ", "      ")]
-    lines += [f"      {option[key]}" for key in ("equation", "source") if option.get(key)]
-    for name, setting in mapping(option["settings"]).items():
-        said = mapping(setting)
-        lines.append(_wrapped(f"{name} = {inline(said['default'])}: {said['help']}", "      ", "        "))
+def _option(option: OptionFacts) -> str:
+    """One option: name with summary, equation, source, settings, and what can refuse it."""
+    plugin = [f"from the plugin {option.plugin}"] if option.plugin else []
+    lines = _entry(option.name, option.summary, [option.equation, option.source, *plugin])
+    for setting in option.settings:
+        words = f" ({setting.type})" if setting.choices and setting.type != "true or false" else ""
+        lines.append(_setting(setting.name, setting.default, f"{setting.help}{words}"))
+    lines += [_wrapped(f"! {reason}", "      ", "        ") for reason in option.couplings]
     return "\n".join(lines)
 
 
-def _show_preset(name: str, as_json: bool) -> None:
+def _entry(name: str, summary: str, about: Sequence[str]) -> list[str]:
+    return [_wrapped(f"{name}: {summary}", "  ", "      "), *(f"      {line}" for line in about if line)]
+
+
+def _setting(name: str, default: object, help: str) -> str:
+    return _wrapped(f"{name} = {inline(default)}: {help}", "      ", "        ")
+
+
+def _show_design(choices: Sequence[str], preset: str | None, as_json: bool) -> None:
+    """The design of some choices. Raises `SpecError` with each problem and each rule that refuses it."""
+    from miras_search.models import fit
+    from miras_search.models.config import ModelConfig
+    from miras_search.space.design import DesignPoint
+    from miras_search.space.presets import preset as named
+    from miras_search.study import levels
+    from miras_search.study.document import assignment
+    from miras_search.training.config import TrainConfig
+
+    given = dict(map(assignment, choices))
+    variant = levels.Variant(DesignPoint() if preset is None else named(preset), ModelConfig(), TrainConfig())
+    for path in given:
+        levels.check_path(path, (path,))
+    for path in levels.application_order(given):
+        variant = levels.applied(variant, path, given[path], {}, (path,))
+    fit.check(variant.design, variant.model)
+    point, model = variant.design, variant.model
+    if as_json:
+        emit({"design": point.to_plain(), "hash": point.hash, "options": _facts_of(point)})
+        return
+    say(grid(_rows(point), indent="  "))
+    say(f"\n  valid with {_heads(model)}")
+    _spell_out(point, [])
+
+
+def _heads(model: ModelConfig) -> str:
+    return f"{many(model.memory_keys, 'key channel')} and {many(model.values, 'value channel')} a head"
+
+
+def _facts_of(point: DesignPoint) -> dict[str, object]:
     from miras_search.space.design import CHOICES
-    from miras_search.space.option import describe, short
+    from miras_search.space.facts import option_facts
+
+    return {axis: option_facts(axis, type(getattr(point, axis))).to_plain() for axis in CHOICES}
+
+
+def _rows(point: DesignPoint) -> list[list[str]]:
+    from miras_search.space.design import CHOICES
+    from miras_search.space.option import short
+
+    choices = {axis: getattr(point, axis) for axis in CHOICES}
+    rows = [[axis, short(option), option.equation] for axis, option in choices.items()]
+    return [*rows, ["step", str(point.step), ""], ["execution", str(point.execution), ""]]
+
+
+def _spell_out(point: DesignPoint, shorter: Sequence[str]) -> None:
+    lines = [f"\n  design {point.hash}; in a study:\n", *(f"    {line}" for line in shorter)]
+    say("\n".join([*lines, *(["\n  or spelled out:\n"] if shorter else []), "    base:"]))
+    for key, value in point.to_plain().items():
+        say(f"      {key}: {inline(value)}")
+
+
+def _show_preset(name: str, as_json: bool) -> None:
     from miras_search.space.presets import PRESETS, preset
 
-    point = preset(name)
-    known = PRESETS[name]
-    choices = {axis: getattr(point, axis) for axis in CHOICES}
-    plain = point.to_plain()
+    point, known = preset(name), PRESETS[name]
     if as_json:
         emit(
             {
                 "name": name,
                 "equation": known.equation,
                 "source": known.source,
-                "design": plain,
+                "design": point.to_plain(),
                 "hash": point.hash,
-                "options": {axis: describe(type(option)) for axis, option in choices.items()},
+                "options": _facts_of(point),
             }
         )
         return
     say(f"{name}\n  {known.equation}\n  {known.source}\n")
-    rows = [[axis, short(option), option.equation] for axis, option in choices.items()]
-    rows += [["step", str(point.step), ""], ["execution", str(point.execution), ""]]
-    say(grid(rows, indent="  "))
-    say(f"\n  design {point.hash}; in a study:\n\n    base: {name}\n\n  or spelled out:\n\n    base:")
-    for key, value in plain.items():
-        say(f"      {key}: {inline(value)}")
+    say(grid(_rows(point), indent="  "))
+    _spell_out(point, [f"base: {name}"])
 
 
 def _show_tasks(as_json: bool) -> None:
@@ -124,8 +219,9 @@ def _show_tasks(as_json: bool) -> None:
     if as_json:
         emit({"tasks": tasks})
         return
-    for task in tasks:
-        say(_option(task))
+    for task in facts():
+        lines = _entry(task.name, task.summary, [task.source])
+        say("\n".join([*lines, *(_setting(one.name, one.default, one.help) for one in task.settings)]))
 
 
 def _show_kernels(as_json: bool) -> None:

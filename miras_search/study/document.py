@@ -76,6 +76,15 @@ def read(text: str, path: str, overrides: Sequence[str] = (), name: str | None =
     return Document(data, plain.places, _dump(tree) if replaced else text)
 
 
+def assignment(text: str) -> tuple[str, Plain]:
+    """Path and value of a `PATH=VALUE` on the command line, whose value is YAML. Raises `StudyError`."""
+    place = Place(text)
+    target, equals, value = text.partition("=")
+    if not equals or not target:
+        raise StudyError.at(place, "expected PATH=VALUE, as in bias=dot")
+    return target, _Plain(text, {}).of(_parse(value, place) if value.strip() else None, (), place)
+
+
 def _yaml() -> YAML:
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 120
