@@ -13,8 +13,11 @@ imports what it needs when it runs.
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -64,6 +67,9 @@ app.command("doctor")(tools.doctor)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (this process's own by default) and return its exit code."""
     words = tuple(sys.argv[1:] if argv is None else argv)
+    # not where interrupts are ignored (`nohup`), nor in a caller's process
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a table holds ± and ‡, a terminal may not: better a ? than no table
@@ -76,6 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: an interrupt amid an import is a traceback otherwise. `run` takes the signals over."""
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miras_search.commands.common import JsonOption, emit, grid, inline, many, say
-from miras_search.errors import MirasError
+from miras_search.errors import EnvironmentProblem, MirasError
 
 if TYPE_CHECKING:
     from miras_search.models.config import ModelConfig
@@ -225,7 +225,12 @@ def _show_tasks(as_json: bool) -> None:
 
 
 def _show_kernels(as_json: bool) -> None:
-    from miras_search.commands.implementations import implementations
+    try:
+        from miras_search.commands.implementations import implementations
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise EnvironmentProblem("space --kernels: torch is not installed: pip install torch") from None
 
     found = implementations()
     if as_json:

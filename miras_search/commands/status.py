@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,7 +55,7 @@ def status(
         if study is None:
             _all(queries.studies(database), database.name, as_json)
         else:
-            _one(database, queries.study(database, study), as_json)
+            _one(database, queries.study(database, study), as_json, db)
 
 
 def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
@@ -85,7 +86,7 @@ def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
     say(grid(rows, numbers=range(1, len(states) + 3)))
 
 
-def _one(database: Database, study: StudyRow, as_json: bool) -> None:
+def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> None:
     # the dashboard's reckoning, so that both say the same; its data side loads neither Streamlit nor pandas
     from miras_search.dashboard.progress import current, time_left
     from miras_search.dashboard.snapshot import load
@@ -135,7 +136,8 @@ def _one(database: Database, study: StudyRow, as_json: bool) -> None:
         rows = [["axis", "value", "failed", "diverged", "of"]]
         rows += [[one.path, one.level, str(one.failed), str(one.diverged), str(one.jobs)] for one in levels]
         say("\nfailures by axis value\n" + grid(rows, indent="  ", numbers=(2, 3, 4)))
-    say(f"\nthe table: miras-search table {study.name}")
+    flag = "" if db is None else f" --db {shlex.quote(db)}"
+    say(f"\nthe table: miras-search table {shlex.quote(study.name)}{flag}")
 
 
 def _run_line(run: RunRow, now: datetime) -> str:

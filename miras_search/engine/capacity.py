@@ -6,6 +6,8 @@ import importlib.util
 import logging
 import os
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from miras_search.engine.local import LocalExecutor
@@ -63,12 +65,19 @@ def local_slots(cpus: int, gpus: float, workers: int | None) -> tuple[int, list[
 
 
 def make_executor(
-    kind: str, *, jobs: int, cpus: int, gpus: float, workers: int | None = None, address: str | None = None
+    kind: str,
+    *,
+    jobs: int,
+    cpus: int,
+    gpus: float,
+    workers: int | None = None,
+    address: str | None = None,
+    starting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Executor:
     """The executor for `jobs` jobs. `auto` takes Ray when more than one can run at once and Ray is installed.
 
-    Starting Ray costs seconds and most of a gigabyte, which a single job at a time does not repay. Raises MirasError
-    for an unknown name, EnvironmentProblem when there is no room or no Ray.
+    Starting Ray costs seconds and most of a gigabyte, which a single job at a time does not repay; `starting()` is open
+    meanwhile. Raises MirasError for an unknown name, EnvironmentProblem when there is no room or no Ray.
     """
     if kind not in EXECUTORS:
         raise MirasError(f"executor: unknown executor {kind!r}: take {', '.join(EXECUTORS)}")
@@ -82,17 +91,24 @@ def make_executor(
     if kind == "ray" and not has_ray:
         raise EnvironmentProblem("ray: not installed: pip install ray, or take --executor local")
     if kind == "ray" or address is not None:
-        return _ray(workers, cpus, gpus, address)
+        return _ray(workers, cpus, gpus, address, starting)
     slots, devices = local_slots(cpus, gpus, workers)
     if kind == "auto" and has_ray and min(slots, jobs) > 1:
         try:
-            return _ray(slots, cpus, gpus, None)
+            return _ray(slots, cpus, gpus, None, starting)
         except EnvironmentProblem as error:
             log.warning("%s; the local executor is used instead", error)
     return LocalExecutor(slots, threads=cpus, devices=devices)
 
 
-def _ray(slots: int | None, cpus: int, gpus: float, address: str | None) -> Executor:
+def _ray(
+    slots: int | None,
+    cpus: int,
+    gpus: float,
+    address: str | None,
+    starting: Callable[[], AbstractContextManager[None]],
+) -> Executor:
     from miras_search.engine.ray_ import RayExecutor  # imports ray, which `status` and the local executor need not pay
 
-    return RayExecutor(slots, cpus=cpus, gpus=gpus, address=address)
+    with starting():
+        return RayExecutor(slots, cpus=cpus, gpus=gpus, address=address)

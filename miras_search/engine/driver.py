@@ -20,7 +20,7 @@ from miras_search.engine.events import AttemptLost, Event, Interrupted, RunSumma
 from miras_search.engine.jobs import new_jobs, new_trials
 from miras_search.engine.lease import Heartbeat
 from miras_search.engine.loop import Hooks, JobLoop
-from miras_search.engine.messages import TRAINING
+from miras_search.engine.messages import TRAINING, Executor
 from miras_search.engine.provenance import provenance
 from miras_search.engine.record import Record
 from miras_search.engine.signals import Signals
@@ -154,14 +154,7 @@ class _Run:
             self.on_event(started)
             return
         check()
-        executor = make_executor(
-            options.executor,
-            jobs=len(todo),
-            cpus=study.resources.cpus,
-            gpus=study.resources.gpus,
-            workers=options.workers,
-            address=options.address,
-        )
+        executor = self._executor(len(todo))
         self.signals.install()  # Ray has put its own in place
         loop = JobLoop(
             study,
@@ -178,13 +171,33 @@ class _Run:
             self.on_event(dataclasses.replace(started, executor=executor.name, slots=executor.slots))
             loop.run(todo)
         except BaseException as error:
+            self.signals.hold()
             if not isinstance(error, LeaseLost):  # the rows are another run's business now
                 with contextlib.suppress(MirasError):  # the next run's reconciling does the same
                     loop.abandon()
             raise
         finally:
+            self.signals.hold()
             self.attempts = loop.attempts
             executor.close()
+
+    def _executor(self, jobs: int) -> Executor:
+        """The executor for so many jobs. Ray takes seconds to start: an interrupt does not wait for that."""
+        options, resources = self.options, self.study.resources
+        try:
+            return make_executor(
+                options.executor,
+                jobs=jobs,
+                cpus=resources.cpus,
+                gpus=resources.gpus,
+                workers=options.workers,
+                address=options.address,
+                starting=self.signals.prompt,
+            )
+        except BaseException as error:
+            if self.signals.received is not None:  # whatever the interrupted library has made of it
+                raise _Stop from error
+            raise
 
     def _jobs(self) -> list[JobRow]:
         """The study file's jobs: the database may hold more seeds than the file asks for now."""

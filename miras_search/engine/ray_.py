@@ -40,9 +40,9 @@ class RayExecutor:
         self._cpus, self._gpus = cpus, gpus
         self._owned = not ray.is_initialized()
         self._refs: dict[ObjectRef[Finished], int] = {}
-        if self._owned:
-            _connect(address, None if slots is None else slots * cpus)
         try:
+            if self._owned:
+                _connect(address, None if slots is None else slots * cpus)
             self.slots = _room(cpus, gpus, slots)
             self._function = run_fresh if gpus and _resources().get("GPU", 0) > 1 else run_reused
             self._mailbox = _start_mailbox()

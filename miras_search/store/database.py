@@ -6,6 +6,7 @@ or unknown revision, a server that is away) becomes one `EnvironmentProblem` lin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -147,7 +148,10 @@ class Database:
         return target
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. What a writer wrote is in the one file then, also while readers keep its WAL open."""
+        if not self.read_only and self.engine.dialect.name == "sqlite":
+            with contextlib.suppress(DatabaseError), self.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
         self.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -206,6 +210,10 @@ def _make_engine(url: URL, *, read_only: bool) -> Engine:
             f"{safe_url(url)}: no database called {url.drivername!r}: use sqlite or postgresql"
         ) from None
     except ModuleNotFoundError as error:
+        if url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise EnvironmentProblem(
+                f"{safe_url(url)}: no database that miras-search knows: use sqlite or postgresql"
+            ) from None
         raise EnvironmentProblem(
             f"{safe_url(url)}: the driver {error.name!r} is not installed: pip install 'miras-search[postgres]'"
         ) from None
@@ -227,6 +235,8 @@ def _cure(reason: str) -> str:
         return ": another program holds it; close it, or use PostgreSQL"
     if "not a database" in reason:
         return ": give the path of a miras-search database with --db"
+    if "unable to open" in reason or "readonly database" in reason:
+        return ": you may not write there; name another place with --db"
     if "refused" in reason or "does not exist" in reason:
         return ": start the server or create the database, then try again"
     return ""

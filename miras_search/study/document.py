@@ -107,8 +107,8 @@ def _parse(text: str, start: Place) -> object:
 def _syntax(error: MarkedYAMLError) -> str:
     problem = str(error.problem)
     if duplicate := re.match(r'found duplicate key "(.*?)" with', problem):
-        first = f" (first in line {error.context_mark.line + 1})" if error.context_mark else ""
-        return f"the key '{duplicate[1]}' is written twice in one mapping{first}: remove one"
+        mapping = f" that begins in line {error.context_mark.line + 1}" if error.context_mark else ""
+        return f"the key '{duplicate[1]}' is written twice in the mapping{mapping}: remove one"
     if "'\\t'" in problem:
         return "a tab cannot indent YAML: use spaces"
     if problem == "but found another document":

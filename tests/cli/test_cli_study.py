@@ -151,5 +151,13 @@ def test_kernels_tells_what_runs_each_preset_and_why_not_a_faster_one(cli) -> No
     assert "not triton on cuda: " in text
 
 
+def test_kernels_without_torch_is_one_line(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "miras_search.commands.implementations", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = cli("space", "--kernels")
+    assert (result.code, result.out) == (3, "")
+    assert result.err == "space --kernels: torch is not installed: pip install torch\n"
+
+
 def test_json_is_one_document(cli) -> None:
     assert json.loads(cli("space", "--json").out)["rules"]

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from miras_search.engine import ray_
 from miras_search.engine.events import Interrupted, JobStarted, RunSummary
+from miras_search.engine.local import LocalExecutor
+from miras_search.engine.signals import Signals
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.types import LeaseLost, StudyBusy
@@ -126,6 +129,49 @@ def test_a_second_interrupt_ends_at_once(local) -> None:
     assert seen == ["first"]
     assert not [pid for pid in descendants(os.getpid()) if b"engine.worker" in _command(pid)]
     assert local().complete == 6
+
+
+def test_interrupts_while_the_workers_are_ended_leave_none(local, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = LocalExecutor.close
+
+    def close_under_fire(self: LocalExecutor) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        close(self)
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, JobStarted):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(LocalExecutor, "close", close_under_fire)
+    with pytest.raises(Interrupted):
+        local("hang=0", on_event=interrupt)
+    assert not [pid for pid in descendants(os.getpid()) if b"engine.worker" in _command(pid)]
+    assert [row.status for row in queries.runs(local.db, local.study_id)] == ["interrupted"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_does_not_wait_for_ray_to_start(
+    local, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    started: list[int] = []
+
+    def start(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+        started.append(number)
+
+    monkeypatch.setattr(ray_, "RayExecutor", start)
+    with pytest.raises(Interrupted):
+        local(executor="ray")
+    assert not started
+    assert [row.status for row in queries.runs(local.db, local.study_id)] == ["interrupted"]
+
+
+def test_an_interrupt_before_ray_starts_keeps_it_from_starting() -> None:
+    signals = Signals()
+    signals.received = "SIGTERM"
+    with pytest.raises(KeyboardInterrupt), signals.prompt():
+        raise AssertionError("entered")
 
 
 def _command(pid: int) -> bytes:

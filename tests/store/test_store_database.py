@@ -203,6 +203,26 @@ def test_pragmas_reach_connections_that_were_open_before(tmp_path: Path) -> None
     engine.dispose()
 
 
+def test_a_closed_writer_leaves_all_in_the_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "miras.db"
+    with Database.open(path, create=True), Database.open(path, read_only=True) as reader:
+        reader.revision()
+        with Database.open(path) as writer, writer.writing() as session:
+            session.execute(text("CREATE TABLE later (x INTEGER)"))
+        assert path.with_name("miras.db-wal").exists()  # the reader keeps it
+        copy = tmp_path / "copy.db"
+        copy.write_bytes(path.read_bytes())
+        with sqlite3.connect(copy) as alone:
+            found = alone.execute("SELECT count(*) FROM sqlite_master WHERE name = 'later'").fetchone()
+        alone.close()
+    assert found == (1,)
+
+
+def test_a_database_of_a_kind_that_is_not_ours() -> None:
+    with pytest.raises(EnvironmentProblem, match="use sqlite or postgresql"):
+        Database.open("mysql://host/name")
+
+
 def test_a_locked_database_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 1)
     with Database.open(str(tmp_path / "miras.db"), create=True) as db:

@@ -96,7 +96,7 @@ def test_a_wrong_value_is_told_at_its_place(text: str, line: str) -> None:
         ("bias\n", "t.yaml:1:1: expected keys such as name, task and base, got a single value"),
         (
             HEAD + "name: u\n",
-            "t.yaml:4:1: the key 'name' is written twice in one mapping (first in line 1): remove one",
+            "t.yaml:4:1: the key 'name' is written twice in the mapping that begins in line 1: remove one",
         ),
         (HEAD + "vary:\n\tbias: [dot]\n", "t.yaml:5:1: a tab cannot indent YAML: use spaces"),
         (HEAD + "---\nname: u\n", "t.yaml:4:1: a second document begins here: one file is one study"),
