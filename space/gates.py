@@ -81,8 +81,8 @@ class Gate:
             raise SpecError.at(where, f"expected a number, fixed, learned, data, or a gate's settings, got {data!r}")
         refined = {**_all(base), **data}
         let_go = base.source == "fixed" and refined["source"] != "fixed" and "value" not in data
-        if let_go and refined["squash"] == "sigmoid" and base.value >= base.scale:
-            refined["value"] = base.scale / 2  # no sigmoid starts at a constant 1
+        if let_go and refined["squash"] == "sigmoid" and not 0 < base.value < base.scale:
+            refined["value"] = base.scale / 2  # no sigmoid starts at a constant 0 or 1
         return build(cls, refined, where)
 
     def to_plain(self) -> dict[str, Plain]:

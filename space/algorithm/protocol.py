@@ -286,9 +286,7 @@ def surprise_coefficients(log_keep: Tensor | None, step: Tensor, momentum: Tenso
     )
 
 
-def surprise(
-    moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-) -> tuple[Tensor, Moments]:
+def surprise(moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> tuple[Tensor, Moments]:
     """S = b S - e g, which is both the change and the moment."""
     found = needed(momentum) * moments[0] - step * gradient
     return found, (found,)

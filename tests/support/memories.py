@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from miras_search.kernels.state import State
+from miras_search.space.algorithm import ALGORITHM
 from miras_search.space.control import Inputs
-from miras_search.space.design import DesignPoint
+from miras_search.space.design import AXES, DesignPoint
+from miras_search.space.execution import Execution
 from miras_search.space.fields import Plain
+from miras_search.space.rules import violations
 
 Run = Callable[..., tuple[Tensor, State]]
 
@@ -44,7 +47,20 @@ BIASES: list[Plain] = [
     "kl",
 ]
 RETENTIONS: list[Plain] = ["none", "l2", "kl", {"kl": {"slice": "row", "scale": 2.0}}, {"kl": {"slice": "whole"}}]
-ALGORITHMS: list[Plain] = ["gd", "momentum", {"multi_step": {"writes": 2}}]
+ALGORITHMS: list[Plain] = [
+    "gd",
+    "momentum",
+    {"multi_step": {"writes": 2}},
+    "implicit",
+    "erase_write",
+    {"erase_write": {"own_keys": False, "erase": {"scope": "head"}}},
+    {"omega": {"window": 3}},
+    {"omega": {"window": 2, "momentum": "data"}},
+    "muon",
+    {"muon": {"window": 2, "share": "data", "iterations": 3}},
+    "adam",
+    {"adam": {"correction": False, "momentum": 0.0}},
+]
 EXECUTIONS: list[Plain] = [
     {"gradient": gradient, "gradient_at": at, "chunk": chunk, "link_refresh": refresh}
     for gradient in ("exact", "frozen", {"refined": 1}, {"refined": 3})
@@ -54,21 +70,25 @@ EXECUTIONS: list[Plain] = [
 ]
 
 
-def points(count: int, seed: int) -> Iterator[DesignPoint]:
-    """A random sample of valid combinations of all options."""
-    everything = list(itertools.product(MEMORIES, BIASES, RETENTIONS, ALGORITHMS, EXECUTIONS))
-    found = 0
-    for memory, bias, retention, algorithm, execution in random.Random(seed).sample(everything, len(everything)):
-        point = DesignPoint.parse(
-            {"memory": memory, "bias": bias, "retention": retention, "algorithm": algorithm, "execution": execution}
-        )
-        exact_tangent = point.execution.gradient.sweeps is None and point.execution.link_refresh == "chunk"
-        if exact_tangent and not point.retention.identity:
-            continue  # refused by a rule
-        yield point
-        found += 1
-        if found == count:
-            return
+def points(count: int, seed: int, algorithms: list[Plain] = ALGORITHMS) -> Iterator[DesignPoint]:
+    """A random sample of valid combinations of all options, as many with each algorithm: some allow few."""
+    parsed = {
+        axis: [AXES[axis].parse(spec) for spec in specs]
+        for axis, specs in (("memory", MEMORIES), ("bias", BIASES), ("retention", RETENTIONS))
+    }
+    executions = [Execution.from_plain(spec, ()) for spec in EXECUTIONS]
+    everything = list(itertools.product(*parsed.values(), executions))
+    draw = random.Random(seed)
+
+    def valid(spec: Plain) -> Iterator[DesignPoint]:
+        algorithm = ALGORITHM.parse(spec)
+        for memory, bias, retention, execution in draw.sample(everything, len(everything)):
+            point = DesignPoint(memory, bias, retention, algorithm, execution=execution)
+            if not violations(point, 5, 5):
+                yield point
+
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*map(valid, algorithms)))
+    return itertools.islice((point for point in turns if point is not None), count)
 
 
 @dataclass(frozen=True)
@@ -125,7 +145,7 @@ def case(
         v=normal(batch, n, heads, value_dim),
         log_keep=uniform("keep", batch, tokens, heads) * (0.0 if everything_kept else -0.35),
         step=uniform("step", batch, n, heads) * longest,
-        momentum=uniform("momentum", batch, n, heads) * 0.9 if "momentum" in point.gates else None,
+        momentum=uniform("momentum", batch, n, heads) * 0.9 if algorithm.has_momentum else None,
         threshold=uniform("threshold", batch, n, heads) + 0.2 if "threshold" in point.gates else None,
         w=unit(normal(batch, n, heads, key_dim)) if algorithm.splits_keys else None,
         share=torch.rand(batch, tokens, heads, algorithm.window, generator=generator, dtype=dtype)
