@@ -59,7 +59,8 @@ def match(model: LanguageModel, base: LanguageModel, tokens: Tensor) -> float:
     """Scale the model's steps so that its writes have the base's size on sequences [B,T]; the scale.
 
     The input of a deeper layer depends on what the layers before it read, so the scale is found by rounds. It is 1
-    where one of the two is solved for, or writes nothing, or nothing finite. Raises `MirasError` where the rounds do not settle.
+    where one of the two is solved for, or writes nothing, or nothing finite. Raises `MirasError` where the rounds do
+    not settle.
     """
     if not (model.design.descends and base.design.descends):
         return 1.0

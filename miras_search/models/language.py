@@ -107,7 +107,7 @@ class LanguageModel(nn.Module):
     def scale_steps(self, scale: float) -> None:
         """Multiply the steps that the gates give by a constant, in place of any earlier one."""
         for block in self._blocks():
-            block.mixer.step_scale = self.embedding.new_tensor(scale) if scale != 1 else None
+            block.mixer.step_scale = self.embedding.new_tensor(scale)
 
     @contextlib.contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:

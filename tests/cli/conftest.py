@@ -141,7 +141,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _finals(state: str, trial: int, seed: int) -> Sequence[Final]:
     if state == "failed":
         return []
-    costs = [Final("params", "", 100.0 + trial), Final("wall_seconds", "", 4.0)]
+    costs = [Final("params", "", 100.0 + trial), Final("flops_per_token", "", 36096.0), Final("wall_seconds", "", 4.0)]
     if state == "diverged":
         return [*costs, Final("loss", "train", float("nan"))]
     return [*costs, Final("accuracy", "test", 0.5 + 0.1 * trial + 0.01 * seed), Final("loss", "train", 1.5)]

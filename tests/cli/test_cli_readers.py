@@ -40,6 +40,7 @@ def test_show_tells_the_design_the_metrics_and_how_to_train_it_again(cli, stored
     assert result.code == 0
     assert "small, trial 1: dot (cell), diverged" in result.out
     assert "bias = dot" in result.out
+    assert "flops_per_token" in result.out and "36,096" in result.out
     assert "commit 0123456" in result.out
     assert result.out.endswith("train it again: miras-search run small.yaml --set train.steps=2 --as small --trial 1\n")
 

@@ -141,6 +141,20 @@ def test_the_scale_is_on_the_step_and_on_nothing_else() -> None:
         assert torch.equal(getattr(first[1], slot), getattr(first[0], slot))
 
 
+def test_stacked_models_keep_their_own_scales() -> None:
+    """Seeds of a cell in one process: each has a scale of its own, among the buffers."""
+    models = [new_model(dataclasses.replace(job("linear_attention"), seed=seed)) for seed in range(3)]
+    assert len({model.step_scale for model in models}) == 3
+    tokens, positions = first_batch(job("linear_attention")), torch.tensor([[3, 15]]).expand(4, 2)
+
+    def run(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(models[0], (parameters, buffers), (tokens, positions))
+
+    together = torch.func.vmap(run)(*torch.func.stack_module_state(models))
+    for found, model in zip(together, models, strict=True):
+        torch.testing.assert_close(found, model(tokens, positions))
+
+
 def test_the_scale_is_recorded_trained_with_and_kept(tmp_path: Path) -> None:
     matched, path = job({"bias": {"l2": {"scale": "full"}}, **FAST}, FAST), tmp_path / "m.safetensors"
     outcome = train(matched, device="cpu", checkpoint=path)
