@@ -18,9 +18,9 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
-from miras_search.space.design import AXES, CHOICES, DesignPoint, simplest_execution
+from miras_search.space.design import AXES, CHOICES, DesignPoint, simplest_execution, startless
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import FieldError, field_types
 from miras_search.space.gates import STEP, Gate
@@ -28,6 +28,7 @@ from miras_search.space.rules import RULES, Rule
 
 DIMS = (8, 8)  # equal key and value dimensions, as a model has them unless told otherwise
 OTHER_DIMS = ((8, 4), (8, 1))
+FEW = 5  # wordings of one rule that an option lists before the rule's own stands for them
 GRADIENTS = (Gradient(), Gradient(0), Gradient(2))  # exact, frozen, refined
 
 Space = Mapping[str, Sequence[Any]]  # the variants of each part of a point, in the order of PARTS
@@ -58,17 +59,30 @@ class _Table:
 def count() -> Count:
     """The structural combinations of the options that are registered now."""
     written = _structural()
-    # canonical options beside those as written: two tables of one, and rules look at each case once
     simplest = {part: list(dict.fromkeys(map(_canonical, found))) for part, found in written.items()}
-    both = {part: [*found, *simplest[part]] for part, found in written.items()}
-    tables = [_tabulated(_execution, both), *(_tabulated(_problem(rule, DIMS), both) for rule in RULES)]
-    first = [range(len(found)) for found in written.values()]
-    last = [range(len(written[part]), len(found)) for part, found in both.items()]
+    solved: dict[str, list[Any]] = {**simplest, "memory": list(dict.fromkeys(map(startless, simplest["memory"])))}
+    spaces = (written, simplest, solved)  # as one, so that each table is made once
+    whole = {part: [variant for space in spaces for variant in space[part]] for part in PARTS}
+    tables = [_tabulated(_kind, whole), *(_tabulated(_problem(rule, DIMS), whole) for rule in RULES)]
+
+    def kinds(number: int) -> Iterator[tuple[int, list[_Kind]]]:
+        before, own = spaces[:number], spaces[number]
+        first = {part: sum(len(space[part]) for space in before) for part in PARTS}
+        return _passing(tables, [range(first[part], first[part] + len(own[part])) for part in PARTS])
+
     return Count(
-        written=math.prod(map(len, first)),
-        valid=sum(number * len(executions) for number, executions in _passing(tables, first)),
-        different=sum(number * len(set(executions)) for number, executions in _passing(tables, last)),
+        written=math.prod(map(len, written.values())),
+        valid=sum(times * len(found) for times, found in kinds(0)),
+        different=sum(times * len({kind for kind in found if kind.descends}) for times, found in kinds(1))
+        + sum(times * len({kind for kind in found if not kind.descends}) for times, found in kinds(2)),
     )
+
+
+class _Kind(NamedTuple):
+    """What of a point's canonical form depends on several of its parts."""
+
+    descends: bool
+    execution: Execution
 
 
 def _structural() -> dict[str, list[Any]]:
@@ -77,7 +91,7 @@ def _structural() -> dict[str, list[Any]]:
     return {**options, "execution": executions(), "step": [STEP]}
 
 
-def _canonical(variant: Any) -> Hashable:
+def _canonical(variant: Any) -> Any:
     return variant if isinstance(variant, Execution | Gate) else variant.canonical()
 
 
@@ -116,8 +130,8 @@ def _couplings(registered: tuple[type, ...]) -> dict[tuple[str, str], tuple[str,
         for space, dims in spaces:
             for option, what in _refused(_tabulated(_problem(rule, dims), space), space):
                 words.setdefault(option, set()).add(what)
-        for option, said in words.items():  # what the option's own part of the rule says, if that is one thing
-            reasons.setdefault(option, []).append(said.pop() if len(said) == 1 else rule.reason)
+        for option, said in words.items():  # an option's own words say more than the rule, if they are few
+            reasons.setdefault(option, []).extend(sorted(said) if len(said) <= FEW else [rule.reason])
     return {option: tuple(own) for option, own in reasons.items()}
 
 
@@ -147,11 +161,10 @@ def _refused(table: _Table, space: Space) -> Iterator[tuple[tuple[str, str], str
                 yield from (((axis, name), str(what)) for name in members[key[number]])
 
 
-def _passing(tables: Sequence[_Table], indices: Sequence[range]) -> Iterator[tuple[int, list[Hashable]]]:
-    """Groups of combinations of the four axes: how many they are, and their executions that no rule refuses.
+def _passing(tables: Sequence[_Table], indices: Sequence[range]) -> Iterator[tuple[int, list[_Kind]]]:
+    """Groups of combinations of the four axes: how many they are, and their kinds in the executions that are valid.
 
-    The first table gives the execution in its simplest spelling, the others what is wrong; `indices` are those of the
-    variants to combine.
+    The first table gives the kind, the others what is wrong; `indices` are those of the variants to combine.
     """
     alike = [  # variants that are one case in every table
         Counter(tuple(table.cases[number][index] for table in tables) for index in own).items()
@@ -160,12 +173,12 @@ def _passing(tables: Sequence[_Table], indices: Sequence[range]) -> Iterator[tup
     *axes, runs, steps = alike
     for group in itertools.product(*axes, steps):
         *chosen, step = (cases for cases, _ in group)
-        valid: list[Hashable] = []
+        valid: list[_Kind] = []
         for run, times in runs:
             keys = zip(*chosen, run, step, strict=True)
-            execution, *problems = (table.outcomes[key] for table, key in zip(tables, keys, strict=True))
+            kind, *problems = (table.outcomes[key] for table, key in zip(tables, keys, strict=True))
             if not any(problems):
-                valid += [execution] * times
+                valid += [cast(_Kind, kind)] * times
         yield math.prod(number for _, number in group), valid
 
 
@@ -173,8 +186,9 @@ def _problem(rule: Rule, dims: tuple[int, int]) -> Callable[[DesignPoint], Hasha
     return lambda point: rule.problem(point, *dims)
 
 
-def _execution(point: DesignPoint) -> Execution:
-    return simplest_execution(dataclasses.replace(point, execution=_bare(point.execution)))
+def _kind(point: DesignPoint) -> _Kind:
+    settled = simplest_execution(dataclasses.replace(point, execution=_bare(point.execution)))
+    return _Kind(bool(point.descends), settled)
 
 
 def _tabulated(function: Callable[[DesignPoint], Hashable], space: Space) -> _Table:
@@ -271,7 +285,11 @@ class _Watched:
             self._read.add(path)
             # the canonical form is a value like others; a method that looks at traits is watched while it does
             return getattr(self._it, name) if name == "canonical" else types.MethodType(static, self)
-        value: object = getattr(self._it, name)
+        try:
+            value: object = getattr(self._it, name)
+        except AttributeError:  # that it has none is a trait as well
+            self._read.add(path)
+            raise
         if isinstance(value, Gate):
             return _Watched(value, self._read, path)
         self._read.add(path)
@@ -297,7 +315,7 @@ def _bare(watched: Any) -> Any:
 def _trait(option: object, path: str) -> Hashable:
     """What distinguishes the option at this path: the value, or the function for a method; itself at the empty one."""
     if path == "canonical":
-        return _canonical(option)
+        return cast(Hashable, _canonical(option))
     value = option
     for name in path.split(".") if path else ():
         found = inspect.getattr_static(value, name, None)

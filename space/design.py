@@ -156,7 +156,7 @@ class DesignPoint:
         )
         point = dataclasses.replace(point, execution=simplest_execution(point))
         if not point.descends:
-            point = dataclasses.replace(point, memory=_startless(point.memory))
+            point = dataclasses.replace(point, memory=startless(point.memory))
             if point.memory.is_kernel and point.step.source == "fixed":
                 point = dataclasses.replace(point, step=fixed(1.0))  # a constant weight of all pairs cancels
         # gates lose what does not matter to them, whole numbers their type
@@ -193,7 +193,7 @@ def _rebuilt(option: Facts) -> Facts:
     return build(type(option), to_plain(option))
 
 
-def _startless(memory: Memory) -> Memory:
+def startless(memory: Memory) -> Memory:
     """The memory with the setting `start` at its default: one that is solved for starts empty."""
     defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cast(Any, memory)) if f.name == "start"}
     return cast(Memory, dataclasses.replace(cast(Any, memory), **defaults))

@@ -80,25 +80,32 @@ def members(axis: str) -> dict[str, str]:
     return found
 
 
+def required(axis: str) -> list[str]:
+    """The members that an option of the axis must have itself."""
+    return [name for name in members(axis) if _answer(axis, name) is _ABSENT]
+
+
 def complete(axis: str, cls: type[Any]) -> list[str]:
     """Give an option's class the answers that it lacks; what it must say itself and does not is returned, in words."""
-    protocol, answers = AXIS_MEMBERS[axis]
+    protocol, _ = AXIS_MEMBERS[axis]
     problems = _shape(cls)
     for name, about in members(axis).items():
         own = inspect.getattr_static(cls, name, _ABSENT)
         if own is not _ABSENT and own is not inspect.getattr_static(protocol, name, _ABSENT):
             problems += _mismatch(protocol, cls, name)
             continue
-        answer = inspect.getattr_static(answers, name, _ABSENT)
-        if name == "canonical":
-            answer = _canonical
-        if name == "source":
-            answer = f"the module {cls.__module__}"
+        answer = _answer(axis, name)
         if answer is _ABSENT:
             problems.append(f"it lacks '{name}'" + (f": {about}" if about else ""))
         else:
-            setattr(cls, name, answer)
+            setattr(cls, name, f"the module {cls.__module__}" if name == "source" else answer)
     return problems or _unusable(cls)
+
+
+def _answer(axis: str, name: str) -> object:
+    """What is filled in for a member, or `_ABSENT`."""
+    everywhere = {"canonical": _canonical, "source": ""}
+    return inspect.getattr_static(AXIS_MEMBERS[axis][1], name, everywhere.get(name, _ABSENT))
 
 
 def _shape(cls: type[Any]) -> list[str]:
