@@ -25,8 +25,9 @@ def unfolded(inputs: Inputs, past: Mapping[str, Tensor]) -> tuple[Inputs, dict[s
     joined = {name: torch.cat([past[name], x], 1) for name, x in given.items()}
     after = {name: x[:, x.shape[1] - window + 1 :] for name, x in joined.items()}
 
-    def windows(x: Tensor) -> Tensor:  # [B,c-1+T,...] -> [B,T,c,...]
-        return x.unfold(1, window, 1).movedim(-1, 2)
+    def windows(x: Tensor) -> Tensor:  # [B,c-1+T,...] -> [B,T,c,...]; no unfold: vmap has no rule for its backward
+        tokens = x.shape[1] - window + 1
+        return torch.stack([x[:, i : i + tokens] for i in range(window)], 2)
 
     share = windows(joined["seen"]).movedim(2, -1)  # [B,T,H,c]
     wide = inputs._replace(

@@ -13,6 +13,8 @@ KL_TANGENT = {"retention": "kl", "execution": {"link_refresh": "chunk"}}
 SOLVED = {"algorithm": "newton"}
 PAIRS = {"memory": "attention", "algorithm": "nonparametric"}
 REPEATED = {"algorithm": {"multi_step": {"own_keys": False}}}
+IMPLICIT = {"algorithm": "implicit", "execution": {"gradient_at": "decayed"}}
+KEYED = {"retention": {"l2": {"keep": {"tie": "key", "scope": "key"}}}}
 
 # (what it refuses with which head dimensions, its place, a phrase of its reason, allowed neighbours)
 CASES: list[tuple[object, tuple[int, int], str, str, list[tuple[object, tuple[int, int]]]]] = [
@@ -77,6 +79,35 @@ CASES: list[tuple[object, tuple[int, int], str, str, list[tuple[object, tuple[in
      [({"step": {"scope": "key"}}, (4, 4)), ({**PAIRS, "step": "learned"}, (4, 4))]),
     ({**SOLVED, "retention": {"l2": {"coupled": True}}}, (4, 4), "retention.coupled", "no step that keep could shorten",
      [({"retention": {"l2": {"coupled": True}}}, (4, 4))]),
+    ({**IMPLICIT, "memory": "mlp"}, (4, 4), "algorithm", "a closed form only for a matrix without residual and norm",
+     [(IMPLICIT, (4, 8)), ({**IMPLICIT, "memory": {"mlp": {"depth": 1, "residual": False, "norm": "none"}}}, (4, 8))]),
+    ({**IMPLICIT, "bias": "dot"}, (4, 4), "algorithm", "needs a loss that is quadratic in the prediction: use l2",
+     [({**IMPLICIT, "bias": {"l2": {"scale": "full"}}}, (4, 4))]),
+    ({**IMPLICIT, "bias": "huber"}, (4, 4), "algorithm", "needs a loss that is quadratic", []),
+    ({**IMPLICIT, "retention": "kl"}, (4, 4), "retention", "between the weights themselves: use none or l2",
+     [({**IMPLICIT, "retention": "l2"}, (4, 4)), ({"retention": "kl"}, (4, 4))]),
+    ({"algorithm": "implicit", "retention": "l2"}, (4, 4), "execution.gradient_at", "set gradient_at: decayed",
+     [({**IMPLICIT, "retention": "l2"}, (4, 4)), ({"algorithm": "implicit"}, (4, 4)), ({"retention": "l2"}, (4, 4)),
+      ({"algorithm": "implicit", "retention": {"l2": {"keep": 1.0}}}, (4, 4))]),
+    ({**IMPLICIT, "step": {"scope": "key"}}, (4, 4), "step.scope", "implicit knows steps by head only, not by key",
+     [({**IMPLICIT, "step": {"source": "fixed", "value": 2.0}}, (4, 4))]),
+    ({**IMPLICIT, "retention": {"l2": {"coupled": True, "keep": {"scope": "key"}}}}, (4, 4), "step.scope",
+     "not by key (with a keep that it is coupled to)",
+     [({**IMPLICIT, "retention": {"l2": {"coupled": True}}}, (4, 4)),
+      ({**IMPLICIT, "retention": {"l2": {"keep": {"scope": "key"}}}}, (4, 4))]),
+    ({"algorithm": "erase_write", "bias": "dot"}, (4, 4), "algorithm", "use l2 with scale: half",
+     [({"algorithm": "erase_write"}, (4, 8)), ({"algorithm": "erase_write", "bias": {"lp": {"p": 2.0}}}, (4, 4))]),
+    ({"algorithm": "erase_write", "bias": {"l2": {"scale": "full"}}}, (4, 4), "algorithm", "half the squared error",
+     []),
+    ({"algorithm": "erase_write", "memory": "mlp"}, (4, 4), "algorithm", "it writes along other keys than it reads",
+     [({"algorithm": {"erase_write": {"own_keys": False}}, "retention": "kl"}, (4, 8))]),
+    ({"algorithm": "erase_write", **KEYED}, (4, 4), "retention.keep.tie", "is the token's only one",
+     [({"algorithm": {"erase_write": {"own_keys": False}}, **KEYED}, (4, 4)), ({**KEYED}, (4, 4))]),
+    ({"algorithm": "multi_step", **KEYED}, (4, 4), "retention.keep.tie", "is the token's only one",
+     [({"algorithm": {"multi_step": {"own_keys": False}}, **KEYED}, (4, 4))]),
+    ({"algorithm": "muon", "memory": "vector"}, (4, 4), "algorithm", "muon makes matrices orthogonal",
+     [({"algorithm": "muon", "memory": "mlp"}, (4, 4)), ({"algorithm": "adam", "memory": "vector"}, (4, 4)),
+      ({"algorithm": "omega", "memory": "vector"}, (4, 4))]),
 ]  # fmt: skip
 
 
