@@ -71,7 +71,7 @@ def test_writes_of_several_steps_are_those_of_descent() -> None:
         assert (found is None and expected is None) or torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["gd", "momentum", "multi_step"])
+@pytest.mark.parametrize("name", ["gd", "momentum", "multi_step", "implicit", "erase_write", "omega"])
 def test_leading_axes_are_independent(name: str) -> None:
     algorithm = ALGORITHM.parse(name)
     gates = [torch.stack([drawn("random", 10 * i + j, torch.float64) for j in range(6)]).view(2, 3, N) for i in (1, 2)]
@@ -97,6 +97,25 @@ def test_coefficients_have_finite_gradients(keep: str, momentum: str | None) -> 
     leaves = [x for x in (step, log_keep, b) if x is not None]
     for gradient in torch.autograd.grad(sum(x.sum() for x in found), leaves):  # type: ignore[arg-type]
         assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("kind", ["0", "some 0", "random", "1"])
+def test_the_gradient_of_a_momentum_is_the_loops_even_at_zero(kind: str) -> None:
+    step, log_keep = drawn("random", 1, torch.float64), drawn("random", 2, torch.float64).log()
+    found = []
+    for coefficients in (
+        lambda b: Momentum().coefficients(log_keep, step, b),
+        lambda b: unrolled(log_keep.exp(), step, b),
+        lambda b: ALGORITHM.parse({"omega": {"momentum": "data"}}).coefficients(log_keep, step, b),
+    ):
+        b = drawn(kind, 3, torch.float64).requires_grad_()
+        parts = [x for x in coefficients(b) if x is not None]
+        weights = [drawn("random", 10 + i, torch.float64).sum() * torch.ones_like(x) for i, x in enumerate(parts)]
+        total = torch.stack([(w * x).sum() for w, x in zip(weights, parts, strict=True)]).sum()
+        found.append(torch.autograd.grad(total, b)[0])
+    for gradient in (found[0], found[2]):
+        torch.testing.assert_close(gradient, found[1], rtol=1e-12, atol=1e-12)
+    assert (found[0] != 0).all()
 
 
 def test_momentum_needs_its_gates() -> None:
