@@ -32,6 +32,16 @@ def _square(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     return None if key_dim == value_dim else point.memory.square
 
 
+def _slice(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    slice_: str | None = getattr(point.retention, "slice", None)
+    for layer in point.memory.layers(key_dim, value_dim) if slice_ else ():
+        weights = {"column": layer.rows, "row": layer.cols}.get(slice_ or "", layer.rows * layer.cols)
+        if weights == 1:
+            other = "column" if slice_ == "row" else "row"
+            return f"a {slice_} of this memory is one weight, which its fixed sum holds still: set slice: {other}"
+    return None
+
+
 def _keep_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     keep, scopes = point.retention.keep, []
     for option in (point.retention, point.algorithm):
@@ -128,6 +138,7 @@ RULES: tuple[Rule, ...] = (
         "the control no_write",
         lambda point, key_dim, value_dim: point.control.turns_step and not point.descends,
     ),
+    Rule(("retention", "slice"), "a slice of a single weight never changes", _slice),
     Rule(("retention", "keep", "scope"), "a keep gate has values for what its options know", _keep_scope),
     Rule(("retention", "keep", "tie"), "a decay by the step has the step's scope", _tied_step),
     Rule(

@@ -15,7 +15,7 @@ from miras_search.space.bias import L2
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import Gate, Scope
 from miras_search.space.lazy import LazyModule
-from miras_search.space.solution import Solution, Statistics
+from miras_search.space.solution import Solution, Statistics, between
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class RidgeRegression:
         """Outputs [B,T,H,V] and the statistics after all tokens, chunk by chunk."""
         outputs = []
         for first in range(0, inputs.q.shape[1], CHUNK):
-            y, state = self._part(state, inputs.map(lambda x, first=first: x[:, first : first + CHUNK]), static)
+            y, state = self._part(state, between(inputs, first, first + CHUNK), static)
             outputs.append(y)
         return torch.cat(outputs, 1), state
 
@@ -145,7 +145,7 @@ class RidgeRegression:
         ridge = self._ridge(static)
         if self.iterations is None:
             pairs = (k.unsqueeze(-1) * k.unsqueeze(-2)).flatten(-2)
-            h = keep.unsqueeze(-1) * state["H"].unsqueeze(2) + (shares @ pairs).unflatten(-1, state["H"].shape[-2:])
+            h = keep.unsqueeze(-1) * state["H"].unsqueeze(2) + (shares @ pairs).view(*q.shape, q.shape[-1])
             x = _exact(h, ridge, q)
         else:
             x = conjugate_gradients(lambda p: product(p, state["H"], k) + ridge * p, q, self.iterations)

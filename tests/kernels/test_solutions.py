@@ -159,9 +159,7 @@ def test_extreme_keep_gates_stay_finite(name: str, log_keep: float) -> None:
 @pytest.mark.parametrize("name", WRITTEN)
 def test_execution_does_not_matter(name: str) -> None:
     point = POINTS[name]
-    other = DesignPoint.parse(
-        {**point.to_plain(), "execution": {"gradient": {"refined": 2}, "chunk": 3, "gradient_at": "decayed"}}
-    )
+    other = point.refined({"execution": {"gradient": {"refined": 2}, "chunk": 3, "gradient_at": "decayed"}})
     assert not other.chunked
     assert other.hash == point.hash
     given = given_to(point, 9, seed=1)
@@ -173,7 +171,7 @@ def test_execution_does_not_matter(name: str) -> None:
 
 def test_no_kernel_for_descent_takes_them() -> None:
     for point in POINTS.values():
-        frozen = DesignPoint.parse({**point.to_plain(), "execution": {"gradient": "frozen"}})
+        frozen = point.refined({"execution": {"gradient": "frozen"}})
         choice = choose(frozen, Setting("cuda", torch.float32, 16, 16))
         assert choice.name == "chunkwise"
         assert choice.passed_over == (("triton", "the kernel descends; this memory is solved for"),)

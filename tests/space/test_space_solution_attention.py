@@ -66,7 +66,7 @@ def test_plain_attention_is_torchs_own(tokens: int, step: float) -> None:
     inputs = drawn(tokens, step=step, keep=1.0)
     q, k, v = (x.transpose(1, 2) for x in (inputs.q, inputs.k, inputs.v))
     expected = scaled_dot_product_attention(q, k, v, is_causal=True)
-    y = whole(KernelMean(None, K**-0.5), inputs)
+    y = whole(KernelMean(None, K**-0.5, False), inputs)
     torch.testing.assert_close(y, expected.transpose(1, 2), rtol=1e-11, atol=1e-12)
 
 
@@ -76,28 +76,28 @@ def test_gates_and_window_against_a_loop(tokens: int, window: int | None, monkey
     monkeypatch.setattr(attention, "QUERIES", 4)  # 13 tokens are four parts
     inputs = drawn(tokens, seed=tokens)
     expected = loop(inputs, 0.8, window)
-    torch.testing.assert_close(whole(KernelMean(window, 0.8), inputs), expected, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(whole(KernelMean(window, 0.8, False), inputs), expected, rtol=1e-10, atol=1e-11)
 
 
 def test_a_pair_of_step_zero_is_not_written() -> None:
     inputs = drawn(7)
     gone = inputs.step.clone()
     gone[:, [0, 1, 4]] = 0.0
-    without = whole(KernelMean(None, 0.8), inputs._replace(step=gone))
+    without = whole(KernelMean(None, 0.8, False), inputs._replace(step=gone))
     assert torch.equal(without[:, :2], torch.zeros(B, 2, H, V, dtype=torch.float64))  # before the first pair
     torch.testing.assert_close(without, loop(inputs._replace(step=gone), 0.8, None), rtol=1e-11, atol=1e-12)
     other = inputs.v.clone()
     other[:, [0, 1, 4]] = 1e6
-    assert torch.equal(whole(KernelMean(None, 0.8), inputs._replace(step=gone, v=other)), without)
+    assert torch.equal(whole(KernelMean(None, 0.8, False), inputs._replace(step=gone, v=other)), without)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", [[0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 1e-44], [1e-38, 1e-44, 1.0, 1e-30]])
 def test_gradients_are_finite_whatever_is_written(steps: list[float], dtype: torch.dtype) -> None:
     inputs = drawn(4)._replace(step=torch.tensor(steps, dtype=torch.float64).view(1, 4, 1).expand(B, 4, H))
-    leaves = [x.to(dtype).requires_grad_() for x in inputs[:5]]  # type: ignore[union-attr]
+    leaves = [x.to(dtype).requires_grad_() for x in inputs[:5]]
     log_scale = torch.full((H,), 2.0, dtype=dtype, requires_grad=True)
-    given, solution = Inputs(*leaves), KernelMean(2, None)
+    given, solution = Inputs(*leaves), KernelMean(2, None, True)
     y, _ = solution.whole(solution.initial(given), given, {"log_scale": log_scale})
     assert torch.isfinite(y).all()
     for gradient in torch.autograd.grad(y.square().sum() + y.sum(), [*leaves, log_scale]):
@@ -106,7 +106,7 @@ def test_gradients_are_finite_whatever_is_written(steps: list[float], dtype: tor
 
 def test_the_answer_minimises_the_weighted_squared_error() -> None:
     inputs = drawn(6, seed=5)
-    y = whole(KernelMean(None, 0.8), inputs)
+    y = whole(KernelMean(None, 0.8, False), inputs)
     decay = torch.exp(inputs.log_keep.flip(1).cumsum(1).flip(1) - inputs.log_keep)
     w = decay * inputs.step * torch.exp(0.8 * torch.einsum("bhk,bshk->bsh", inputs.q[:, -1], inputs.k))
 
@@ -126,14 +126,14 @@ def test_keep_fades_old_pairs() -> None:
     inputs = inputs._replace(q=torch.zeros_like(inputs.q))
     powers = 0.5 ** torch.arange(4, -1, -1, dtype=torch.float64)
     expected = torch.einsum("s,bshv->bhv", powers / powers.sum(), inputs.v)
-    torch.testing.assert_close(whole(KernelMean(None, 0.8), inputs)[:, -1], expected)
+    torch.testing.assert_close(whole(KernelMean(None, 0.8, False), inputs)[:, -1], expected)
 
 
 def test_hard_forgetting_stays_exact_in_float32() -> None:
     """Logarithms are counted from the beginning of a part of the queries, not of the sequence."""
     inputs = drawn(4 * QUERIES, keep=math.exp(-30.0))
-    single = Inputs(*(x.float() for x in inputs[:5]))  # type: ignore[union-attr]
-    y = whole(KernelMean(None, 0.8), single)
+    single = Inputs(*(x.float() for x in inputs[:5]))
+    y = whole(KernelMean(None, 0.8, False), single)
     torch.testing.assert_close(y.double(), inputs.v, rtol=1e-3, atol=1e-5)  # only the newest pair is left
     assert torch.isfinite(y).all()
 
@@ -141,15 +141,15 @@ def test_hard_forgetting_stays_exact_in_float32() -> None:
 def test_a_window_bounds_the_state() -> None:
     inputs = drawn(9)
     for window, pairs in ((None, 9), (4, 4), (20, 9)):
-        solution = KernelMean(window, 1.0)
+        solution = KernelMean(window, 1.0, False)
         _, state = solution.whole(solution.initial(inputs), inputs, {})
         assert {x.shape[1] for x in state.values()} == {pairs}
 
 
 def test_outer_gradients_by_finite_differences() -> None:
-    inputs, solution = drawn(3, seed=2), KernelMean(2, None)
+    inputs, solution = drawn(3, seed=2), KernelMean(2, None, True)
     log_scale = torch.zeros(H, dtype=torch.float64, requires_grad=True)
-    leaves = [x[:1].clone().requires_grad_() for x in inputs[:5]]  # type: ignore[index,union-attr]
+    leaves = [x[:1].clone().requires_grad_() for x in inputs[:5]]
 
     def run(*given: Tensor) -> Tensor:
         changed = Inputs(*given[:5])
@@ -160,13 +160,16 @@ def test_outer_gradients_by_finite_differences() -> None:
 
 
 def test_scale() -> None:
-    assert Attention(scale=3.0).static(4, 4) == {"log_scale": ((), pytest.approx(math.log(3.0)))}
+    assert Attention(scale=3.0).static(4, 4) == {"log_scale": ((), math.log(3.0))}
+    assert Attention().static(9, 4) == {"log_scale": ((), math.log(3.0))}
     assert Attention(learned=False).static(4, 4) == {}
+    fixed = whole(KernelMean(None, None, False), drawn(5))
+    assert torch.equal(fixed, whole(KernelMean(None, math.sqrt(K), False), drawn(5)))
     inputs, scales = drawn(5), torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
-    learned = KernelMean(None, None)
+    learned = KernelMean(None, None, True)
     y, _ = learned.whole(learned.initial(inputs), inputs, {"log_scale": scales.log()})
     for h, scale in enumerate(scales.tolist()):  # a head has its own
-        torch.testing.assert_close(y[:, :, h], whole(KernelMean(None, scale), inputs)[:, :, h])
+        torch.testing.assert_close(y[:, :, h], whole(KernelMean(None, scale, False), inputs)[:, :, h])
     assert (y[:, 1:, 0] - y[:, 1:, 2]).abs().max() > 0.1
 
 
@@ -174,8 +177,8 @@ def test_scale() -> None:
     ("spec", "message"),
     [
         ({"attention": {"window": 0}}, "memory.attention.window: 0 must be at least 1, or none"),
-        ({"attention": {"scale": 0.0}}, "memory.attention.scale: 0 must be positive and finite"),
-        ({"attention": {"scale": -1}}, "memory.attention.scale: -1 must be positive and finite"),
+        ({"attention": {"scale": 0.0}}, "memory.attention.scale: 0.0 must be positive and finite, or none"),
+        ({"attention": {"scale": -1}}, "memory.attention.scale: -1.0 must be positive and finite, or none"),
         ({"attention": {"learned": "yes"}}, "memory.attention.learned: expected true or false, got 'yes'"),
     ],
 )
