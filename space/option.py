@@ -64,7 +64,8 @@ class Axis(Generic[O]):
             )
         if name in self.options:
             owner = self.options[name].__module__
-            raise RegistrationError(f"{self.name}: an option named '{name}' is already registered by {owner}")
+            taken = f"an option named '{name}' is already registered by {owner}"
+            raise RegistrationError(f"{self.name}: {taken}: give yours another name")
         self.options[name] = option
         return cls
 

@@ -136,10 +136,13 @@ def _installed(name: str) -> FilePath | None:
 
 
 def _clear() -> None:
-    """Take the options of all plugins off their axes."""
+    """Take the options of all plugins off their axes, and their modules out of reach of an import."""
     for axis in AXES.values():
         for name in [name for name, cls in axis.options.items() if origin(cls) is not None]:
             del axis.options[name]
+    for (name, _), loaded in _LOADED.items():
+        if sys.modules.get(name) is loaded.module:
+            del sys.modules[name]
 
 
 def _use(plugin: Plugin, where: Path) -> None:
@@ -158,7 +161,7 @@ def _use(plugin: Plugin, where: Path) -> None:
 
 def _again(loaded: _Loaded, name: str) -> _Loaded:
     """Register what the plugin registered when it ran in this process."""
-    sys.modules[name] = loaded.module  # another version may have taken its place
+    sys.modules[name] = loaded.module
     for axis, cls in loaded.options:
         AXES[axis].register(cls)
     return loaded

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 from miras_search.space.algorithm import Algorithm, Descent
 from miras_search.space.bias import Bias
 from miras_search.space.control import Control
-from miras_search.space.fields import FieldError
+from miras_search.space.fields import FieldError, field_types
 from miras_search.space.gates import Gate, fixed
 from miras_search.space.memory import Memory, Network
 from miras_search.space.option import gates_of
@@ -139,6 +139,7 @@ def _arguments(function: types.FunctionType) -> str:
 
 def _unusable(cls: type[Any]) -> list[str]:
     """Whether it cannot be made by its name alone."""
+    field_types(cls)  # resolved while its module can be found by name; raises where an annotation cannot be
     try:
         cls()
     except FieldError as error:

@@ -35,10 +35,9 @@ def page() -> str:
 def _combinations() -> str:
     found = count()
     return (
-        f"{found.valid:,} of {found.written:,} structural combinations are valid;\n"
-        f"{found.different:,} of them are different\n"
-        "functions. A structural combination is an option on each axis with those of its settings that are words or\n"
-        "true or false, and where gradients are taken; numbers, gates and controls are at their defaults.\n"
+        f"{found.valid:,} of {found.written:,} structural combinations are valid, {found.different:,} of them\n"
+        "different functions. A structural combination is an option on each axis with those of its settings that are\n"
+        "words or true or false, and where gradients are taken; numbers, gates and controls are at their defaults.\n"
     )
 
 
