@@ -1,0 +1,102 @@
+"""docs/extending.md, run as a user would: its modules and its study are written to a folder, its commands are typed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from miras_search.space import plugins
+from miras_search.space.design import DesignPoint
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
+FILES = dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.M | re.S))
+(COMMANDS,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
+LOCAL = ("--executor", "local", "--workers", "1")
+MODULES = ["my_bias", "my_gate", "my_memory"]
+
+
+@pytest.fixture
+def page(here: Path) -> object:
+    """The files of the page in an empty working directory."""
+    for name, text in FILES.items():
+        (here / name).write_text(text)
+    yield here
+    plugins.use(())
+
+
+def commands() -> list[list[str]]:
+    found = [shlex.split(line) for line in COMMANDS.splitlines()]
+    assert all(words[0] == "miras-search" for words in found)
+    return [words[1:] for words in found]
+
+
+def test_each_option_is_one_short_class_in_a_module() -> None:
+    assert set(FILES) == {*(f"{name}.py" for name in MODULES), "my_study.yaml"}
+    for name in MODULES:
+        text = FILES[f"{name}.py"]
+        assert len(text.splitlines()) < 25
+        assert text.count("\nclass ") == 1
+
+
+def test_the_commands_of_the_page_work_in_their_order(cli, page: Path) -> None:
+    said = {}
+    for words in commands():
+        plugins.use(())  # each command has a process of its own
+        result = cli(*words, *(LOCAL if words[0] == "run" else ()))
+        assert result.code == 0, result.err
+        said[words[0]] = result.out
+    assert said["check"] == "my_study.yaml: ok (6 cells, 12 jobs)\n"
+    assert "plugins     my_bias " in said["plan"]
+    for cell in ("welsch", "welsch(c=1)", "softsign", "low_rank(rank=4)"):
+        assert re.search(rf"^(\w+=)?{re.escape(cell)} .* 2/2 ", said["run"], re.M), cell
+    assert re.search(r"^  bias +welsch\(c=4\.0\) ", said["show"], re.M)
+    assert all(f"from the plugin {name}" in said["space"] for name in MODULES)
+
+    cells = cli("run", "my_study.yaml", "--json").out  # nothing is left to train
+    assert '"skipped": 12' in cells
+
+
+def test_readers_work_without_the_plugins(cli, page: Path) -> None:
+    assert cli("run", "my_study.yaml", "--set", "train.steps=2", "--set", "seeds=1", *LOCAL, "--quiet").code == 0
+    for name in MODULES:
+        Path(f"{name}.py").unlink()
+    plugins.use(())
+    assert "welsch" in cli("table", "my_study").out
+    assert cli("status", "my_study").code == 0
+    result = cli("show", "my_study", "4")
+    assert result.code == 0, result.err
+    assert re.search(r"^  memory +low_rank\(rank=4\) +its equation is not known here", result.out, re.M)
+    assert "  bias       l2 " in result.out
+    document = cli("show", "my_study", "4", "--json").json
+    assert document["equations"]["memory"] is None
+    assert document["equations"]["bias"].startswith("l = ")
+    assert document["runs"][0]["provenance"]["plugins"]["my_memory"]["source"] == FILES["my_memory.py"]
+    assert "no module 'my_bias'" in cli("check", "my_study.yaml").err
+
+
+def test_an_edited_plugin_is_another_study(cli, page: Path) -> None:
+    words = ["run", "my_study.yaml", "--set", "train.steps=2", "--set", "seeds=1", *LOCAL, "--quiet"]
+    assert cli(*words, "--set", "vary={bias: [welsch]}").code == 0
+    with Path("my_gate.py").open("a") as file:
+        file.write("\n# no cell has this gate\n")
+    assert cli(*words, "--set", "vary={bias: [welsch]}").code == 0
+    with Path("my_bias.py").open("a") as file:
+        file.write("\n# every cell has this bias\n")
+    refused = cli(*words, "--set", "vary={bias: [welsch]}")
+    assert refused.code == 2
+    assert "--as" in refused.err
+
+
+def test_the_bias_of_the_page_is_the_gradient_of_its_loss(page: Path) -> None:
+    torch = importlib.import_module("torch")
+    plugins.use(plugins.find(MODULES, page))
+    bias = DesignPoint.parse({"bias": {"welsch": {"c": 1.5}}}).bias
+    generator = torch.Generator().manual_seed(4)
+    p, v = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    p.requires_grad_()
+    (gradient,) = torch.autograd.grad(bias.loss(p, v, None).sum(), p)
+    assert torch.allclose(gradient, bias.signal(p, v, None), atol=1e-14)
