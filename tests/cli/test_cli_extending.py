@@ -12,7 +12,8 @@ import pytest
 from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.M | re.S))
 (COMMANDS,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
 LOCAL = ("--executor", "local", "--workers", "1")
@@ -40,6 +41,10 @@ def test_each_option_is_one_short_class_in_a_module() -> None:
         text = FILES[f"{name}.py"]
         assert len(text.splitlines()) < 25
         assert text.count("\nclass ") == 1
+
+
+def test_the_readme_shows_the_bias_of_the_page() -> None:
+    assert f"```python\n{FILES['my_bias.py']}```" in (ROOT / "README.md").read_text()
 
 
 def test_the_commands_of_the_page_work_in_their_order(cli, page: Path) -> None:
