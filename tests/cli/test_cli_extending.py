@@ -58,6 +58,7 @@ def test_the_commands_of_the_page_work_in_their_order(cli, page: Path) -> None:
     assert "plugins     my_bias " in said["plan"]
     for cell in ("welsch", "welsch(c=1)", "softsign", "low_rank(rank=4)"):
         assert re.search(rf"^(\w+=)?{re.escape(cell)} .* 2/2 ", said["run"], re.M), cell
+    assert re.search(r", plugin my_bias [0-9a-f]{12}, plugin my_gate", said["show"])
     assert re.search(r"^  bias +welsch\(c=4\.0\) ", said["show"], re.M)
     assert all(f"from the plugin {name}" in said["space"] for name in MODULES)
 
