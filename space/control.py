@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
 
+from miras_search.space.gates import product_keys, times
 from miras_search.space.lazy import LazyModule
 from miras_search.space.option import Axis, Facts
 
@@ -34,6 +35,10 @@ class Inputs(NamedTuple):
     threshold: Tensor | None = None  # [B,N,H]
     w: Tensor | None = None  # write keys [B,N,H,K] where they differ from the read keys
     share: Tensor | None = None  # [B,T,H,window] weight of each pair in a window, oldest first
+
+    def stepped(self, factor: Tensor | float) -> Inputs:
+        """Every step times a number."""
+        return self._replace(step=times(self.step, factor, product_keys(self.step, self.k, self.v)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """Every tensor changed."""
@@ -100,4 +105,4 @@ class Ascent:
 
     def apply(self, inputs: Inputs) -> Inputs:
         """The step's sign flipped."""
-        return inputs._replace(step=-inputs.step)
+        return inputs.stepped(-1.0)

@@ -13,7 +13,7 @@ from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest, to_plain
-from miras_search.space.gates import STEP, Gate, Scope, fixed, union
+from miras_search.space.gates import STEP, Gate, Scope, effective, fixed, union
 from miras_search.space.memory import MEMORY, Matrix, Memory
 from miras_search.space.option import Axis, Facts, Origin, gates_of, origin, short, spell
 from miras_search.space.retention import RETENTION, NoRetention, Retention
@@ -197,11 +197,6 @@ def startless(memory: Memory) -> Memory:
     """The memory with the setting `start` at its default: one that is solved for starts empty."""
     defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cast(Any, memory)) if f.name == "start"}
     return cast(Memory, dataclasses.replace(cast(Any, memory), **defaults))
-
-
-def effective(gate: Gate) -> Scope:
-    """A gate's scope; a fixed one is the same number everywhere."""
-    return "head" if gate.source == "fixed" else gate.scope
 
 
 def simplest_execution(point: DesignPoint) -> Execution:

@@ -25,6 +25,7 @@ else:
 LOG_FLOOR = -30.0  # exp(-30) = 1e-13: nothing is kept, and cumulative sums over a chunk stay finite in float32
 
 
+DECAYS = ("mamba", "rwkv")  # squash to a decay's logarithm, so they are for keep only
 RWKV_RATE = math.exp(-0.5)  # RWKV-7's decay is exp(-e^(-1/2) sigmoid(.)): never below 0.545
 
 Scope = Literal["head", "key", "value", "key_value"]
@@ -62,8 +63,8 @@ class Gate:
             ok = 0 < self.value < self.reach
             require(ok, "value", f"a {self.source} sigmoid gate starts strictly between 0 and {self.reach:g}")
         if self.squash == "rwkv":
-            ok = math.exp(-RWKV_RATE) < self.value < 1
-            require(ok, "value", f"an rwkv decay starts strictly between {math.exp(-RWKV_RATE):.4f} and 1")
+            least = math.exp(-RWKV_RATE) ** self._factors
+            require(least < self.value < 1, "value", f"an rwkv decay starts strictly between {least:.4f} and 1")
         if self.squash == "softplus":
             require(self.value > 0, "value", f"a {self.source} softplus gate starts above 0, got {self.value:g}")
         if self.squash == "mamba":
@@ -107,23 +108,34 @@ class Gate:
         """The upper end of the range: the value of a fixed gate, infinity for softplus."""
         if self.source == "fixed":
             return self.value
-        return {"sigmoid": float(self.scale ** (1 / self.temper)), "softplus": math.inf}.get(self.squash, 1.0)
+        sigmoid = float(self.scale ** (self._factors / self.temper))
+        return {"sigmoid": sigmoid, "softplus": math.inf}.get(self.squash, 1.0)
+
+    @property
+    def _factors(self) -> int:
+        """How many squashed numbers it is the product of."""
+        return 2 if effective(self) == "key_value" else 1
+
+    @property
+    def factor(self) -> float:
+        """The starting value of each of them; their product starts at `value`."""
+        return float(self.value ** (1 / self._factors))
 
     def __str__(self) -> str:
         return f"{self.value:g}" if self.source == "fixed" else self.source
 
     @property
     def start(self) -> float:
-        """The raw number that squashes to `value`: the bias of a data gate, the parameter of a learned one."""
+        """The raw number that squashes to `factor`: the bias of a data gate, the parameter of a learned one."""
         if self.squash == "sigmoid":
-            share = self.value**self.temper / self.scale
+            share = self.factor**self.temper / self.scale
             return math.log(share / (1 - share))
         if self.squash == "rwkv":
-            share = -math.log(self.value) / RWKV_RATE
+            share = -math.log(self.factor) / RWKV_RATE
             return math.log(share / (1 - share))
         if self.squash == "softplus":
-            return _inverse_softplus(self.value)
-        return _inverse_softplus(-math.log(self.value))  # mamba at rate 1: exp(-softplus(raw)) = value
+            return _inverse_softplus(self.factor)
+        return _inverse_softplus(-math.log(self.factor))  # mamba at rate 1: exp(-softplus(raw)) = factor
 
     def squashed(self, raw: Tensor) -> Tensor:
         """The gate's value from a raw number (sigmoid and softplus)."""
@@ -159,6 +171,33 @@ def _inverse_softplus(value: float) -> float:
 def fixed(value: float) -> Gate:
     """A constant gate."""
     return Gate(source="fixed", value=value)
+
+
+def effective(gate: Gate) -> Scope:
+    """A gate's scope; a fixed one is the same number everywhere."""
+    return "head" if gate.source == "fixed" else gate.scope
+
+
+def times(gate: Tensor, factor: Tensor | float, product_keys: int = 0) -> Tensor:
+    """A gate's values [..] times a factor that broadcasts over them.
+
+    `product_keys`: the number of key channels where the gate is the product of key and value channels [..,K+V], of
+    which the key's alone are multiplied, lest the factor enter twice; 0 elsewhere.
+    """
+    if not product_keys:
+        return factor * gate
+    return torch.cat([factor * gate[..., :product_keys], gate[..., product_keys:]], -1)
+
+
+def product_keys(gate: Tensor, k: Tensor, v: Tensor) -> int:
+    """The number of key channels where a gate of the writes k [..,H,K], v [..,H,V] is a product [..,H,K+V]; else 0."""
+    keys = k.shape[-1]
+    return keys if gate.dim() == k.dim() and gate.shape[-1] == keys + v.shape[-1] else 0
+
+
+def threshold_problem(gate: Gate) -> str | None:
+    """Why a gate cannot be the threshold of a bias, or None."""
+    return f"{gate.squash}'s decay is a keep gate, not a threshold" if gate.squash in DECAYS else None
 
 
 KEEP = Gate(source="data", squash="sigmoid", value=0.97)  # retains half a memory over about 23 tokens at the start

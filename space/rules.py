@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Problem, SpecError
+from miras_search.space.gates import DECAYS, effective
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,14 @@ def _untied(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
 
 
 def _tied_step(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
-    keep = point.retention.keep
-    if keep.tie != "step" or point.algorithm.step_scope(point.step) == keep.scope == point.step.scope:
+    keep, step = point.retention.keep, effective(point.step)
+    if keep.tie != "step":
         return None
-    return f"a decay by the step has the step's scope: set keep.scope: {point.step.scope}"
+    if (steps := point.algorithm.repeats("step")) > 1:
+        return f"a decay by the step needs a token's only one, and {point.algorithm.name} takes {steps}: set tie: none"
+    if point.algorithm.step_scope(point.step) == keep.scope == step:
+        return None
+    return f"a decay by the step has the step's scope: set keep.scope: {step}"
 
 
 def _coupled(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
@@ -158,7 +163,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ("step", "squash"),
         "a decay lies in (0, 1) and belongs to keep: use sigmoid or softplus for a step",
-        lambda point, key_dim, value_dim: point.step.source != "fixed" and point.step.squash in ("mamba", "rwkv"),
+        lambda point, key_dim, value_dim: point.step.source != "fixed" and point.step.squash in DECAYS,
     ),
     Rule(
         ("execution", "link_refresh"),

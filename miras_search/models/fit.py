@@ -44,7 +44,7 @@ _NORMALISED: tuple[tuple[Path, str, Callable[[DesignPoint], bool]], ...] = (
     (
         ("control",),
         SUM + "ascent turns round together with the values, so that nothing would change: drop the control",
-        lambda point: point.control.name != "ascent",
+        lambda point: not point.control.turns_step,
     ),
 )
 

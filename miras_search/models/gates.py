@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from miras_search.space.design import DesignPoint, effective
-from miras_search.space.gates import LOG_FLOOR, Gate
+from miras_search.space.design import DesignPoint
+from miras_search.space.gates import LOG_FLOOR, Gate, effective
 
 
 class Gates(nn.Module):
@@ -54,7 +54,7 @@ class Gates(nn.Module):
             nn.init.constant_(parameter, self.design.gates[slot].start)
         for slot, parameter in self.log_rate.items():
             gate = self.design.gates[slot]
-            rate = -math.log(gate.value) / self.design.step.value if gate.tie == "step" else 1.0
+            rate = -math.log(gate.factor) / self.design.step.factor if gate.tie == "step" else 1.0
             nn.init.constant_(parameter, math.log(rate))
         for parameter in self.widen.values():
             nn.init.normal_(parameter, std=parameter.shape[0] ** -0.5, generator=generator)

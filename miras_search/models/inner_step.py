@@ -24,6 +24,7 @@ from miras_search.kernels.state import Layers, link
 from miras_search.models.language import LanguageModel
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.gates import product_keys
 from miras_search.space.memory import Static
 
 ROUNDS = 30
@@ -46,7 +47,11 @@ def write_size(model: LanguageModel, tokens: Tensor) -> float:
     squares: list[Tensor] = []
 
     def measure(inputs: Inputs, start: Layers, static: Static) -> None:
-        step = inputs.step.square().flatten(3).mean(-1) if inputs.step.dim() > 3 else inputs.step.square()
+        step = inputs.step.square()
+        if keys := product_keys(step, inputs.k, inputs.v):
+            step = step[..., :keys].mean(-1) * step[..., keys:].mean(-1)
+        elif step.dim() > 3:
+            step = step.mean(-1)
         u = start_signals(model.design, inputs, start, static).square().mean(-1)
         squares.append((step * u.transpose(1, 2)).mean())
 

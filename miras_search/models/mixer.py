@@ -22,6 +22,7 @@ from miras_search.models.rotary import rotate
 from miras_search.space.algorithm import Pairs
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.gates import times
 from miras_search.space.memory import Static
 
 Observer = Callable[[Inputs, Layers, Static], None]
@@ -120,7 +121,7 @@ class Mixer(nn.Module):
 
     def _scaled(self, inputs: Inputs) -> Inputs:
         """The inputs with the layer's scale on their steps."""
-        return inputs if self.step_scale is None else inputs._replace(step=self.step_scale * inputs.step)
+        return inputs if self.step_scale is None else inputs.stepped(self.step_scale)
 
     def _start(self) -> Layers:
         """The memory's start [H,rows,cols] a layer: learned, or that of an empty memory."""
@@ -171,11 +172,13 @@ class Mixer(nn.Module):
         """Gates with the step as the retention gate's objective has it: a e where both come from one objective."""
         if not self.design.retention.coupled:
             return gates
-        step, keep = gates["step"], torch.exp(gates["keep"])  # [B,T,steps,H] and [B,T,H], each perhaps by channel
-        keep = keep.unsqueeze(2)
-        if keep.dim() < step.dim():
-            keep = keep.unsqueeze(-1)
-        elif step.dim() < keep.dim():
-            step = step.unsqueeze(-1)
-        first = step[:, :, :1] * keep  # keep acts before a token's first write only
-        return {**gates, "step": torch.cat([first, step[:, :, 1:].expand(-1, -1, -1, *first.shape[3:])], 2)}
+        step, keep = gates["step"], torch.exp(gates["keep"]).unsqueeze(2)  # [B,T,steps,H], perhaps [..,C] by channel
+        if step.dim() != keep.dim():  # one of them is by channel: so is then the other
+            channels = max(step, keep, key=Tensor.dim).shape[-1]
+            product = self.config.memory_keys if self.design.scopes["step"] == "key_value" else 0
+            step, keep = (
+                x if x.dim() > 4 else times(x.new_ones(*x.shape, channels), x.unsqueeze(-1), product)
+                for x in (step, keep)
+            )
+        # keep acts before a token's first write only
+        return {**gates, "step": torch.cat([step[:, :, :1] * keep, step[:, :, 1:]], 2)}

@@ -19,7 +19,7 @@ from miras_search.space.algorithm.protocol import (
     surprise_coefficients,
 )
 from miras_search.space.fields import require, setting
-from miras_search.space.gates import Gate, fixed, momentum_problem
+from miras_search.space.gates import Gate, fixed, momentum_problem, product_keys, times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,9 @@ class Omega(Descent):
         share = shares(gates, self.share)
         if share is None or self.window > 1:
             return Writes(k, v, step, share=share)
-        return Writes(k, v, step * (share if step.dim() == 4 else share.squeeze(-1)))
+        if step.dim() < k.dim():
+            return Writes(k, v, step * share.squeeze(-1))
+        return Writes(k, v, times(step, share, product_keys(step, k, v)))
 
     def change(
         self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None

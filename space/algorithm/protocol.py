@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from miras_search.space.gates import Gate, Scope
+from miras_search.space.gates import Gate, Scope, effective
 from miras_search.space.lazy import LazyModule
 from miras_search.space.option import Axis, Facts
 
@@ -205,7 +205,7 @@ class Descent:
 
     def step_scope(self, step: Gate) -> Scope:
         """The step gate's own."""
-        return step.scope
+        return effective(step)
 
     def assemble(self, pairs: Pairs, gates: Mapping[str, Tensor], bias: Bias) -> Writes:
         """One write a pair."""

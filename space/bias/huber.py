@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.bias.protocol import BIAS, PER_CHANNEL, PER_HEAD, Bias, given, per_head, safe_norm
 from miras_search.space.fields import require, setting
-from miras_search.space.gates import Gate
+from miras_search.space.gates import Gate, threshold_problem
 from miras_search.space.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Huber:
 
     def __post_init__(self) -> None:
         require(self.delta.source != "fixed" or self.delta.value > 0, "delta", "the threshold must be positive")
-        require(self.delta.squash != "mamba", "delta", "mamba's decay is a keep gate, not a threshold")
+        problem = threshold_problem(self.delta)
+        require(problem is None, "delta", problem or "")
 
     @property
     def couples_channels(self) -> bool:

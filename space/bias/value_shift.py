@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from miras_search.space.bias.l2 import L2
 from miras_search.space.bias.protocol import BIAS, PER_HEAD, Bias, per_head, safe_norm
 from miras_search.space.fields import require, setting
-from miras_search.space.gates import Gate
+from miras_search.space.gates import Gate, threshold_problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,8 @@ class ValueShift:
 
     def __post_init__(self) -> None:
         require(self.delta.source != "fixed" or self.delta.value >= 0, "delta", "the radius cannot be negative")
-        require(self.delta.squash != "mamba", "delta", "mamba's decay is a keep gate, not a radius")
+        problem = threshold_problem(self.delta)
+        require(problem is None, "delta", problem or "")
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:
         """1/2 |r|^2 + D |r| + D^2/2."""

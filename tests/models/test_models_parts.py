@@ -70,7 +70,8 @@ def test_gates_by_channel_start_at_their_values(source: str, scope: str, width: 
     data = source == "data"
     assert gates.width == (0 if not data else 3 * rank if rank else 3 * 3 * width)
     raw = torch.zeros(2, 6, gates.width, dtype=torch.float64)
-    for slot, value in {"step": 0.25, "keep": math.log(0.9), "momentum": 0.7}.items():
+    share = 0.5 if scope == "key_value" else 1.0  # of two factors each starts at the root
+    for slot, value in {"step": 0.25**share, "keep": share * math.log(0.9), "momentum": 0.7**share}.items():
         shape = (2, 6, 1, 3, width) if slot == "step" else (2, 6, 3, width)
         torch.testing.assert_close(gates(raw)[slot], torch.full(shape, value, dtype=torch.float64))
     if data:
