@@ -22,7 +22,7 @@ from miras_search.models.rotary import rotate
 from miras_search.space.algorithm import Pairs
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
-from miras_search.space.gates import times
+from miras_search.space.gates import effective, times
 from miras_search.space.memory import Static
 
 Observer = Callable[[Inputs, Layers, Static], None]
@@ -106,7 +106,7 @@ class Mixer(nn.Module):
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
         """The memory's reads [B,T,H*V], normalised as the options say, and its state."""
         position = 0 if state is None else state.position
-        inputs = self._scaled(self._inputs(qkv, self.gates(raw), position))
+        inputs = self._inputs(qkv, self._scaled(self.gates(raw)), position)
         names = self.design.static(self.config.memory_keys, self.config.values)
         static = {name: self.static[name.replace(".", "_")] for name in names}
         if self.observer is not None:
@@ -119,9 +119,12 @@ class Mixer(nn.Module):
             y = functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5)
         return y.flatten(-2), memory
 
-    def _scaled(self, inputs: Inputs) -> Inputs:
-        """The inputs with the layer's scale on their steps."""
-        return inputs if self.step_scale is None else inputs.stepped(self.step_scale)
+    def _scaled(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The gates with the layer's scale on the step: not on what an algorithm makes of it, which may be bounded."""
+        if self.step_scale is None:
+            return gates
+        product = self.config.memory_keys if effective(self.design.step) == "key_value" else 0
+        return {**gates, "step": times(gates["step"], self.step_scale, product)}
 
     def _start(self) -> Layers:
         """The memory's start [H,rows,cols] a layer: learned, or that of an empty memory."""

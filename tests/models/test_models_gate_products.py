@@ -97,3 +97,10 @@ def test_a_decay_by_the_step_needs_a_single_one() -> None:
 def test_a_threshold_is_no_decay(bias: str, squash: str) -> None:
     with pytest.raises(SpecError, match=f"bias.{bias}.delta: {squash}'s decay"):
         DesignPoint.parse({"bias": {bias: {"delta": {"source": "data", "squash": squash, "value": 0.8}}}})
+
+
+def test_a_scale_is_the_step_gates_and_leaves_what_an_algorithm_bounds() -> None:
+    decayed: Plain = {"gradient_at": "decayed"}
+    for algorithm in ("erase_write", "implicit"):
+        given: dict[str, Plain] = {"algorithm": algorithm, "execution": decayed}
+        torch.testing.assert_close(hidden({**given, "step": 0.3}, 2.0), hidden({**given, "step": 0.6}))
