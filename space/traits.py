@@ -60,6 +60,10 @@ AXIS_MEMBERS: dict[str, tuple[type, type]] = {
 }
 """By axis its protocol, and a class with the answers for what an option need not say itself."""
 
+PASSED: dict[str, tuple[str, ...]] = {"memory": (), "bias": ("delta",), "retention": ("keep",), "control": ()}
+"""By axis the gates that options are given, by field name; algorithms are given all of theirs."""
+TAKEN = ("step", "keep", "delta", "threshold")  # slots of others, which an algorithm's own gate cannot be called
+
 _ABSENT = object()
 
 
@@ -88,7 +92,7 @@ def required(axis: str) -> list[str]:
 def complete(axis: str, cls: type[Any]) -> list[str]:
     """Give an option's class the answers that it lacks; what it must say itself and does not is returned, in words."""
     protocol, _ = AXIS_MEMBERS[axis]
-    problems = _shape(cls)
+    problems = _shape(cls) or _unheard(axis, cls)
     for name, about in members(axis).items():
         own = inspect.getattr_static(cls, name, _ABSENT)
         if own is not _ABSENT and own is not inspect.getattr_static(protocol, name, _ABSENT):
@@ -117,6 +121,25 @@ def _shape(cls: type[Any]) -> list[str]:
     )
     bare = [field.name for field in dataclasses.fields(cls) if field.init and "named" not in field.metadata]
     problems += [f"its setting '{name}' has no default with help: write setting(default, help)" for name in bare]
+    return problems
+
+
+def _unheard(axis: str, cls: type[Any]) -> list[str]:
+    """What it has that nothing would ever ask for."""
+    gates = [field.name for field in dataclasses.fields(cls) if isinstance(field.default, Gate)]
+    problems = []
+    if axis in PASSED:
+        known = " or ".join(f"'{name}'" for name in PASSED[axis]) or "none"
+        unknown = [name for name in gates if name not in PASSED[axis]]
+        problems = [f"its gate '{name}' would not reach it: the gates of a {axis} are {known}" for name in unknown]
+    else:
+        problems = [f"its gate cannot be called '{name}': that is a gate of others" for name in gates if name in TAKEN]
+
+    def own(name: str) -> bool:
+        return inspect.getattr_static(cls, name, None) not in (None, _answer(axis, name))
+
+    if axis == "retention" and own("step") and not own("form"):
+        problems.append("its step would not be taken, because its form is dual: derive it from Primal")
     return problems
 
 

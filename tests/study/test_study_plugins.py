@@ -188,6 +188,31 @@ def test_a_package_is_no_plugin(write: Write) -> None:
     assert line.endswith("__init__.py: a plugin is a single file of Python source")
 
 
+GATE = "from miras_search.space.gates import Gate, fixed\n"
+RETENTION_MODULE = """
+from dataclasses import dataclass
+from miras_search.space.fields import setting
+from miras_search.space.retention import RETENTION, Dual
+
+@RETENTION.register
+@dataclass(frozen=True, slots=True)
+class Still(Dual):
+    name = "still"
+    equation = "W = Z"
+"""
+ALGORITHM_MODULE = """
+from dataclasses import dataclass
+from miras_search.space.fields import setting
+from miras_search.space.algorithm import ALGORITHM, Descent
+
+@ALGORITHM.register
+@dataclass(frozen=True, slots=True)
+class Slow(Descent):
+    name = "slow"
+    equation = "Z"
+"""
+
+
 def changed(old: str, new: str) -> str:
     assert old in BIAS_MODULE
     return BIAS_MODULE.replace(old, new)
@@ -246,6 +271,27 @@ def changed(old: str, new: str) -> str:
             changed('setting(1.0, "a factor", named=True)', "1.0"),
             "mine.py: the bias 'cube' (class Cube) is incomplete: its setting 's' has no default with help: write "
             "setting(default, help)",
+        ),
+        (
+            GATE
+            + changed('s: float = setting(1.0, "a factor", named=True)', 'radius: Gate = setting(fixed(1.0), "r")'),
+            "mine.py: the bias 'cube' (class Cube) is incomplete: its gate 'radius' would not reach it: the gates of a "
+            "bias are 'delta'",
+        ),
+        (
+            GATE + RETENTION_MODULE + '    other: Gate = setting(fixed(1.0), "o")\n',
+            "mine.py: the retention 'still' (class Still) is incomplete: its gate 'other' would not reach it: the "
+            "gates of a retention are 'keep'",
+        ),
+        (
+            RETENTION_MODULE + "\n    def step(self, weights, keep, change, step, static):\n        return weights\n",
+            "mine.py: the retention 'still' (class Still) is incomplete: its step would not be taken, because its form "
+            "is dual: derive it from Primal",
+        ),
+        (
+            GATE + ALGORITHM_MODULE + '    keep: Gate = setting(fixed(1.0), "o")\n',
+            "mine.py: the algorithm 'slow' (class Slow) is incomplete: its gate cannot be called 'keep': that is a "
+            "gate of others",
         ),
     ],
 )
