@@ -28,7 +28,7 @@ def plain_loop(
     finals: list[list[tuple[Tensor, ...]]] = [[], []]
     for b in range(batch):
         for h in range(heads):
-            dual = [z[h] for z in start]
+            dual = [point.retention.origin(z[h]) for z in start]
             surprise = [torch.zeros_like(z) for z in dual]
             fixed = {name: value[h : h + 1] for name, value in static.items()}
 
@@ -44,7 +44,7 @@ def plain_loop(
                 for j in range(writes):
                     n = t * writes + j
                     keep = inputs.log_keep[b, t, h].exp() if j == 0 else torch.ones((), dtype=inputs.q.dtype)
-                    at = [keep * z for z in dual] if point.execution.gradient_at == "decayed" else dual
+                    at = faded(point, dual, keep, fixed) if point.execution.gradient_at == "decayed" else dual
                     weights = weights_of(at)
                     if not any(w.requires_grad for w in weights):
                         weights = [w.requires_grad_() for w in weights]
@@ -57,7 +57,11 @@ def plain_loop(
                     if inputs.momentum is not None:
                         beta = inputs.momentum[b, n, h]
                         surprise = change = [beta * s + c for s, c in zip(surprise, change, strict=True)]
-                    dual = [keep * z + c for z, c in zip(dual, change, strict=True)]
+                    if point.retention.form == "dual":
+                        dual = [keep * z + c for z, c in zip(dual, change, strict=True)]
+                    else:  # gates in place have loops of their own in tests/space
+                        step, pairs = inputs.step[b, n, h], zip(dual, change, strict=True)
+                        dual = [point.retention.step(z, keep, c, step, fixed) for z, c in pairs]
                 rows.append(forward(inputs.q[b, t, h], weights_of(dual)))
             outputs.append(torch.stack(rows))
             finals[0].append(tuple(dual))
@@ -71,6 +75,14 @@ def plain_loop(
 
     momentum = (gathered(finals[1]),) if point.algorithm.has_momentum else ()
     return y, State(gathered(finals[0]), momentum)
+
+
+def faded(point: DesignPoint, dual: list[Tensor], keep: Tensor, static: dict[str, Tensor]) -> list[Tensor]:
+    """What is kept, after keep and before the write."""
+    if point.retention.form == "dual":
+        return [keep * z for z in dual]
+    nothing = torch.zeros_like(keep)
+    return [point.retention.step(z, keep, torch.zeros_like(z), nothing, static) for z in dual]
 
 
 def has_loss(point: DesignPoint) -> bool:
@@ -113,5 +125,9 @@ def test_the_sample_covers_every_option() -> None:
         "momentum",
         "multi_step",
         "dot",
+        "f_divergence",
+        "elastic_net",
+        "lq",
+        "bregman",
     ):
         assert word in seen

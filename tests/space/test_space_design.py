@@ -29,7 +29,7 @@ STEPS: list[Plain] = [
     {"source": "data", "scale": 2.0},
     {"source": "learned", "squash": "softplus", "value": 2.0},
 ]
-KEEPS: list[Plain] = [0.9, 1.0, "learned", {"squash": "mamba"}]
+KEEPS: list[Plain] = [0.9, 1.0, "learned", {"source": "data", "squash": "mamba", "value": 0.97}]
 
 
 def sample(count: int, seed: int) -> Iterator[DesignPoint]:

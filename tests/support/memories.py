@@ -46,7 +46,22 @@ BIASES: list[Plain] = [
     {"value_shift": {"delta": SOFT}},
     "kl",
 ]
-RETENTIONS: list[Plain] = ["none", "l2", "kl", {"kl": {"slice": "row", "scale": 2.0}}, {"kl": {"slice": "whole"}}]
+RETENTIONS: list[Plain] = [
+    "none",
+    "l2",
+    "kl",
+    {"kl": {"slice": "row", "scale": 2.0}},
+    {"kl": {"slice": "whole"}},
+    "f_divergence",
+    {"f_divergence": {"divergence": "chi_squared", "slice": "row", "scale": 2.0, "keep": "data"}},
+    {"f_divergence": {"divergence": "hellinger", "slice": "whole"}},
+    {"elastic_net": {"shrink": 0.02}},
+    {"elastic_net": {"view": "ftrl", "threshold": "smooth", "shrink": 0.05, "learned_shrink": True}},
+    {"lq": {"epsilon": 0.1}},
+    {"lq": {"q": 1.5, "reading": "primal_index", "over": "column", "epsilon": 0.1}},
+    {"bregman": {"potential": "logit"}},
+    {"bregman": {"potential": "arcsinh", "b": 0.5}},
+]
 ALGORITHMS: list[Plain] = [
     "gd",
     "momentum",
