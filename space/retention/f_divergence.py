@@ -149,5 +149,7 @@ class FDivergence(Primal):
         return -torch.log(ratio)
 
     def canonical(self) -> Retention:
-        """Itself: the kl retention is the same function at keep 1, but its learned start is another."""
+        """Itself. At keep 1 its kl is the kl gate, but only while a link is refreshed at every token: `link_refresh`
+        means nothing to weights that are changed in place, and is another function there.
+        """
         return self
