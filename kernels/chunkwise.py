@@ -19,7 +19,7 @@ from torch import Tensor
 
 from miras_search.kernels import applied, formed, matrix, recurrence
 from miras_search.kernels.applied import applies
-from miras_search.kernels.chunk import Chunk, Signals, Weights, prepare, written
+from miras_search.kernels.chunk import Chunk, Signals, Weights, chunk_size, prepare, written
 from miras_search.kernels.recurrence import SIGNAL_LIMIT, signals, tokens_of
 from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_tangent, link
 from miras_search.kernels.unrolled import overlaps, unrolls
@@ -66,7 +66,7 @@ def _blind(point: DesignPoint) -> bool:
 def _run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
     """Chunk after chunk from a state at a chunk's start."""
     inputs, window = unfolded(inputs, state.window)
-    tokens, size = inputs.q.shape[1], point.execution.chunk
+    tokens, size = inputs.q.shape[1], chunk_size(point)
     outputs = []
     for first in range(0, tokens, size):
         chunk = prepare(point, tokens_of(inputs, first, min(first + size, tokens)))

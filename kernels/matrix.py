@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from miras_search.kernels.chunk import chunk_size
 from miras_search.kernels.coefficients import at_reads, before_writes, spread
 from miras_search.kernels.recurrence import SIGNAL_LIMIT
 from miras_search.kernels.state import Level, State, chunk_start
@@ -53,8 +54,7 @@ def runs(point: DesignPoint, inputs: Inputs) -> bool:
 def run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
     """Outputs y [B,T,H,V] and the final state, from a state at a chunk's start."""
     tokens = inputs.q.shape[1]
-    # an exact gradient knows no chunks: their size is free, and 16 writes a chunk were fastest on a CPU (8 to 32 tried)
-    size = min(point.execution.chunk if point.chunked else max(1, 16 // point.algorithm.writes), tokens)
+    size = min(chunk_size(point), tokens)
     full = tokens - tokens % size
     y, state = _whole_chunks(point, inputs, static, state, 0, full, size)
     if full == tokens:

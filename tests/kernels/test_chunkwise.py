@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from memories import case, evaluate, points, worst
 
 from miras_search.kernels import chunkwise, recurrence
+from miras_search.kernels.state import Layers
 from miras_search.space.design import DesignPoint
 from miras_search.space.presets import PRESETS, preset
 
@@ -153,3 +155,23 @@ def test_extreme_keep_gates_stay_finite(extreme: float) -> None:
     assert all(torch.isfinite(x).all() for x in [*found, *gradients])
     assert worst(found, expected) < 1e-9
     assert worst(gradients, expected_gradients) < 1e-9
+
+
+def test_work_of_exact_gradients_does_not_grow_with_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    found = chunkwise.signals
+
+    def counted(*given: Any) -> tuple[Layers, Layers]:
+        calls.append(given[4].shape[2])
+        return found(*given)
+
+    monkeypatch.setattr(chunkwise, "signals", counted)
+    work = []
+    for chunk in (1, 16, 64, 4096):
+        point = DesignPoint.parse({"memory": {"mlp": {"expansion": 1}}, "execution": {"chunk": chunk}})
+        given = case(point, 40, seed=3, batch=1, heads=1)
+        chunkwise.run(point, given.inputs, given.start, given.static)
+        work.append(tuple(calls))
+        calls.clear()
+    assert len(set(work)) == 1
+    assert sum(work[0]) == 16 * 16 + 16 * 16 + 8 * 8
