@@ -124,7 +124,7 @@ def test_a_tour(address: str, maker: Maker) -> None:
 
             # a link from the table is a deep link
             page.get_by_role("link", name="dot", exact=True).click()
-            page.get_by_role("heading", name="dot", exact=True).wait_for()
+            page.get_by_role("heading", name="dot", exact=True, level=1).wait_for()
             assert "study=bias" in page.url
         finally:
             browser.close()
