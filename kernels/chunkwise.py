@@ -20,7 +20,7 @@ from torch import Tensor
 from miras_search.kernels import applied, formed, matrix, recurrence
 from miras_search.kernels.applied import applies
 from miras_search.kernels.chunk import Chunk, Signals, Weights, chunk_size, prepare, written
-from miras_search.kernels.recurrence import SIGNAL_LIMIT, signals, tokens_of
+from miras_search.kernels.recurrence import SIGNAL_LIMIT, signals
 from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_tangent, link
 from miras_search.kernels.unrolled import overlaps, unrolls
 from miras_search.kernels.windows import unfolded
@@ -46,10 +46,10 @@ def run(
     head = min(tokens, (size - state.position) % size) if point.chunked else 0
     outputs = []
     if head:  # a segment that begins in the middle of a chunk: token by token up to the next boundary
-        y, state = recurrence.run(point, tokens_of(inputs, 0, head), start, static, state)
+        y, state = recurrence.run(point, inputs.tokens(0, head), start, static, state)
         outputs.append(y)
     if head < tokens:
-        rest = tokens_of(inputs, head, tokens) if head else inputs
+        rest = inputs.tokens(head, tokens) if head else inputs
         if matrix.runs(point, inputs):
             y, state = matrix.run(point, rest, static, state)
         else:
@@ -69,7 +69,7 @@ def _run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tu
     tokens, size = inputs.q.shape[1], chunk_size(point)
     outputs = []
     for first in range(0, tokens, size):
-        chunk = prepare(point, tokens_of(inputs, first, min(first + size, tokens)))
+        chunk = prepare(point, inputs.tokens(first, first + size))
         weights = _weights(point, chunk, static, state)
         sweeps = _sweep(point, chunk, static, state, weights)
         outputs.append(point.memory.forward(chunk.q, weights.reads(sweeps[-1]), static))

@@ -85,7 +85,7 @@ def run_triton(
     full = tokens - tokens % size
     if state.position or not full:
         return _in_torch(point, inputs, start, static, state)
-    body = inputs if full == tokens else recurrence.tokens_of(inputs, 0, full)
+    body = inputs if full == tokens else inputs.tokens(0, full)
     y, z = chunked(
         body.q,
         body.k,
@@ -102,7 +102,7 @@ def run_triton(
     state = chunk_start(point, Level((z,), ()), static)
     if full == tokens:
         return y, state
-    tail, state = _in_torch(point, recurrence.tokens_of(inputs, full, tokens), start, static, state)
+    tail, state = _in_torch(point, inputs.tokens(full, tokens), start, static, state)
     return torch.cat([y, tail], 1), state
 
 

@@ -110,24 +110,13 @@ def run(
     return torch.stack(outputs, 1), state._replace(window=window)
 
 
-def tokens_of(inputs: Inputs, first: int, last: int) -> Inputs:
-    """The inputs of tokens first..last-1."""
-    tokens = inputs.q.shape[1]
-
-    def part(x: Tensor) -> Tensor:
-        n = x.shape[1] // tokens
-        return x[:, first * n : last * n]
-
-    return inputs.map(part)
-
-
 def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
     """A memory that is solved for, token by token."""
     solution = point.algorithm.solution(point.memory)
     assert solution is not None
     outputs, solved = [], dict(state.solved)
     for t in range(inputs.q.shape[1]):
-        token = tokens_of(inputs, t, t + 1)
+        token = inputs.tokens(t, t + 1)
         solved = solution.absorb(solved, token, static)
         outputs.append(solution.read(solved, token.q, static))
     return torch.cat(outputs, 1), state._replace(solved=solved)

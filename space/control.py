@@ -40,6 +40,16 @@ class Inputs(NamedTuple):
         """Every step times a number."""
         return self._replace(step=times(self.step, factor, product_keys(self.step, self.k, self.v)))
 
+    def tokens(self, first: int, last: int) -> Inputs:
+        """Those of tokens first..last-1, with all their writes and pairs."""
+        count = self.q.shape[1]
+
+        def part(x: Tensor) -> Tensor:
+            each = x.shape[1] // count
+            return x[:, first * each : last * each]
+
+        return self.map(part)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """Every tensor changed."""
         return Inputs(*(x if x is None else change(x) for x in self))  # type: ignore[arg-type]  # the first five are tensors

@@ -32,12 +32,3 @@ class Solution(Protocol):
 
     def whole(self, state: Statistics, inputs: Inputs, static: Mapping[str, Tensor]) -> tuple[Tensor, Statistics]:
         """Outputs [B,T,H,V] and the statistics after all tokens, in parallel."""
-
-
-def between(inputs: Inputs, first: int, last: int) -> Inputs:
-    """The inputs of tokens first..last-1; a token of a memory that is solved for makes one write."""
-
-    def part(x: Tensor) -> Tensor:
-        return x[:, first:last]
-
-    return inputs.map(part)

@@ -15,7 +15,7 @@ from miras_search.space.bias import L2
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import Gate, Scope
 from miras_search.space.lazy import LazyModule
-from miras_search.space.solution import Solution, Statistics, between
+from miras_search.space.solution import Solution, Statistics
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class RidgeRegression:
         """Outputs [B,T,H,V] and the statistics after all tokens, chunk by chunk."""
         outputs = []
         for first in range(0, inputs.q.shape[1], CHUNK):
-            y, state = self._part(state, between(inputs, first, first + CHUNK), static)
+            y, state = self._part(state, inputs.tokens(first, first + CHUNK), static)
             outputs.append(y)
         return torch.cat(outputs, 1), state
 

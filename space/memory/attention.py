@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from miras_search.space.fields import require, setting
 from miras_search.space.lazy import LazyModule
 from miras_search.space.memory.protocol import MEMORY, Layer, Lin, Memory, Network, Parameters, Static
-from miras_search.space.solution import Solution, Statistics, between
+from miras_search.space.solution import Solution, Statistics
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class KernelMean:
         """Outputs [B,T,H,V] and the pairs after all tokens."""
         outputs = []
         for first in range(0, inputs.q.shape[1], QUERIES):
-            y, state = self._part(state, between(inputs, first, first + QUERIES), static)
+            y, state = self._part(state, inputs.tokens(first, first + QUERIES), static)
             outputs.append(y)
         return torch.cat(outputs, 1), state
 

@@ -162,7 +162,7 @@ def test_a_coupled_implicit_step_minimises_the_objective_with_the_global_term() 
     gates = mixer.gates(normal(B, T, mixer.gates.width, seed=2))
     inputs = mixer._inputs(normal(B, T, sum(mixer.widths), seed=1), gates)
     start = normal(H, K, V, seed=6)
-    _, state = recurrence.run(design, recurrence.tokens_of(inputs, 0, 1), (start,), {})
+    _, state = recurrence.run(design, inputs.tokens(0, 1), (start,), {})
     for b in range(B):
         for h in range(H):
             e, a = gates["step"][b, 0, 0, h], gates["keep"][b, 0, h].exp()

@@ -214,14 +214,14 @@ def test_an_empty_window_counts_for_nothing_and_carries_over_segments() -> None:
     state: State | None = None
     pieces = []
     for t in range(9):
-        token = recurrence.tokens_of(given.inputs, t, t + 1)
+        token = given.inputs.tokens(t, t + 1)
         y, state = dispatch.run(point, token, given.start, given.static, state)
         pieces.append(y)
     assert state is not None
     assert worst([torch.cat(pieces, 1), *state.tensors().values()], [whole, *final.tensors().values()]) < 1e-12
     assert state.window["k"].shape[1] == 3
     # without the past its tokens are other functions: the window is not idle
-    alone, _ = dispatch.run(point, recurrence.tokens_of(given.inputs, 8, 9), given.start, given.static)
+    alone, _ = dispatch.run(point, given.inputs.tokens(8, 9), given.start, given.static)
     assert worst([alone], [pieces[-1]]) > 1e-2
 
 

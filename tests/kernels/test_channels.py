@@ -82,7 +82,7 @@ def test_a_sequence_may_be_cut_anywhere(i: int) -> None:
     whole, final = chunkwise.run(point, given.inputs, given.start, given.static)
     state, pieces = None, []
     for first, last in ((0, 3), (3, 4), (4, 10)):
-        piece = recurrence.tokens_of(given.inputs, first, last)
+        piece = given.inputs.tokens(first, last)
         y, state = chunkwise.run(point, piece, given.start, given.static, state)
         pieces.append(y)
     assert state is not None

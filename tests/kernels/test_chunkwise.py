@@ -62,7 +62,7 @@ def test_a_sequence_may_be_cut_anywhere(i: int) -> None:
     for cuts in ([5], [1, 9], [4, 8], list(range(1, tokens))):
         state, pieces = None, []
         for first, last in zip([0, *cuts], [*cuts, tokens], strict=True):
-            piece = recurrence.tokens_of(given.inputs, first, last)
+            piece = given.inputs.tokens(first, last)
             y, state = chunkwise.run(point, piece, given.start, given.static, state)
             pieces.append(y)
         assert state is not None

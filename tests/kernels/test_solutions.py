@@ -96,7 +96,7 @@ def test_a_sequence_may_be_cut_anywhere(name: str, run: Callable[..., tuple[Tens
     for cuts in ([5], [1, 9], [4, 8], list(range(1, tokens))):
         state, pieces = None, []
         for first, last in zip([0, *cuts], [*cuts, tokens], strict=True):
-            y, state = run(point, recurrence.tokens_of(given.inputs, first, last), given.start, given.static, state)
+            y, state = run(point, given.inputs.tokens(first, last), given.start, given.static, state)
             pieces.append(y)
         assert state is not None
         assert list(state.tensors()) == list(final.tensors())

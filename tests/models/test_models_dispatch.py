@@ -124,7 +124,7 @@ def test_triton_continues_from_any_state(point: DesignPoint, cuts: list[int]) ->
     whole, final = recurrence.run(point, given.inputs, given.start, given.static)
     state, pieces = None, []
     for begin, end in zip([0, *cuts], [*cuts, 14], strict=True):
-        piece = recurrence.tokens_of(given.inputs, begin, end)
+        piece = given.inputs.tokens(begin, end)
         y, state = dispatch.run_triton(point, piece, given.start, given.static, state)
         pieces.append(y)
     assert state is not None

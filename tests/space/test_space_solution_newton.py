@@ -14,7 +14,6 @@ from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import SpecError
 from miras_search.space.memory import Matrix
-from miras_search.space.solution import between
 
 B, H, K, V = 2, 2, 4, 3
 STATIC = {"ridge": torch.tensor([[0.3, -1.0, 0.8, 2.0], [1.0, 0.0, -0.5, 0.1]], dtype=torch.float64)}
@@ -74,7 +73,7 @@ def test_no_other_weights_have_a_smaller_objective() -> None:
     inputs, solution = drawn(6, seed=3), RidgeRegression(0.25, None)
     state = solution.initial(inputs)
     for s in range(6):
-        state = solution.absorb(state, between(inputs, s, s + 1), STATIC)
+        state = solution.absorb(state, inputs.tokens(s, s + 1), STATIC)
     rows = [solution.read(state, torch.eye(K, dtype=torch.float64)[i].expand(B, 1, H, K), STATIC) for i in range(K)]
     weights = torch.cat(rows, 1).transpose(1, 2)  # [B,H,K,V]
     ridge = 0.25 + torch.log1p(STATIC["ridge"].exp())
