@@ -121,14 +121,14 @@ def test_memoras_linear_chunk_leaves_the_simplex() -> None:
     given = case(fast, 16, seed=2)
     inputs = given.inputs._replace(step=torch.full_like(given.inputs.step, 1.0), v=2 * given.inputs.v)
     for run in (recurrence.run, chunkwise.run):
-        _, inside = run(fast, recurrence.tokens_of(inputs, 0, 9), given.start, {})
+        _, inside = run(fast, inputs.tokens(0, 9), given.start, {})
         weights = inside.tangent[0]
         assert weights.min() < -0.1
         assert (weights.sum(-2) - 1).abs().max() > 0.1
         _, end = run(fast, inputs, given.start, {})
         assert (end.tangent[0] >= 0).all()  # the link is applied at the chunk's end
         torch.testing.assert_close(end.tangent[0].sum(-2), torch.ones_like(end.tangent[0].sum(-2)))
-        _, state = run(true, recurrence.tokens_of(inputs, 0, 9), given.start, {})
+        _, state = run(true, inputs.tokens(0, 9), given.start, {})
         kept = true.retention.link(state.dual[0], {})
         assert (kept >= 0).all()
         torch.testing.assert_close(kept.sum(-2), torch.ones_like(kept.sum(-2)))
