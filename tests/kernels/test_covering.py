@@ -8,6 +8,7 @@ lost whatever the order of the sums, and chunkwise may lose no more than a few t
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -54,10 +55,12 @@ def test_chunkwise_equals_the_recurrence(i: int) -> None:
     loss = error(found, expected)  # type: ignore[arg-type]
     if loss > 1e-9:
         *again, _ = evaluate(recurrence.run, one.point, nudged(given))
-        assert loss < 20 * error(again, expected), one.chosen  # type: ignore[arg-type]
+        unavoidable = error(again, expected)  # type: ignore[arg-type]
+        assert math.isfinite(unavoidable)
+        assert loss < 20 * unavoidable, one.chosen
 
 
-@pytest.mark.parametrize("i", range(0, len(SAMPLE), 4), ids=NAMES[::4])
+@pytest.mark.parametrize("i", range(0, len(SAMPLE), 6), ids=NAMES[::6])
 def test_chunkwise_rounds_no_worse_in_float32(i: int) -> None:
     one = SAMPLE[i]
     given = given_of(i, one)
@@ -67,7 +70,9 @@ def test_chunkwise_rounds_no_worse_in_float32(i: int) -> None:
     loss = error(found, expected)  # type: ignore[arg-type]
     if loss > 1e-4:
         *slow, _ = evaluate(recurrence.run, one.point, single)
-        assert loss < 3 * error(slow, expected), one.chosen  # type: ignore[arg-type]
+        unavoidable = error(slow, expected)  # type: ignore[arg-type]
+        assert math.isfinite(unavoidable)
+        assert loss < 3 * unavoidable, one.chosen
 
 
 def test_every_pair_of_settings_is_in_the_sample_or_refused() -> None:
