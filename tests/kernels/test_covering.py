@@ -12,11 +12,12 @@ import math
 
 import pytest
 import torch
-from covering import FACTORS, KEY_DIM, VALUE_DIM, Covered, covering, pairs_of
+from covering import KEY_DIM, VALUE_DIM, Covered, covering, pairs_of, spellings, wanted
 from memories import Case, case, evaluate, worst
 from torch import Tensor
 
 from miras_search.kernels import chunkwise, recurrence
+from miras_search.space.design import AXES, CHOICES
 
 SAMPLE, IMPOSSIBLE = covering()
 NAMES = [f"{i}-{one.point.hash}-{one.tokens}" for i, one in enumerate(SAMPLE)]
@@ -57,10 +58,13 @@ def test_chunkwise_equals_the_recurrence(i: int) -> None:
         *again, _ = evaluate(recurrence.run, one.point, nudged(given))
         unavoidable = error(again, expected)  # type: ignore[arg-type]
         assert math.isfinite(unavoidable)
-        assert loss < 20 * unavoidable, one.chosen
+        if unavoidable > 1:  # it does not stay bounded: rounding alone leaves no digit, so only NaNs can be compared
+            assert math.isfinite(loss)
+        else:
+            assert loss < 20 * unavoidable, one.chosen
 
 
-@pytest.mark.parametrize("i", range(0, len(SAMPLE), 6), ids=NAMES[::6])
+@pytest.mark.parametrize("i", range(0, len(SAMPLE), 4), ids=NAMES[::4])
 def test_chunkwise_rounds_no_worse_in_float32(i: int) -> None:
     one = SAMPLE[i]
     given = given_of(i, one)
@@ -75,12 +79,14 @@ def test_chunkwise_rounds_no_worse_in_float32(i: int) -> None:
         assert loss < 3 * unavoidable, one.chosen
 
 
-def test_every_pair_of_settings_is_in_the_sample_or_refused() -> None:
+def test_every_pair_of_options_is_in_the_sample_or_refused() -> None:
     seen = set().union(*(pairs_of(one.chosen) for one in SAMPLE))
-    wanted = {
-        (i, a, j, b) for i, j in itertools.combinations(range(len(FACTORS)), 2) for a in FACTORS[i] for b in FACTORS[j]
-    }
-    assert seen | IMPOSSIBLE == wanted
+    assert seen | IMPOSSIBLE == set(wanted())
     assert not seen & IMPOSSIBLE
     # only the four choices and the scope of the step exclude one another, never an execution, a chunk or a length
     assert {(i, j) for i, _, j, _ in IMPOSSIBLE} <= {*itertools.combinations(range(5), 2)}
+
+
+def test_the_sample_names_every_option_that_there_is() -> None:
+    for i, axis in enumerate(CHOICES):
+        assert set(spellings()[i]) == set(AXES[axis].options)

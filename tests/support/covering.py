@@ -1,7 +1,7 @@
-"""A pairwise-covering sample of the whole space: every two settings that some valid point has together are in it.
+"""A pairwise-covering sample of the whole space.
 
-Factors are spelled here; a factor that an option does not have is silent for it, and pairs are counted on what was
-asked for. Pairs that no valid point was found for in many tries are left out and can be listed.
+Every two options of different factors that some valid point has together are in it, and every spelling of an option at
+least once. Pairs that no valid point was found for in many tries are listed beside it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ RETENTIONS: dict[str, object] = {
     "elastic dual": {"elastic_net": {"view": "ftrl", "shrink": 0.05, "threshold": "smooth", "keep": "data"}},
     "lq dual": "lq",
     "lq primal": {"lq": {"q": 1.5, "reading": "primal_index", "over": "column"}},
+    "lq memory": {"lq": {"q": 3.0, "over": "memory"}},
+    "lq restart": {"lq": {"q": 1.5, "over": "memory", "restart": True}},
     "bregman tanh": {"bregman": {"potential": "tanh"}},
     "bregman arcsinh": {"bregman": {"potential": "arcsinh"}},
     "bregman logit": {"bregman": {"potential": "logit"}},
@@ -96,6 +98,7 @@ FACTORS: tuple[dict[str, object], ...] = (
 )  # fmt: skip
 KEY_DIM, VALUE_DIM = 3, 4
 Chosen = tuple[str, ...]
+Pair = tuple[int, str, int, str]
 
 
 class Covered(NamedTuple):
@@ -127,52 +130,72 @@ def point_of(chosen: Chosen) -> DesignPoint | None:
 
 
 @cache
-def _structures() -> dict[tuple[int, str], list[Chosen]]:
-    """The valid choices of the first five factors (under the execution that refuses least), by each that they hold."""
-    found: dict[tuple[int, str], list[Chosen]] = {}
-    for chosen in itertools.product(*FACTORS[:5]):
-        if point_of((*chosen, "exact", "decayed", "token", "16", "1")) is not None:
-            for i, name in enumerate(chosen):
-                found.setdefault((i, name), []).append(chosen)
-    return found
-
-
-def completed(fixed: dict[int, str], draw: random.Random, tries: int) -> Chosen | None:
-    """A valid choice of all factors with some of them fixed."""
-    structures = _structures()
-    held = {i: name for i, name in fixed.items() if i < 5}
-    lists = [structures.get(item, []) for item in held.items()] or [structures[0, draw.choice(list(MEMORIES))]]
-    shortest = min(lists, key=len)
-    able = [chosen for chosen in shortest if all(chosen[i] == name for i, name in held.items())]
-    for _ in range(tries if able else 0):
-        rest = tuple(fixed.get(i) or draw.choice(list(FACTORS[i])) for i in range(5, len(FACTORS)))
-        chosen = (*draw.choice(able), *rest)
-        if point_of(chosen) is not None:
-            return chosen
-    return None
-
-
-def pairs_of(chosen: Chosen) -> set[tuple[int, str, int, str]]:
-    """Every two settings that a choice has together."""
-    return {(i, chosen[i], j, chosen[j]) for i, j in itertools.combinations(range(len(chosen)), 2)}
+def option_of(i: int, name: str) -> str:
+    """The option that a spelling of one of the four choices is of; other factors are their own."""
+    return str(_parsed()[i][name].name) if i < 4 else name
 
 
 @cache
-def covering(seed: int = 20261121) -> tuple[tuple[Covered, ...], frozenset[tuple[int, str, int, str]]]:
+def spellings() -> tuple[dict[str, list[str]], ...]:
+    """The spellings of every factor by option."""
+    found: list[dict[str, list[str]]] = []
+    for i, factor in enumerate(FACTORS):
+        found.append({})
+        for name in factor:
+            found[-1].setdefault(option_of(i, name), []).append(name)
+    return tuple(found)
+
+
+@cache
+def _structures() -> list[Chosen]:
+    """The valid combinations of the first five factors, each option in its first spelling, under the execution that
+    refuses least.
+    """
+    least = ("exact", "decayed", "token", "16", "1")
+    first = [[names[0] for names in by.values()] for by in spellings()[:5]]
+    return [chosen for chosen in itertools.product(*first) if point_of((*chosen, *least)) is not None]
+
+
+def completed(fixed: dict[int, str], draw: random.Random, tries: int) -> Chosen | None:
+    """A valid choice of all factors with the options of some of them, or their spellings, given."""
+    options = {i: option_of(i, name) if name in FACTORS[i] else name for i, name in fixed.items()}
+    able = [c for c in _structures() if all(option_of(i, c[i]) == o for i, o in options.items() if i < 5)]
+    for _ in range(tries if able else 0):
+        chosen = [draw.choice(spellings()[i][option_of(i, name)]) for i, name in enumerate(draw.choice(able))]
+        chosen += [draw.choice(list(factor)) for factor in FACTORS[5:]]
+        for i, name in fixed.items():
+            if name in FACTORS[i]:
+                chosen[i] = name
+        if point_of(tuple(chosen)) is not None:
+            return tuple(chosen)
+    return None
+
+
+def pairs_of(chosen: Chosen) -> set[Pair]:
+    """Every two options that a choice has together, and every spelling by itself."""
+    options = [option_of(i, name) for i, name in enumerate(chosen)]
+    pairs = {(i, options[i], j, options[j]) for i, j in itertools.combinations(range(len(chosen)), 2)}
+    return pairs | {(i, name, i, name) for i, name in enumerate(chosen)}
+
+
+def wanted() -> list[Pair]:
+    """Every two options of different factors, and every spelling by itself."""
+    by = spellings()
+    pairs = [(i, a, j, b) for i, j in itertools.combinations(range(len(FACTORS)), 2) for a in by[i] for b in by[j]]
+    return pairs + [(i, name, i, name) for i, factor in enumerate(FACTORS) for name in factor]
+
+
+@cache
+def covering(seed: int = 20261121) -> tuple[tuple[Covered, ...], frozenset[Pair]]:
     """The sample, and the pairs that no valid point was found for."""
     draw = random.Random(seed)
-    wanted = [
-        (i, one, j, other)
-        for i, j in itertools.combinations(range(len(FACTORS)), 2)
-        for one in FACTORS[i]
-        for other in FACTORS[j]
-    ]
-    draw.shuffle(wanted)
-    open_, impossible, sample = dict.fromkeys(wanted), set(), []
+    order = wanted()
+    draw.shuffle(order)
+    open_, impossible, sample = dict.fromkeys(order), set(), []
     while open_:
         i, one, j, other = next(iter(open_))
-        first = completed({i: one, j: other}, draw, 50)
-        candidates = [first, *(completed({i: one, j: other}, draw, 30) for _ in range(8 if first else 0))]
+        first = completed({i: one, j: other}, draw, 200)
+        candidates = [first, *(completed({i: one, j: other}, draw, 30) for _ in range(12 if first else 0))]
         found = [c for c in candidates if c is not None]
         if not found:
             impossible.add((i, one, j, other))

@@ -59,6 +59,7 @@ RETENTIONS: list[Plain] = [
     {"elastic_net": {"view": "ftrl", "threshold": "smooth", "shrink": 0.05, "learned_shrink": True}},
     {"lq": {"epsilon": 0.1}},
     {"lq": {"q": 1.5, "reading": "primal_index", "over": "column", "epsilon": 0.1}},
+    {"lq": {"q": 1.5, "reading": "primal_index", "over": "memory", "epsilon": 0.1, "restart": True}},
     {"bregman": {"potential": "logit"}},
     {"bregman": {"potential": "arcsinh", "b": 0.5}},
 ]
