@@ -10,7 +10,7 @@ from torch import Tensor
 
 from miras_search.kernels.chunk import Chunk, Signals, Weights, written
 from miras_search.kernels.recurrence import apply
-from miras_search.kernels.state import Level, State, is_tangent, link
+from miras_search.kernels.state import Layers, Level, State, is_plain, is_tangent, link
 from miras_search.kernels.unrolled import Factors, at_end, of_state, of_writes, unrolls
 from miras_search.space.design import DesignPoint
 from miras_search.space.memory import Lin, Static
@@ -20,7 +20,7 @@ def applies(point: DesignPoint) -> bool:
     """Whether coefficients give the weights of a chunk."""
     if not unrolls(point):
         return False
-    plain = point.retention.identity or is_tangent(point)
+    plain = is_plain(point) or is_tangent(point)
     return plain or all(point.scopes.get(slot, "head") == "head" for slot in ("keep", "momentum"))
 
 
@@ -31,7 +31,7 @@ def weights(point: DesignPoint, chunk: Chunk, static: Static, state: State) -> W
     surprise = state.moments[0] if state.moments else (None,) * len(base)
 
     def lin_of(factors: list[Factors], found: Signals | None) -> Lin:
-        if not point.retention.identity and not tangent:
+        if not is_plain(point) and not tangent:
             return _formed(point, chunk, factors, static, state, found)
 
         def lin(i: int, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _formed(
 ) -> Lin:
     """`lin` with link(Z_t) formed for every write: [B,H,N,rows,cols]."""
 
-    def lin(i: int, x: Tensor) -> Tensor:
+    def accumulated(i: int) -> Tensor:
         layer, (factor,) = chunk.layers[i], factors[i]
         c = factor.c
         z = c.keep[..., None, None] * state.dual[i].unsqueeze(2)
@@ -77,7 +77,16 @@ def _formed(
             h, d = written(point, chunk, i, found)
             outer = h * d if layer.diagonal else (h.unsqueeze(-1) * d.unsqueeze(-2)).flatten(-2)
             z = z - (c.writes @ outer).view(*c.writes.shape[:-1], *z.shape[-2:])
-        return at_every(point.retention.link(z, _per_write(static)), x, diagonal=layer.diagonal)
+        return z
+
+    formed: Layers = ()
+
+    def lin(i: int, x: Tensor) -> Tensor:
+        nonlocal formed  # all layers at once, as a link may couple them
+        if not formed:
+            duals = tuple(accumulated(j) for j in range(len(chunk.layers)))
+            formed = point.retention.links(duals, _per_write(static))
+        return at_every(formed[i], x, diagonal=chunk.layers[i].diagonal)
 
     return lin
 

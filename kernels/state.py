@@ -66,18 +66,26 @@ def _moments(name: str, moments: tuple[Layers, ...]) -> dict[str, Tensor]:
 
 
 def is_tangent(point: DesignPoint) -> bool:
-    """Whether the link is treated as the identity inside a chunk."""
-    return point.execution.link_refresh == "chunk" and not point.retention.identity
+    """Whether the link is treated as the identity inside a chunk, beside an accumulator that persists."""
+    return point.execution.link_refresh == "chunk" and not is_plain(point)
+
+
+def is_plain(point: DesignPoint) -> bool:
+    """Whether the weights in force inside a chunk are what is kept: under no link, or one applied at chunk ends."""
+    in_place = point.retention.restart and point.execution.link_refresh == "chunk"
+    return point.retention.identity or in_place
 
 
 def link(point: DesignPoint, dual: Layers, static: Static) -> Layers:
-    """The weights in force of each layer."""
-    return dual if point.retention.identity else tuple(point.retention.link(z, static) for z in dual)
+    """The weights in force of each layer, inside a chunk."""
+    return dual if is_plain(point) else point.retention.links(dual, static)
 
 
 def chunk_start(point: DesignPoint, last: Level, static: Static, window: Mapping[str, Tensor] | None = None) -> State:
     """The state at the start of a chunk: every level equal to the last."""
     sweeps = point.execution.gradient.sweeps
+    if is_plain(point) and not point.retention.identity:
+        last = last._replace(weights=point.retention.links(last.weights, static))
     tangent = link(point, last.weights, static) if is_tangent(point) else ()
     running = Level(tangent or last.weights, last.moments)
     return State(

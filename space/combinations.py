@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from miras_search.space.design import AXES, CHOICES, DesignPoint, simplest_execution, startless
+from miras_search.space.design import AXES, CHOICES, DesignPoint, idle_link, simplest_execution, startless
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import FieldError, field_types
 from miras_search.space.gates import STEP, Gate
@@ -73,7 +73,9 @@ def count() -> Count:
     return Count(
         written=math.prod(map(len, written.values())),
         valid=sum(times * len(found) for times, found in kinds(0)),
-        different=sum(times * len({kind for kind in found if kind.descends}) for times, found in kinds(1))
+        different=sum(
+            times * len({kind for kind in found if kind.descends and kind.is_simplest}) for times, found in kinds(1)
+        )
         + sum(times * len({kind for kind in found if not kind.descends}) for times, found in kinds(2)),
     )
 
@@ -82,6 +84,7 @@ class _Kind(NamedTuple):
     """What of a point's canonical form depends on several of its parts."""
 
     descends: bool
+    is_simplest: bool  # else its gate's link is spelled more simply in another combination
     execution: Execution
 
 
@@ -188,7 +191,7 @@ def _problem(rule: Rule, dims: tuple[int, int]) -> Callable[[DesignPoint], Hasha
 
 def _kind(point: DesignPoint) -> _Kind:
     settled = simplest_execution(dataclasses.replace(point, execution=_bare(point.execution)))
-    return _Kind(bool(point.descends), settled)
+    return _Kind(bool(point.descends), not idle_link(point), settled)
 
 
 def _tabulated(function: Callable[[DesignPoint], Hashable], space: Space) -> _Table:

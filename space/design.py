@@ -154,6 +154,8 @@ class DesignPoint:
             retention=self.retention.canonical(),
             algorithm=self.algorithm.canonical(),
         )
+        if idle := cast(dict[str, Any], idle_link(point)):
+            point = dataclasses.replace(point, retention=dataclasses.replace(cast(Any, point.retention), **idle))
         point = dataclasses.replace(point, execution=simplest_execution(point))
         if not point.descends:
             point = dataclasses.replace(point, memory=startless(point.memory))
@@ -197,6 +199,18 @@ def startless(memory: Memory) -> Memory:
     """The memory with the setting `start` at its default: one that is solved for starts empty."""
     defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cast(Any, memory)) if f.name == "start"}
     return cast(Memory, dataclasses.replace(cast(Any, memory), **defaults))
+
+
+def idle_link(point: DesignPoint) -> dict[str, object]:
+    """Settings of the gate's link that change nothing here, with the simplest values: a norm over all layers where
+    there is one, and a restart where no chunk ends with a link.
+    """
+    found: dict[str, object] = {}
+    if getattr(point.retention, "over", None) == "memory" and len(point.memory.layers(2, 2)) == 1:
+        found["over"] = "matrix"
+    if point.retention.restart and point.execution.link_refresh != "chunk":
+        found["restart"] = False
+    return found
 
 
 def simplest_execution(point: DesignPoint) -> Execution:

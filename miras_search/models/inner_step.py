@@ -20,7 +20,7 @@ from torch import Tensor
 
 from miras_search.errors import MirasError
 from miras_search.kernels.recurrence import apply
-from miras_search.kernels.state import Layers, link
+from miras_search.kernels.state import Layers
 from miras_search.models.language import LanguageModel
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
@@ -33,7 +33,8 @@ CLOSE = 1e-5
 
 def start_signals(point: DesignPoint, inputs: Inputs, start: Layers, static: Static) -> Tensor:
     """u [B,H,N,V] of every write as if it were the first; `start` [H,rows,cols] a layer."""
-    weights = link(point, tuple(point.retention.origin(z).unsqueeze(0) for z in start), static)
+    duals = tuple(point.retention.origin(z).unsqueeze(0) for z in start)
+    weights = duals if point.retention.identity else point.retention.links(duals, static)
     threshold = None if inputs.threshold is None else inputs.threshold.transpose(1, 2)
     if threshold is not None and threshold.dim() == 3:  # one a head: over its channels
         threshold = threshold.unsqueeze(-1)

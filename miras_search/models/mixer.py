@@ -84,9 +84,12 @@ class Mixer(nn.Module):
         if self.norm is not None:
             nn.init.ones_(self.norm)
         with torch.no_grad():
+            drawn = []
             for weights, layer in zip(self.start, self.shapes, strict=False):
                 std = 0.0 if self.design.memory.bare or layer.diagonal else layer.rows**-0.5
-                weights.copy_(self.design.retention.start(torch.randn(weights.shape, generator=generator) * std))
+                drawn.append(torch.randn(weights.shape, generator=generator) * std)
+            for weights, first in zip(self.start, self.design.retention.starts(tuple(drawn)), strict=True):
+                weights.copy_(first)
         for name, (_, value) in self.design.static(self.config.memory_keys, self.config.values).items():
             nn.init.constant_(self.static[name.replace(".", "_")], value)
 
@@ -131,7 +134,7 @@ class Mixer(nn.Module):
         if self.has_start:
             return tuple(self.start)
         zeros = (self.project.weight.new_zeros(self.config.heads, layer.rows, layer.cols) for layer in self.shapes)
-        return tuple(self.design.retention.start(z) for z in zeros)
+        return self.design.retention.starts(tuple(zeros))
 
     def _features(self, x: Tensor, position: int, writes: int = 1) -> Tensor:
         """Keys or queries [B,N,H,K] of projections [B,N,H,D], tokens counted from `position`."""

@@ -3,11 +3,14 @@
 Table 1 prints A/|A|_q^(q-2), which minimises nothing unless q = 2 and is homogeneous of degree 3 - q: at q = 3 the
 weights have norm 1 whatever was written, at q = 4 they shrink as the accumulator grows. Two repairs minimise the
 objective that Variant 4 states, with q read as the exponent of the accumulator's norm or of the weights'. Both are
-homogeneous of degree 1. Shapes: A, W `[B,H,rows,cols]`; the norm `[B,H,1,1]`, or one a column or a row.
+homogeneous of degree 1. The paper does not say over what the norm is taken, nor whether a chunk that ends with
+W = link(A) goes on from A or, renormalised in place, from W (`restart`). Shapes: A, W `[B,H,rows,cols]` a layer; the
+norm `[B,H,1,1]`, or one a column or a row.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
@@ -15,7 +18,7 @@ from miras_search.space.fields import require, setting
 from miras_search.space.gates import KEEP, Gate
 from miras_search.space.lazy import LazyModule
 from miras_search.space.retention.l2 import L2Retention
-from miras_search.space.retention.protocol import RETENTION, Dual, Retention, Static, check_keep
+from miras_search.space.retention.protocol import RETENTION, Dual, Layers, Retention, Static, check_keep
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +28,7 @@ else:
 
 LARGEST = 8.0  # epsilon^(2 - q) of the literal reading is finite in float32 up to here
 TINY = 1e-30
-DIMS: dict[str, tuple[int, ...]] = {"matrix": (-2, -1), "column": (-2,), "row": (-1,)}
+DIMS: dict[str, tuple[int, ...]] = {"matrix": (-2, -1), "column": (-2,), "row": (-1,), "memory": (-2, -1)}
 
 
 @RETENTION.register
@@ -57,12 +60,16 @@ class LqRetention(Dual):
         "dual_index", "Moneta as printed; or q the exponent of the accumulator's norm; or q that of the weights'",
         named=True,
     )  # fmt: skip
-    over: Literal["matrix", "column", "row"] = setting(
-        "matrix", "what the norm is taken over: all of a layer's weights, one output's (column) or one input's (row)"
+    over: Literal["matrix", "column", "row", "memory"] = setting(
+        "matrix",
+        "what the norm is taken over: a layer's weights, one output's (column) or input's (row), or all layers'",
     )
     epsilon: float = setting(1e-3, "floor of the norm, and (relative to it) of |A| under a power: A = 0 stays finite")
     keep: Gate = setting(KEEP, "the share of the old accumulator that stays")
     coupled: bool = setting(False, "one objective with a local and a global term: the step is a e; else both are free")
+    restart: bool = setting(
+        False, "with link_refresh: chunk, a chunk goes on from the linked weights (in place), not from the accumulator"
+    )
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -72,40 +79,62 @@ class LqRetention(Dual):
         require(objective, "coupled", "the literal reading minimises nothing that could couple step and keep")
 
     def start(self, weights: Tensor) -> Tensor:
-        """The accumulator whose link is the weights; the weights where that is no choice (literal, q near 3)."""
-        q = self.q
-        if q == 2:
-            return weights
-        if self.reading == "literal":
-            near = abs(3 - q) < 0.5  # |W| is 1 whatever A is
-            return weights if near else weights * self._norm(weights, q) ** ((q - 2) / (3 - q))
-        if self.reading == "dual_index":
-            return self._powered(weights, q / (q - 1))
-        return self._powered(weights, q) / (q - 1)
+        """`starts` of a single layer."""
+        return self.starts((weights,))[0]
 
     def link(self, dual: Tensor, static: Static) -> Tensor:
+        """`links` of a single layer."""
+        return self.links((dual,), static)[0]
+
+    def starts(self, weights: Layers) -> Layers:
+        """The accumulators whose link is the weights; the weights where that is no choice (literal, q near 3)."""
+        q = self.q
+        if self.reading == "literal":
+            near = abs(3 - q) < 0.5  # |W| is 1 whatever A is
+            return weights if near else self._scaled(weights, (q - 2) / (3 - q))
+        if self.reading == "dual_index":
+            return self._powered(weights, q / (q - 1))
+        return tuple(a / (q - 1) for a in self._powered(weights, q))
+
+    def links(self, dual: Layers, static: Static) -> Layers:
         """W of A, as the reading has it."""
         q = self.q
-        if q == 2:
-            return dual
         if self.reading == "literal":
-            return dual * self._norm(dual, q) ** (2 - q)
+            return self._scaled(dual, 2 - q)
         if self.reading == "dual_index":
             return self._powered(dual, q)
-        return (q - 1) * self._powered(dual, q / (q - 1))
+        return tuple((q - 1) * w for w in self._powered(dual, q / (q - 1)))
 
-    def _powered(self, x: Tensor, s: float) -> Tensor:
+    def _scaled(self, layers: Layers, power: float) -> Layers:
+        """x |x|_q^power."""
+        if power == 0:
+            return layers
+        return tuple(x * norm**power for x, norm in zip(layers, self._norms(layers, self.q), strict=True))
+
+    def _powered(self, layers: Layers, s: float) -> Layers:
         """x |x|^(s-2) / |x|_s^(s-2), the gradient of |x|_s^2 / 2; s < 2 is infinitely steep at 0 but for epsilon."""
-        ratio = x / self._norm(x, s)
-        return x * (ratio.square() + self.epsilon**2).pow(s / 2 - 1)
+        if s == 2:
+            return layers
+        ratios = (x / norm for x, norm in zip(layers, self._norms(layers, s), strict=True))
+        powers = ((ratio.square() + self.epsilon**2).pow(s / 2 - 1) for ratio in ratios)
+        return tuple(x * power for x, power in zip(layers, powers, strict=True))
 
-    def _norm(self, x: Tensor, s: float) -> Tensor:
+    def _norms(self, layers: Layers, s: float) -> Layers:
         """sqrt(|x|_s^2 + epsilon^2), of numbers divided by their largest, whose powers neither overflow nor vanish."""
-        dims = DIMS[self.over]
-        largest = x.detach().abs().amax(dims, keepdim=True).clamp(min=TINY)
+        dims, count = DIMS[self.over], len(layers)
+        largest = [x.detach().abs().amax(dims, keepdim=True) for x in layers]
+        if self.over == "memory":
+            largest = [functools.reduce(torch.maximum, largest)] * count
+        largest = [x.clamp(min=TINY) for x in largest]
+        sums = [(x / unit).abs().pow(s).sum(dims, keepdim=True) for x, unit in zip(layers, largest, strict=True)]
+        if self.over == "memory":
+            sums = [torch.stack(sums).sum(0)] * count
         # at least 1 by construction, but for x = 0, where the root would have no slope
-        total = (x / largest).abs().pow(s).sum(dims, keepdim=True).clamp(min=1.0)
-        return torch.hypot(largest * total.pow(1 / s), torch.full_like(total, self.epsilon))
+        totals = [x.clamp(min=1.0) for x in sums]
+        return tuple(
+            torch.hypot(unit * total.pow(1 / s), torch.full_like(total, self.epsilon))
+            for unit, total in zip(largest, totals, strict=True)
+        )
 
     def canonical(self) -> Retention:
         """Weight decay at q = 2; nothing to couple when everything is kept."""

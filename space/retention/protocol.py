@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Static = Mapping[str, "Tensor"]
 Parameters = dict[str, tuple[tuple[int, ...], float]]
+Layers = tuple["Tensor", ...]
 
 
 class Retention(Facts, Protocol):
@@ -43,6 +44,10 @@ class Retention(Facts, Protocol):
         """Whether keep also shortens the step, as one objective with a local and a global term has it."""
 
     @property
+    def restart(self) -> bool:
+        """Whether a chunk starts from the linked weights in the accumulator's place (link_refresh: chunk)."""
+
+    @property
     def keep_scopes(self) -> tuple[Scope, ...]:
         """What the keep gate may have values for."""
 
@@ -57,6 +62,12 @@ class Retention(Facts, Protocol):
 
     def link(self, dual: Tensor, static: Static) -> Tensor:
         """The weights in force, from what it keeps."""
+
+    def starts(self, weights: Layers) -> Layers:
+        """`start` of all layers of a memory together."""
+
+    def links(self, dual: Layers, static: Static) -> Layers:
+        """`link` of all layers of a memory together."""
 
     def step(self, weights: Tensor, keep: Tensor, change: Tensor, step: Tensor, static: Static) -> Tensor:
         """What it keeps after one write that adds `change` = -e g."""
@@ -89,6 +100,11 @@ class Dual:
         return False
 
     @property
+    def restart(self) -> bool:
+        """The accumulator persists."""
+        return False
+
+    @property
     def keep_scopes(self) -> tuple[Scope, ...]:
         """All."""
         return ("head", "key", "value", "key_value")
@@ -108,6 +124,14 @@ class Dual:
     def link(self, dual: Tensor, static: Static) -> Tensor:
         """The identity."""
         return dual
+
+    def starts(self, weights: Layers) -> Layers:
+        """Layer by layer."""
+        return tuple(self.start(w) for w in weights)
+
+    def links(self, dual: Layers, static: Static) -> Layers:
+        """Layer by layer."""
+        return tuple(self.link(z, static) for z in dual)
 
     def step(self, weights: Tensor, keep: Tensor, change: Tensor, step: Tensor, static: Static) -> Tensor:
         """a Z - e g."""

@@ -29,6 +29,7 @@ FEW: list[dict[str, list[str]]] = [
         "algorithm": ["gd", "implicit", "newton", "nonparametric", "erase_write"],
     },
     {"memory": ["mlp", "vector"], "bias": ["l2"], "retention": ["none", "l2"], "algorithm": ["muon", "momentum"]},
+    {"memory": ["mlp", "vector"], "bias": ["l2"], "retention": ["lq"], "algorithm": ["gd"]},
 ]
 
 
