@@ -21,7 +21,7 @@ from miras_search.kernels import applied, formed, matrix, recurrence
 from miras_search.kernels.applied import applies
 from miras_search.kernels.chunk import Chunk, Signals, Weights, chunk_size, prepare, written
 from miras_search.kernels.recurrence import SIGNAL_LIMIT, signals
-from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_tangent, link
+from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_lagged, is_tangent, link
 from miras_search.kernels.unrolled import overlaps, unrolls
 from miras_search.kernels.windows import unfolded
 from miras_search.space.control import Inputs
@@ -64,12 +64,18 @@ def _blind(point: DesignPoint) -> bool:
 
 
 def _run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
-    """Chunk after chunk from a state at a chunk's start."""
+    """Chunk after chunk from a state at a chunk's start; a lag token as the recurrence takes it."""
     inputs, window = unfolded(inputs, state.window)
     tokens, size = inputs.q.shape[1], chunk_size(point)
     outputs = []
+    lag = 1 if is_lagged(point) else 0
     for first in range(0, tokens, size):
-        chunk = prepare(point, inputs.tokens(first, first + size))
+        if lag:
+            y, state = recurrence.through(point, inputs.tokens(first, first + 1), static, state)
+            outputs.append(y.transpose(1, 2))
+        if lag == min(size, tokens - first):
+            continue
+        chunk = prepare(point, inputs.tokens(first + lag, first + size))
         weights = _weights(point, chunk, static, state)
         sweeps = _sweep(point, chunk, static, state, weights)
         outputs.append(point.memory.forward(chunk.q, weights.reads(sweeps[-1]), static))
@@ -127,8 +133,8 @@ def _after(
 ) -> State:
     """The state after the chunk; a chunk that is not full leaves its tower standing."""
     last = weights.end(Level(state.dual, state.moments), sweeps[-1])
-    tokens = chunk.q.shape[2]
-    if not point.chunked or tokens == point.execution.chunk:
+    position = state.position + chunk.q.shape[2]
+    if not point.chunked or position == point.execution.chunk:
         return chunk_start(point, last, static)
     tangent = is_tangent(point)
     base = Level(link(point, state.dual, static) if tangent else state.dual, state.moments)
@@ -138,5 +144,5 @@ def _after(
         start=state.start,
         tower=tuple(weights.end(base, found) for found in sweeps[:-1]),
         tangent=weights.end(base, sweeps[-1]).weights if tangent else (),
-        position=tokens,
+        position=position,
     )

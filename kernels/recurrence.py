@@ -10,11 +10,13 @@ Everything faster is tested against this file. For each write (key k, value v) o
 W' are the weights at which execution takes the gradient: the previous ones, or those that keep has faded already
 (gradient_at: decayed); of the chunk's start (frozen), of the level below in a tower of sweeps (refined), or exactly
 those. With a window, g is the weighted sum over the last tokens' pairs, all at the same W'. A memory that is solved for
-absorbs its tokens one by one instead.
+absorbs its tokens one by one instead. With a lag token (link_refresh: lag) a chunk's first token is exact, and what
+follows is as in a chunk that starts after it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,11 +24,12 @@ import torch
 from torch import Tensor
 
 from miras_search.kernels.channels import over_layer
-from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_tangent, link
+from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_lagged, is_tangent, link
 from miras_search.kernels.windows import unfolded
 from miras_search.space.bias import Bias
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.execution import Gradient
 from miras_search.space.memory import Lin, Memory, Static
 
 SIGNAL_LIMIT = 1e6  # iterates of frozen and refined gradients can overflow where their limit is finite
@@ -97,17 +100,35 @@ def run(
     if state.solved:
         return _absorb(point, inputs, static, state)
     inputs, window = unfolded(inputs, state.window)
+    y, state = through(point, inputs, static, state)
+    return y, state._replace(window=window)
+
+
+def through(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
+    """`run` on inputs whose windows are unfolded."""
     outputs = []
     for t in range(inputs.q.shape[1]):
+        lags = state.position == 0 and is_lagged(point)
+        rule = definition(point) if lags else point
+        if lags:
+            state = State(dual=state.dual, moments=state.moments)
         for j in range(point.algorithm.writes):
-            state = _advance(point, write_of(point, inputs, t, j), static, state)
+            state = _advance(rule, write_of(point, inputs, t, j), static, state)
+        if lags:  # the rest of the chunk starts here
+            state = chunk_start(point, Level(state.dual, state.moments), static)
         weights = state.tangent or link(point, state.dual, static)
         outputs.append(point.memory.forward(inputs.q[:, t].unsqueeze(2), apply(weights), static).squeeze(2))
         if point.chunked:
             state = state._replace(position=state.position + 1)
             if state.position == point.execution.chunk:
                 state = chunk_start(point, Level(state.dual, state.moments), static)
-    return torch.stack(outputs, 1), state._replace(window=window)
+    return torch.stack(outputs, 1), state
+
+
+def definition(point: DesignPoint) -> DesignPoint:
+    """The point with exact gradients and its link applied at every token, as a lag token has it."""
+    run = dataclasses.replace(point.execution, gradient=Gradient(), link_refresh="token")
+    return dataclasses.replace(point, execution=run)
 
 
 def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:

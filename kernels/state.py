@@ -4,7 +4,7 @@ dual      what the retention gate keeps, per layer [B,H,rows,cols]; the weights 
 moments   past gradients, per accumulator of the algorithm and layer
 start     the dual at the chunk's start per layer, where gradients are not exact
 tower     the lower levels of refined(n): n pairs (dual, moments)
-tangent   weights that the link treats as linear inside a chunk (link_refresh: chunk)
+tangent   weights that the link treats as linear inside a chunk (link_refresh: chunk, lag)
 window    the last tokens' pairs, for algorithms that write several tokens together
 solved    the statistics of a memory that is solved for instead of descended to; all else is empty then
 position  tokens since the chunk's start
@@ -67,7 +67,12 @@ def _moments(name: str, moments: tuple[Layers, ...]) -> dict[str, Tensor]:
 
 def is_tangent(point: DesignPoint) -> bool:
     """Whether the link is treated as the identity inside a chunk, beside an accumulator that persists."""
-    return point.execution.link_refresh == "chunk" and not is_plain(point)
+    return point.execution.link_refresh != "token" and not is_plain(point)
+
+
+def is_lagged(point: DesignPoint) -> bool:
+    """Whether the first token of a chunk takes a true step, from which the rest of it starts."""
+    return point.execution.link_refresh == "lag" and not point.retention.identity
 
 
 def is_plain(point: DesignPoint) -> bool:

@@ -142,7 +142,7 @@ class DesignPoint:
         """Whether chunks are part of the function."""
         if not self.descends:
             return False
-        tangent = self.execution.link_refresh == "chunk" and not self.retention.identity
+        tangent = self.execution.link_refresh != "token" and not self.retention.identity
         return self.execution.gradient.sweeps is not None or tangent
 
     def canonical(self) -> DesignPoint:
@@ -220,7 +220,11 @@ def simplest_execution(point: DesignPoint) -> Execution:
         return Execution()
     if point.retention.identity:
         run = dataclasses.replace(run, link_refresh="token")
-    enough = run.chunk * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
+    lags = run.link_refresh == "lag"
+    if lags and run.chunk == 1:  # every token is a true step
+        run, lags = dataclasses.replace(run, gradient=Gradient(), link_refresh="token"), False
+    free = run.chunk - 1 if lags else run.chunk
+    enough = free * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
     if point.bias.slope == 0 and point.memory.bare:  # the gradient does not depend on the weights at all
         run, enough = dataclasses.replace(run, gradient_at="previous"), 0
     sweeps = run.gradient.sweeps
@@ -230,7 +234,7 @@ def simplest_execution(point: DesignPoint) -> Execution:
         run = dataclasses.replace(run, gradient=fewest)
     if point.retention.keep.is_one:
         run = dataclasses.replace(run, gradient_at="previous")
-    tangent = run.link_refresh == "chunk"
+    tangent = run.link_refresh != "token"
     chunked = run.gradient.sweeps is not None or tangent
     return run if chunked else dataclasses.replace(run, chunk=Execution().chunk)
 

@@ -2,7 +2,8 @@
 
 Token by token, refined(n) is a tower of n+1 states: u^(0) is predicted from the state at the chunk's start, u^(m) from
 level m-1 just before the token; all levels are reset to the last at the chunk's end. Frozen, the paper's parallel form,
-is refined(0). Exact is the recurrence itself and needs no chunks.
+is refined(0). Exact is the recurrence itself and needs no chunks. A lag token, the first of its chunk, takes one step
+of the recurrence itself: the rest of the chunk starts from there.
 """
 
 from __future__ import annotations
@@ -50,13 +51,17 @@ class Gradient:
 class Execution:
     """How a design point runs over time."""
 
-    chunk: int = setting(16, "tokens between refreshes of the start state (frozen, refined, link_refresh: chunk)")
+    chunk: int = setting(
+        16, "tokens between refreshes of the start state (frozen, refined, link_refresh: chunk or lag)"
+    )
     gradient: Gradient = setting(Gradient(), "exact, frozen, or {refined: n}")
     gradient_at: Literal["previous", "decayed"] = setting(
         "previous", "gradient at the old memory, or at the old memory after keep has faded it"
     )
-    link_refresh: Literal["token", "chunk"] = setting(
-        "token", "apply a dual gate's link at every token, or treat it as the identity inside a chunk"
+    link_refresh: Literal["token", "chunk", "lag"] = setting(
+        "token",
+        "apply a dual gate's link at every token, or treat it as the identity inside a chunk: in all of it (chunk), or "
+        "after one true step of its first token (lag: Memora's lag token)",
     )
 
     def __post_init__(self) -> None:
@@ -78,4 +83,5 @@ class Execution:
 
     def __str__(self) -> str:
         parts = [str(self.gradient), f"chunk {self.chunk}", self.gradient_at]
-        return ", ".join(parts if self.link_refresh == "token" else [*parts, "link refreshed per chunk"])
+        how = {"chunk": ["link refreshed per chunk"], "lag": ["link refreshed per chunk, after a lag token"]}
+        return ", ".join([*parts, *how.get(self.link_refresh, [])])

@@ -171,7 +171,7 @@ RULES: tuple[Rule, ...] = (
         "definition: use gradient: frozen or {refined: n}, or link_refresh: token",
         lambda point, key_dim, value_dim: (
             not point.retention.identity
-            and point.execution.link_refresh == "chunk"
+            and point.execution.link_refresh != "token"
             and point.execution.gradient.sweeps is None
         ),
     ),

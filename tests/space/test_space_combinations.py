@@ -74,7 +74,7 @@ def test_variants_are_the_settings_with_few_values_that_fit_together() -> None:
     assert ("gelu", True, "layer", True) in seen
     assert not any(norm == "none" and affine for _, _, norm, affine in seen)
     assert {option.depth for option in found} == {mlp().depth}
-    assert len(executions()) == len(set(executions())) == 12
+    assert len(executions()) == len(set(executions())) == 18
 
 
 def test_couplings_name_the_options_that_a_rule_is_about() -> None:

@@ -90,7 +90,7 @@ STEPS: dict[str, object] = {
 }  # fmt: skip
 GRADIENTS: dict[str, object] = {"exact": "exact", "frozen": "frozen", "refined": {"refined": 2}}
 ATS: dict[str, object] = {"previous": "previous", "decayed": "decayed"}
-REFRESHES: dict[str, object] = {"token": "token", "chunk": "chunk"}
+REFRESHES: dict[str, object] = {"token": "token", "chunk": "chunk", "lag": "lag"}
 CHUNKS: dict[str, object] = {"1": 1, "16": 16, "64": 64}
 TOKENS: dict[str, object] = {"1": 1, "7": 7, "16": 16, "63": 63, "100": 100}
 FACTORS: tuple[dict[str, object], ...] = (

@@ -82,7 +82,7 @@ EXECUTIONS: list[Plain] = [
     for gradient in ("exact", "frozen", {"refined": 1}, {"refined": 3})
     for at in ("previous", "decayed")
     for chunk in (1, 4, 16)
-    for refresh in ("token", "chunk")
+    for refresh in ("token", "chunk", "lag")
 ]
 
 
