@@ -26,6 +26,7 @@ LOG_FLOOR = -30.0  # exp(-30) = 1e-13: nothing is kept, and cumulative sums over
 
 
 DECAYS = ("mamba", "rwkv")  # squash to a decay's logarithm, so they are for keep only
+UNFIXED = "and a fixed gate has only a value: add source: data or source: learned"
 RWKV_RATE = math.exp(-0.5)  # RWKV-7's decay is exp(-e^(-1/2) sigmoid(.)): never below 0.545
 
 Scope = Literal["head", "key", "value", "key_value"]
@@ -81,9 +82,15 @@ class Gate:
         if not isinstance(data, Mapping):
             raise SpecError.at(where, f"expected a number, fixed, learned, data, or a gate's settings, got {data!r}")
         refined = {**_all(base), **data}
-        let_go = base.source == "fixed" and refined["source"] != "fixed" and "value" not in data
-        if let_go and refined["squash"] == "sigmoid" and not 0 < base.value < base.scale:
-            refined["value"] = base.scale / 2  # no sigmoid starts at a constant 0 or 1
+        if base.source != "fixed":
+            return build(cls, refined, where)
+        idle = [str(name) for name in data if name in _all(base) and name != "value"]
+        if idle and "source" not in data:
+            raise SpecError.at((*where, idle[0]), f"{base.value:g} is fixed here unless a source is named, {UNFIXED}")
+        if refined["source"] != "fixed" and "value" not in data and refined["squash"] == "sigmoid":
+            reach = build(cls, {**refined, "source": "fixed", "value": 0.0, "tie": "none"}, where).sigmoid_reach
+            if not 0 < base.value < reach:
+                refined["value"] = reach / 2  # no sigmoid starts at a constant 0 or 1
         return build(cls, refined, where)
 
     def to_plain(self) -> dict[str, Plain]:
@@ -108,8 +115,12 @@ class Gate:
         """The upper end of the range: the value of a fixed gate, infinity for softplus."""
         if self.source == "fixed":
             return self.value
-        sigmoid = float(self.scale ** (self._factors / self.temper))
-        return {"sigmoid": sigmoid, "softplus": math.inf}.get(self.squash, 1.0)
+        return {"sigmoid": self.sigmoid_reach, "softplus": math.inf}.get(self.squash, 1.0)
+
+    @property
+    def sigmoid_reach(self) -> float:
+        """The upper end of a sigmoid of this scale, temper and scope."""
+        return float(self.scale ** ((2 if self.scope == "key_value" else 1) / self.temper))
 
     @property
     def _factors(self) -> int:

@@ -118,6 +118,48 @@ def test_bad_values_are_named(data: object, message: str) -> None:
     assert str(caught.value) == message
 
 
+SLOTS = ["retention.f_divergence.keep", "bias.value_shift.delta", "algorithm.omega.momentum", "algorithm.muon.share"]
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("settings", [{"scope": "value"}, {"squash": "softplus"}, {"value": 0.5, "rank": 4}])
+def test_a_gate_that_is_fixed_by_default_is_not_shaped_without_a_source(slot: str, settings: dict[str, object]) -> None:
+    """It would stay the number that it is, and the setting would do nothing."""
+    axis, option, field = slot.split(".")
+    (name,) = settings.keys() - {"value"}
+    with pytest.raises(SpecError) as caught:
+        DesignPoint.parse({axis: {option: {field: settings}}})
+    assert str(caught.value).startswith(f"{slot}.{name}: ")
+    assert str(caught.value).endswith(
+        "is fixed here unless a source is named, and a fixed gate has only a value: add source: data or source: learned"
+    )
+    found = Gate.from_plain({"source": "data", **settings, "value": 0.5}, (), fixed(1.0))
+    assert (found.source, getattr(found, name)) == ("data", settings[name])
+    assert Gate.from_plain({"value": 0.3}, (), fixed(1.0)) == fixed(0.3)
+
+
+def test_a_fixed_gate_of_a_point_is_not_shaped_by_a_path() -> None:
+    point = DesignPoint.parse({"retention": {"l2": {"keep": 0.9}}})
+    with pytest.raises(SpecError, match=r"'retention.keep.scope': retention.keep is fixed, and a fixed gate has only"):
+        point.changed("retention.keep.scope", "key")
+    with pytest.raises(SpecError, match=r"'step.rank': step is fixed"):
+        DesignPoint.parse({"step": 0.3}).changed("step.rank", 4)
+    assert point.changed("retention.keep.value", 0.8) == DesignPoint.parse({"retention": {"l2": {"keep": 0.8}}})
+    assert point.changed("retention.keep.source", "data").retention.keep.source == "data"
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [({}, 0.5), ({"scale": 2.0}, 1.0), ({"scale": 0.5}, 0.25), ({"scale": 4.0, "temper": 2.0}, 1.0),
+     ({"scope": "key", "tie": "key"}, 0.5), ({"scale": 0.5, "temper": 0.5}, 0.125), ({"scale": 2.0, "scope": "key_value"}, 1.0)],
+)  # fmt: skip
+def test_a_gate_that_is_let_go_starts_in_the_range_it_was_given(settings: dict[str, object], value: float) -> None:
+    """At the constant it was, where that is inside; else in the middle."""
+    found = Gate.from_plain({"source": "data", **settings}, (), fixed(1.0))
+    assert found.value == value
+    assert Gate.from_plain({"source": "learned", "scale": 2.0}, (), fixed(0.3)).value == 0.3
+
+
 def test_a_fixed_gate_ignores_the_ranges_of_squashing() -> None:
     for value in (-1.0, 0.0, 1.0, 5.0):
         assert Gate.from_plain(value, (), STEP).value == value
