@@ -4,6 +4,9 @@ A key gate has a value for every row of the layers that read keys, a value gate 
 write values, a key_value gate is the product of both. A layer without that axis (the second of a two-layer memory has
 no key rows) takes the mean over the channels, of logarithms for a decay, so that every layer fades. In a diagonal layer
 both kinds act on its columns.
+
+A coupled step a e is multiplied channel by channel first. In a layer without the axis it is therefore the mean of the
+products, beside the geometric mean of a as keep: near a e there, but not one objective's.
 """
 
 from __future__ import annotations

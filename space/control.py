@@ -106,7 +106,10 @@ class NoWrite:
 @final
 @dataclass(frozen=True, slots=True)
 class Ascent:
-    """The inner step climbs the loss instead of descending it: does the attentional bias act as a loss at all?"""
+    """The inner step climbs the loss instead of descending it: does the attentional bias act as a loss at all?
+
+    Every step of a token is turned, that of erase_write's erase too: what is erased is then doubled instead.
+    """
 
     name: ClassVar[str] = "ascent"
     equation: ClassVar[str] = "e_t -> -e_t"

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 from miras_search.space.fields import require, setting
 from miras_search.space.memory.protocol import (
     MEMORY,
-    RESIDUAL,
     Activation,
+    Finished,
     Layer,
     Lin,
     Memory,
-    Network,
-    Parameters,
     Static,
     activate,
-    finish,
-    norm_parameters,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +24,11 @@ if TYPE_CHECKING:
 @MEMORY.register
 @final
 @dataclass(frozen=True, slots=True)
-class GatedMlp(Network):
-    """A gated linear unit as memory: one branch decides what the other lets through."""
+class GatedMlp(Finished):
+    """A gated linear unit as memory: one branch decides what the other lets through.
+
+    It has no `start: zero`: with all layers zero every gradient is zero, and nothing would ever be written.
+    """
 
     name: ClassVar[str] = "gated_mlp"
     equation: ClassVar[str] = "M(x) = x + LN((s(x W_0) * (x W_1)) W_2)"
@@ -43,12 +42,7 @@ class GatedMlp(Network):
 
     def __post_init__(self) -> None:
         require(1 <= self.expansion <= 64, "expansion", f"{self.expansion} is not between 1 and 64")
-        require(self.norm == "layer" or not self.affine, "affine", "there is no norm to scale: set norm: layer")
-
-    @property
-    def square(self) -> str | None:
-        """With a residual."""
-        return RESIDUAL if self.residual else None
+        self.check_norm()
 
     def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
         """K x E, K x E, E x V."""
@@ -56,14 +50,10 @@ class GatedMlp(Network):
         up = Layer(key_dim, hidden, keyed=True, valued=False)
         return (up, up, Layer(hidden, value_dim, keyed=False, valued=True))
 
-    def static(self, key_dim: int, value_dim: int) -> Parameters:
-        """The norm's scale and shift, if affine."""
-        return norm_parameters(value_dim) if self.affine else {}
-
     def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
         """x + LN((s(x W_0) * (x W_1)) W_2)."""
         h = activate(self.activation, lin(0, x)) * lin(1, x)
-        return finish(lin(2, h), x, static, norm=self.norm, affine=self.affine, residual=self.residual)
+        return self.finish(lin(2, h), x, static)
 
     def canonical(self) -> Memory:
         """Itself."""

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-from miras_search.space.fields import require, setting
+from miras_search.space.fields import setting
 from miras_search.space.memory.protocol import (
     MEMORY,
-    RESIDUAL,
+    Finished,
     Layer,
     Lin,
     Memory,
-    Network,
-    Parameters,
     Static,
-    finish,
-    norm_parameters,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 @MEMORY.register
 @final
 @dataclass(frozen=True, slots=True)
-class Matrix(Network):
+class Matrix(Finished):
     """A matrix: linear attention's and the delta rule's memory; with residual and norm, TTT-Linear's."""
 
     name: ClassVar[str] = "matrix"
@@ -39,17 +35,12 @@ class Matrix(Network):
     start: Literal["learned", "zero"] = setting("learned", "the weights before the first token")
 
     def __post_init__(self) -> None:
-        require(self.norm == "layer" or not self.affine, "affine", "there is no norm to scale: set norm: layer")
+        self.check_norm()
 
     @property
     def bare(self) -> bool:
         """Without residual and norm."""
-        return not self.residual and self.norm == "none"
-
-    @property
-    def square(self) -> str | None:
-        """With a residual."""
-        return RESIDUAL if self.residual else None
+        return self.plain
 
     @property
     def trained_start(self) -> bool:
@@ -60,14 +51,9 @@ class Matrix(Network):
         """One layer, K x V."""
         return (Layer(key_dim, value_dim, keyed=True, valued=True),)
 
-    def static(self, key_dim: int, value_dim: int) -> Parameters:
-        """The norm's scale and shift, if affine."""
-        return norm_parameters(value_dim) if self.affine else {}
-
     def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
         """x W, or x + LN(x W)."""
-        y = lin(0, x)
-        return y if self.bare else finish(y, x, static, norm=self.norm, affine=self.affine, residual=self.residual)
+        return self.finish(lin(0, x), x, static)
 
     def canonical(self) -> Memory:
         """Itself."""

@@ -10,17 +10,13 @@ from miras_search.space.fields import require, setting
 from miras_search.space.memory.matrix import Matrix
 from miras_search.space.memory.protocol import (
     MEMORY,
-    RESIDUAL,
     Activation,
+    Finished,
     Layer,
     Lin,
     Memory,
-    Network,
-    Parameters,
     Static,
     activate,
-    finish,
-    norm_parameters,
 )
 
 if TYPE_CHECKING:
@@ -30,8 +26,11 @@ if TYPE_CHECKING:
 @MEMORY.register
 @final
 @dataclass(frozen=True, slots=True)
-class Mlp(Network):
-    """A multilayer perceptron: Titans' and Miras' deep memory."""
+class Mlp(Finished):
+    """A multilayer perceptron: Titans' and Miras' deep memory.
+
+    It has no `start: zero`: with two layers zero every gradient is zero, and nothing would ever be written.
+    """
 
     name: ClassVar[str] = "mlp"
     equation: ClassVar[str] = "M(x) = x + LN(s(x W_0) W_1)  (depth 2; residual, norm and depth are settings)"
@@ -47,17 +46,12 @@ class Mlp(Network):
     def __post_init__(self) -> None:
         require(1 <= self.depth <= 8, "depth", f"{self.depth} is not between 1 and 8")
         require(1 <= self.expansion <= 64, "expansion", f"{self.expansion} is not between 1 and 64")
-        require(self.norm == "layer" or not self.affine, "affine", "there is no norm to scale: set norm: layer")
+        self.check_norm()
 
     @property
     def bare(self) -> bool:
         """Only when it is a plain matrix."""
-        return self.depth == 1 and not self.residual and self.norm == "none"
-
-    @property
-    def square(self) -> str | None:
-        """With a residual."""
-        return RESIDUAL if self.residual else None
+        return self.depth == 1 and self.plain
 
     def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
         """K x E, E x E ..., E x V with E = expansion * K."""
@@ -66,17 +60,12 @@ class Mlp(Network):
         last = self.depth - 1
         return tuple(Layer(a, b, i == 0, i == last) for i, (a, b) in enumerate(itertools.pairwise(widths)))
 
-    def static(self, key_dim: int, value_dim: int) -> Parameters:
-        """The norm's scale and shift, if affine."""
-        return norm_parameters(value_dim) if self.affine else {}
-
     def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
         """x + LN(s(x W_0) ... W_n)."""
         h = x
         for layer in range(self.depth - 1):
             h = activate(self.activation, lin(layer, h))
-        y = lin(self.depth - 1, h)
-        return finish(y, x, static, norm=self.norm, affine=self.affine, residual=self.residual)
+        return self.finish(lin(self.depth - 1, h), x, static)
 
     def canonical(self) -> Memory:
         """At depth 1, the matrix."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from miras_search.space.fields import require
 from miras_search.space.lazy import LazyModule
 from miras_search.space.option import Axis, Facts
 
@@ -110,10 +111,60 @@ class Network:
         return None
 
 
-RESIDUAL = (
-    "a residual memory adds its input to its output, so key and value dimensions must be equal: "
-    "set residual: false or model.value_dim to model.key_dim"
-)
+class Finished(Network):
+    """What a memory does with its network's output y: x + LN(y), each part optional.
+
+    A class of its own has the settings, because their defaults and their order differ.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def residual(self) -> bool:
+            """Whether the input is added."""
+
+        @property
+        def norm(self) -> Literal["layer", "none"]:
+            """How the output is normalised before that."""
+
+        @property
+        def affine(self) -> bool:
+            """Whether the norm has a scale and a shift, which the outer loop trains."""
+
+    def check_norm(self) -> None:
+        """Raise `FieldError` where there is no norm to scale."""
+        require(self.norm == "layer" or not self.affine, "affine", "there is no norm to scale: set norm: layer")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the output stays as it is."""
+        return not self.residual and self.norm == "none"
+
+    @property
+    def square(self) -> str | None:
+        """With a residual."""
+        if not self.residual:
+            return None
+        return (
+            "a residual memory adds its input to its output, so key and value dimensions must be equal: "
+            "set residual: false or model.value_dim to model.key_dim"
+        )
+
+    def static(self, key_dim: int, value_dim: int) -> Parameters:
+        """The norm's scale and shift, if affine."""
+        if not self.affine:
+            return {}
+        return {"norm.weight": ((1, value_dim), 1.0), "norm.bias": ((1, value_dim), 0.0)}
+
+    def finish(self, y: Tensor, x: Tensor, static: Static) -> Tensor:
+        """x + LN(y)."""
+        if self.norm == "layer":
+            y = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=1e-5)
+            if self.affine:
+                y = y * static["norm.weight"] + static["norm.bias"]
+        return x + y if self.residual else y
 
 
 def activate(name: Activation, x: Tensor) -> Tensor:
@@ -125,17 +176,3 @@ def activate(name: Activation, x: Tensor) -> Tensor:
         "tanh": torch.tanh,
     }
     return functions[name](x)
-
-
-def finish(y: Tensor, x: Tensor, static: Static, *, norm: str, affine: bool, residual: bool) -> Tensor:
-    """x + LN(y), each part optional."""
-    if norm == "layer":
-        y = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=1e-5)
-        if affine:
-            y = y * static["norm.weight"] + static["norm.bias"]
-    return x + y if residual else y
-
-
-def norm_parameters(value_dim: int) -> Parameters:
-    """Scale and shift of an affine norm."""
-    return {"norm.weight": ((1, value_dim), 1.0), "norm.bias": ((1, value_dim), 0.0)}

@@ -151,7 +151,8 @@ def test_a_fixed_gate_of_a_point_is_not_shaped_by_a_path() -> None:
 @pytest.mark.parametrize(
     ("settings", "value"),
     [({}, 0.5), ({"scale": 2.0}, 1.0), ({"scale": 0.5}, 0.25), ({"scale": 4.0, "temper": 2.0}, 1.0),
-     ({"scope": "key", "tie": "key"}, 0.5), ({"scale": 0.5, "temper": 0.5}, 0.125), ({"scale": 2.0, "scope": "key_value"}, 1.0)],
+     ({"scope": "key", "tie": "key"}, 0.5), ({"scale": 0.5, "temper": 0.5}, 0.125),
+     ({"scale": 2.0, "scope": "key_value"}, 1.0)],
 )  # fmt: skip
 def test_a_gate_that_is_let_go_starts_in_the_range_it_was_given(settings: dict[str, object], value: float) -> None:
     """At the constant it was, where that is inside; else in the middle."""
