@@ -108,7 +108,7 @@ class NoWrite:
 class Ascent:
     """The inner step climbs the loss instead of descending it: does the attentional bias act as a loss at all?
 
-    Every step of a token is turned, that of erase_write's erase too: what is erased is then doubled instead.
+    Every step of a token is turned, that of erase_write's erase too: what it finds is added again, not taken away.
     """
 
     name: ClassVar[str] = "ascent"

@@ -7,8 +7,9 @@ term with the same F multiplies f'(W') by keep, so it draws weights to where f' 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import KEEP, Gate
@@ -67,37 +68,51 @@ class BregmanRetention(Dual):
 
     def start(self, weights: Tensor) -> Tensor:
         """f' of the weights, moved into the range first."""
-        if self.potential == "logit":
-            return torch.logit(weights, eps=MARGIN)
-        if self.potential == "tanh":
-            return torch.atanh(weights.clamp(MARGIN - 1, 1 - MARGIN))
-        if self.potential == "arcsinh":
-            return torch.asinh(weights / self.b)
-        if self.potential == "entropy":
-            return torch.log(weights.clamp(min=MARGIN))
-        return torch.sign(weights) * weights.abs().pow(self.r - 1)
+        return POTENTIALS[self.potential].slope(weights, self)
 
     def link(self, dual: Tensor, static: Static) -> Tensor:
         """(f')^-1(Z), entry by entry."""
-        if self.potential == "logit":
-            return torch.sigmoid(dual)
-        if self.potential == "tanh":
-            return torch.tanh(dual)
-        if self.potential == "arcsinh":
-            return self.b * torch.sinh(dual.clamp(-CEILING, CEILING))
-        if self.potential == "entropy":
-            return torch.exp(dual.clamp(max=CEILING))
-        return dual * (dual.square() + self.epsilon).pow((1 / (self.r - 1) - 1) / 2)
+        return POTENTIALS[self.potential].weights(dual, self)
 
     def canonical(self) -> Retention:
         """Weight decay at a power of 2; settings that do nothing are reset."""
-        power = self.potential == "power"
-        if power and self.r == 2:
+        if self.potential == "power" and self.r == 2:
             return L2Retention(self.keep, self.coupled).canonical()
+        uses = POTENTIALS[self.potential].uses
         return replace(
             self,
-            b=self.b if self.potential == "arcsinh" else WIDTH,
-            r=self.r if power else EXPONENT,
-            epsilon=self.epsilon if power else EPSILON,
+            b=self.b if "b" in uses else WIDTH,
+            r=self.r if "r" in uses else EXPONENT,
+            epsilon=self.epsilon if "epsilon" in uses else EPSILON,
             coupled=self.coupled and not self.keep.is_one,
         )
+
+
+class Potential(NamedTuple):
+    """A potential f, by the slope that is added to and its inverse; both are given the gate for its settings."""
+
+    slope: Callable[[Tensor, BregmanRetention], Tensor]
+    """f'(w) of weights w, moved into the range first"""
+    weights: Callable[[Tensor, BregmanRetention], Tensor]
+    """(f')^-1(z)"""
+    uses: tuple[str, ...] = ()
+    """settings that mean something to it"""
+
+
+POTENTIALS: dict[str, Potential] = {
+    "logit": Potential(lambda w, gate: torch.logit(w, eps=MARGIN), lambda z, gate: torch.sigmoid(z)),
+    "tanh": Potential(lambda w, gate: torch.atanh(w.clamp(MARGIN - 1, 1 - MARGIN)), lambda z, gate: torch.tanh(z)),
+    "arcsinh": Potential(
+        lambda w, gate: torch.asinh(w / gate.b),
+        lambda z, gate: gate.b * torch.sinh(z.clamp(-CEILING, CEILING)),
+        uses=("b",),
+    ),
+    "entropy": Potential(
+        lambda w, gate: torch.log(w.clamp(min=MARGIN)), lambda z, gate: torch.exp(z.clamp(max=CEILING))
+    ),
+    "power": Potential(
+        lambda w, gate: torch.sign(w) * w.abs().pow(gate.r - 1),
+        lambda z, gate: z * (z.square() + gate.epsilon).pow((1 / (gate.r - 1) - 1) / 2),
+        uses=("r", "epsilon"),
+    ),
+}

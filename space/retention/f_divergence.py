@@ -10,8 +10,9 @@ or one a column or a row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import Gate, Scope, fixed
@@ -70,11 +71,6 @@ class FDivergence(Primal):
         own: dict[Slice, tuple[Scope, ...]] = {"column": ("value",), "row": ("key",), "whole": ()}
         return ("head", *own[self.slice])
 
-    @property
-    def has_pole(self) -> bool:
-        """Whether G is infinite at u = 0, so that u is positive and may be very small."""
-        return self.divergence in ("reverse_kl", "hellinger")
-
     def origin(self, parameter: Tensor) -> Tensor:
         """c softmax(parameter), which is on the simplex whatever the outer loop does; near uniform for small ones."""
         return self.scale * softmax_over(parameter, self.slice)
@@ -89,20 +85,21 @@ class FDivergence(Primal):
         old = old.clamp(min=TINY * self.scale)
         change = change - change.detach().amax(axes, keepdim=True)  # z absorbs it
         z = self._multiplier(old, change, axes)
-        return old * self._growth(z - change)
+        return old * FORMS[self.divergence].growth(z - change)
 
     def _multiplier(self, old: Tensor, change: Tensor, axes: tuple[int, ...]) -> Tensor:
         """z with sum old G(z - change) = c over each slice."""
+        form = FORMS[self.divergence]
         with torch.no_grad():
             total = old.sum(axes, keepdim=True)
             # below `low` one weight alone would exceed c; at G = c / total everywhere the sum is c
-            alone = self._distance(self.scale / old)
-            even = self._distance(self.scale / total)
+            alone = form.distance(self.scale / old)
+            even = form.distance(self.scale / total)
             low = torch.maximum((change + alone).amax(axes, keepdim=True), change.amin(axes, keepdim=True) + even)
             high = torch.maximum(even, low)
             for _ in range(BISECTIONS):
-                middle = (low * high).sqrt() if self.has_pole else (low + high) / 2
-                above = (old * self._growth(middle - change)).sum(axes, keepdim=True) > self.scale
+                middle = (low * high).sqrt() if form.has_pole else (low + high) / 2
+                above = (old * form.growth(middle - change)).sum(axes, keepdim=True) > self.scale
                 low, high = torch.where(above, middle, low), torch.where(above, high, middle)
             z = low
             for _ in range(NEWTONS):
@@ -112,44 +109,49 @@ class FDivergence(Primal):
 
     def _excess(self, z: Tensor, old: Tensor, change: Tensor, axes: tuple[int, ...]) -> Tensor:
         """What a slice has too much."""
-        return (old * self._growth(z - change)).sum(axes, keepdim=True) - self.scale
+        return (old * FORMS[self.divergence].growth(z - change)).sum(axes, keepdim=True) - self.scale
 
     def _fall(self, z: Tensor, old: Tensor, change: Tensor, axes: tuple[int, ...]) -> Tensor:
         """How fast that falls with z."""
-        return (old * self._slope(z - change)).sum(axes, keepdim=True).clamp(min=TINY)
-
-    def _growth(self, u: Tensor) -> Tensor:
-        """G(u) = g_f(y): by what a weight is multiplied."""
-        if self.divergence == "reverse_kl":
-            return 1 / u.clamp(min=TINY)
-        if self.divergence == "hellinger":
-            return 1 / u.clamp(min=TINY ** (1 / 2)).square()
-        if self.divergence == "chi_squared":
-            return (1 - u / 2).clamp(min=0)
-        return torch.exp(-u)
-
-    def _slope(self, u: Tensor) -> Tensor:
-        """-G'(u)."""
-        if self.divergence == "reverse_kl":
-            return 1 / u.clamp(min=TINY).square()
-        if self.divergence == "hellinger":
-            return 2 / u.clamp(min=TINY ** (1 / 2)).pow(3)
-        if self.divergence == "chi_squared":
-            return (u < 2).to(u.dtype) / 2
-        return torch.exp(-u)
-
-    def _distance(self, ratio: Tensor) -> Tensor:
-        """The u at which a weight is multiplied by this ratio."""
-        if self.divergence == "reverse_kl":
-            return 1 / ratio
-        if self.divergence == "hellinger":
-            return ratio.rsqrt()
-        if self.divergence == "chi_squared":
-            return 2 * (1 - ratio)
-        return -torch.log(ratio)
+        return (old * FORMS[self.divergence].fall(z - change)).sum(axes, keepdim=True).clamp(min=TINY)
 
     def canonical(self) -> Retention:
         """Itself. At keep 1 its kl is the kl gate, but only while a link is refreshed at every token: `link_refresh`
         means nothing to weights that are changed in place, and is another function there.
         """
         return self
+
+
+class Form(NamedTuple):
+    """A divergence as a falling function G(u) = g_f(y) of the distance u from an end of its domain."""
+
+    growth: Callable[[Tensor], Tensor]
+    """G(u), by what a weight is multiplied"""
+    fall: Callable[[Tensor], Tensor]
+    """-G'(u)"""
+    distance: Callable[[Tensor], Tensor]
+    """the u at which a weight is multiplied by this ratio"""
+    has_pole: bool = False
+    """whether G is infinite at u = 0, so that u is positive and may be very small"""
+
+
+FORMS: dict[Divergence, Form] = {
+    "reverse_kl": Form(
+        lambda u: 1 / u.clamp(min=TINY),
+        lambda u: 1 / u.clamp(min=TINY).square(),
+        lambda ratio: 1 / ratio,
+        has_pole=True,
+    ),
+    "chi_squared": Form(
+        lambda u: (1 - u / 2).clamp(min=0),
+        lambda u: (u < 2).to(u.dtype) / 2,
+        lambda ratio: 2 * (1 - ratio),
+    ),
+    "hellinger": Form(
+        lambda u: 1 / u.clamp(min=TINY ** (1 / 2)).square(),
+        lambda u: 2 / u.clamp(min=TINY ** (1 / 2)).pow(3),
+        lambda ratio: ratio.rsqrt(),
+        has_pole=True,
+    ),
+    "kl": Form(lambda u: torch.exp(-u), lambda u: torch.exp(-u), lambda ratio: -torch.log(ratio)),
+}
