@@ -43,6 +43,7 @@ class Gate:
     value: float = setting(0.5, "the fixed value; the starting value of a learned or data gate")
     scale: float = setting(1.0, "upper end of a sigmoid (2: negative eigenvalues in a delta rule)")
     temper: float = setting(1.0, "root taken of a sigmoid: 16 in GLA keeps more")
+    floor: float = setting(0.0, "lower end of a sigmoid: HGRN2's least keep, floor + (1 - floor) sigmoid")
     rank: int = setting(0, "width of a data gate's bottleneck (Miras: 32 or 64); 0: projected directly")
     tie: Literal["none", "step", "key"] = setting(
         "none", "keep only: decay by the step, exp(-rate e) with a learned rate; or the key is 1 - keep"
@@ -53,6 +54,9 @@ class Gate:
         require(self.scale > 0, "scale", f"{self.scale} must be positive")
         require(self.temper > 0, "temper", f"{self.temper:g} must be positive")
         require(self.temper == 1 or self.squash == "sigmoid", "temper", "only a sigmoid is tempered")
+        require(0 <= self.floor < self.scale, "floor", f"{self.floor:g} is not at least 0 and below {self.scale:g}")
+        floored = self.floor == 0 or (self.squash == "sigmoid" and self.temper == 1)
+        require(floored, "floor", "only a sigmoid that is not tempered has a floor: set squash: sigmoid and temper: 1")
         require(0 <= self.rank <= 1024, "rank", f"{self.rank} is not between 0 (no bottleneck) and 1024")
         tied_step = self.tie != "step" or (self.source != "fixed" and self.squash == "mamba" and self.rank == 0)
         require(tied_step, "tie", "decay by the step is exp(-rate e): set squash: mamba, rank: 0, no fixed source")
@@ -61,8 +65,9 @@ class Gate:
         if self.source == "fixed":
             return
         if self.squash == "sigmoid":
-            ok = 0 < self.value < self.reach
-            require(ok, "value", f"a {self.source} sigmoid gate starts strictly between 0 and {self.reach:g}")
+            ok = self.sigmoid_least < self.value < self.reach
+            ends = f"{self.sigmoid_least:g} and {self.reach:g}"
+            require(ok, "value", f"a {self.source} sigmoid gate starts strictly between {ends}")
         if self.squash == "rwkv":
             least = math.exp(-RWKV_RATE) ** self._factors
             require(least < self.value < 1, "value", f"an rwkv decay starts strictly between {least:.4f} and 1")
@@ -88,9 +93,10 @@ class Gate:
         if idle and "source" not in data:
             raise SpecError.at((*where, idle[0]), f"{base.value:g} is fixed here unless a source is named, {UNFIXED}")
         if refined["source"] != "fixed" and "value" not in data and refined["squash"] == "sigmoid":
-            reach = build(cls, {**refined, "source": "fixed", "value": 0.0, "tie": "none"}, where).sigmoid_reach
-            if not 0 < base.value < reach:
-                refined["value"] = reach / 2  # no sigmoid starts at a constant 0 or 1
+            given = build(cls, {**refined, "source": "fixed", "value": 0.0, "tie": "none"}, where)
+            least, reach = given.sigmoid_least, given.sigmoid_reach
+            if not least < base.value < reach:
+                refined["value"] = (least + reach) / 2  # no sigmoid starts at a constant 0 or 1
         return build(cls, refined, where)
 
     def to_plain(self) -> dict[str, Plain]:
@@ -98,6 +104,7 @@ class Gate:
         if self.source == "fixed":
             return {"source": "fixed", "value": self.value}
         idle = {"sigmoid": ()}.get(self.squash, ("scale", "temper"))
+        idle = idle if self.floor else (*idle, "floor")  # younger than the hashes of designs without one
         return {name: value for name, value in _all(self).items() if name not in idle}
 
     @property
@@ -123,6 +130,11 @@ class Gate:
         return float(self.scale ** ((2 if self.scope == "key_value" else 1) / self.temper))
 
     @property
+    def sigmoid_least(self) -> float:
+        """The lower end of a sigmoid of this floor and scope."""
+        return float(self.floor ** (2 if self.scope == "key_value" else 1))
+
+    @property
     def _factors(self) -> int:
         """How many squashed numbers it is the product of."""
         return 2 if effective(self) == "key_value" else 1
@@ -139,7 +151,7 @@ class Gate:
     def start(self) -> float:
         """The raw number that squashes to `factor`: the bias of a data gate, the parameter of a learned one."""
         if self.squash == "sigmoid":
-            share = self.factor**self.temper / self.scale
+            share = (self.factor**self.temper - self.floor) / (self.scale - self.floor)
             return math.log(share / (1 - share))
         if self.squash == "rwkv":
             share = -math.log(self.factor) / RWKV_RATE
@@ -152,7 +164,7 @@ class Gate:
         """The gate's value from a raw number (sigmoid and softplus)."""
         if self.squash == "softplus":
             return torch.nn.functional.softplus(raw)
-        found = self.scale * torch.sigmoid(raw)
+        found = self.floor + (self.scale - self.floor) * torch.sigmoid(raw)
         return found if self.temper == 1 else found ** (1 / self.temper)
 
     def log_squashed(self, raw: Tensor, log_rate: Tensor | None = None) -> Tensor:
@@ -162,6 +174,8 @@ class Gate:
             return (-rate * torch.nn.functional.softplus(raw)).clamp(min=LOG_FLOOR)
         if self.squash == "rwkv":
             return -RWKV_RATE * torch.sigmoid(raw)
+        if self.floor:
+            return torch.log(self.squashed(raw))
         found = torch.nn.functional.logsigmoid(raw) + math.log(self.scale)
         return (found if self.temper == 1 else found / self.temper).clamp(min=LOG_FLOOR)
 

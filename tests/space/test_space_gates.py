@@ -161,6 +161,48 @@ def test_a_gate_that_is_let_go_starts_in_the_range_it_was_given(settings: dict[s
     assert Gate.from_plain({"source": "learned", "scale": 2.0}, (), fixed(0.3)).value == 0.3
 
 
+def test_a_floor_is_the_least_that_a_sigmoid_keeps() -> None:
+    """HGRN2's lower bound: a = floor + (1 - floor) sigmoid(raw)."""
+    gate = Gate.from_plain({"floor": 0.9}, (), KEEP)
+    raw = torch.linspace(-200, 200, 41, dtype=torch.float64, requires_grad=True)
+    expected = 0.9 + 0.1 * torch.sigmoid(raw)
+    torch.testing.assert_close(gate.squashed(raw), expected, rtol=1e-14, atol=0.0)
+    torch.testing.assert_close(gate.log_squashed(raw), expected.log(), rtol=1e-12, atol=0.0)
+    (slope,) = torch.autograd.grad(gate.log_squashed(raw).sum(), raw)
+    assert torch.isfinite(slope).all()
+    for floored in (gate, Gate(floor=0.2, scale=2.0, value=1.5), Gate(floor=0.5, value=0.3, scope="key_value")):
+        start = floored.squashed(torch.tensor(floored.start, dtype=torch.float64)).item()
+        assert start == pytest.approx(floored.factor, rel=1e-12)
+    assert keep_problem(gate) is None
+    tied = {"retention": {"l2": {"keep": {"floor": 0.5, "scope": "key", "tie": "key"}}}}
+    assert DesignPoint.parse(tied).canonical().retention.keep.floor == 0.5
+
+
+def test_no_floor_leaves_the_hash_and_a_floor_does_not() -> None:
+    def hash_of(keep: object) -> str:
+        return DesignPoint.parse({"retention": {"l2": {"keep": keep}}}).hash
+
+    assert hash_of({"floor": 0.0}) == hash_of({}) != hash_of({"floor": 0.5})
+    assert "floor" not in KEEP.to_plain()
+    assert Gate.from_plain({"source": "data", "floor": 0.5}, (), fixed(1.0)).value == 0.75  # let go, in its range
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"floor": 1.0}, "g.floor: 1 is not at least 0 and below 1"),
+        ({"floor": -0.1}, "g.floor: -0.1 is not at least 0 and below 1"),
+        ({"floor": 0.5, "squash": "mamba"}, "g.floor: only a sigmoid that is not tempered has a floor"),
+        ({"floor": 0.5, "temper": 2.0}, "g.floor: only a sigmoid that is not tempered has a floor"),
+        ({"floor": 0.98}, "g.value: a data sigmoid gate starts strictly between 0.98 and 1"),
+    ],
+)
+def test_floors_that_cannot_be(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        Gate.from_plain(settings, ("g",), KEEP)
+    assert str(caught.value).startswith(message)
+
+
 def test_a_fixed_gate_ignores_the_ranges_of_squashing() -> None:
     for value in (-1.0, 0.0, 1.0, 5.0):
         assert Gate.from_plain(value, (), STEP).value == value
