@@ -37,7 +37,7 @@ def plain_loop(
                 return point.memory.forward(lifted, lambda layer, y: y @ weights[layer], fixed).view(-1)
 
             def weights_of(z: list[Tensor], fixed: dict[str, Tensor] = fixed) -> list[Tensor]:
-                return [point.retention.link(x, fixed) for x in z]
+                return list(point.retention.links(tuple(z), fixed))
 
             rows = []
             for t in range(tokens):
