@@ -31,20 +31,21 @@ def plain_loop(
             dual = [point.retention.origin(z[h]) for z in start]
             surprise = [torch.zeros_like(z) for z in dual]
             fixed = {name: value[h : h + 1] for name, value in static.items()}
+            own = {name: value[h] for name, value in static.items()}  # of one head's weights, which have no axis for it
 
             def forward(x: Tensor, weights: list[Tensor], fixed: dict[str, Tensor] = fixed) -> Tensor:
                 lifted = x.view(1, 1, 1, -1)
                 return point.memory.forward(lifted, lambda layer, y: y @ weights[layer], fixed).view(-1)
 
-            def weights_of(z: list[Tensor], fixed: dict[str, Tensor] = fixed) -> list[Tensor]:
-                return list(point.retention.links(tuple(z), fixed))
+            def weights_of(z: list[Tensor], own: dict[str, Tensor] = own) -> list[Tensor]:
+                return list(point.retention.links(tuple(z), own))
 
             rows = []
             for t in range(tokens):
                 for j in range(writes):
                     n = t * writes + j
                     keep = inputs.log_keep[b, t, h].exp() if j == 0 else torch.ones((), dtype=inputs.q.dtype)
-                    at = faded(point, dual, keep, fixed) if point.execution.gradient_at == "decayed" else dual
+                    at = faded(point, dual, keep, own) if point.execution.gradient_at == "decayed" else dual
                     weights = weights_of(at)
                     if not any(w.requires_grad for w in weights):
                         weights = [w.requires_grad_() for w in weights]
@@ -61,7 +62,7 @@ def plain_loop(
                         dual = [keep * z + c for z, c in zip(dual, change, strict=True)]
                     else:  # gates in place have loops of their own in tests/space
                         step, pairs = inputs.step[b, n, h], zip(dual, change, strict=True)
-                        dual = [point.retention.step(z, keep, c, step, fixed) for z, c in pairs]
+                        dual = [point.retention.step(z, keep, c, step, own) for z, c in pairs]
                 rows.append(forward(inputs.q[b, t, h], weights_of(dual)))
             outputs.append(torch.stack(rows))
             finals[0].append(tuple(dual))
