@@ -13,6 +13,7 @@ if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, the engine's stay in one: they share one Ray."""
     for item in items:
