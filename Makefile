@@ -32,7 +32,7 @@ types: env-test
 	$(BIN)/mypy
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
 
 # Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
 gpu:
