@@ -18,6 +18,7 @@ import torch
 
 from miras_search.bench.clock import seconds_of
 from miras_search.bench.memory import Memory
+from miras_search.bench.report import aligned
 from miras_search.kernels.dispatch import IMPLEMENTATIONS, Setting
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain
@@ -117,19 +118,15 @@ def table(result: Mapping[str, Plain]) -> str:
     """The result of `run` as text: a line on the setting, a line a measurement, then why others did not run."""
     rows = result["rows"]
     assert isinstance(rows, list)
-    lines = [[title for _, title, _ in COLUMNS]]
     reasons: dict[str, list[str]] = {}
+    ran: list[Plain] = []
     for row in rows:
         assert isinstance(row, dict)
         if row["refused"] is None:
-            lines.append([format(row[key], form) for key, _, form in COLUMNS])
+            ran.append(row)
         else:
             reasons.setdefault(f"not {row['implementation']}: {row['refused']}", []).append(str(row["design"]))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    body = [
-        "  ".join(text.ljust(width) if i < 2 else text.rjust(width) for i, (text, width) in enumerate(cells))
-        for cells in (list(zip(line, widths, strict=True)) for line in lines)
-    ]
+    body = aligned(ran, COLUMNS, left=2)
     setting = (
         f"{result['device']}, {result['threads']} threads, torch {result['torch']}: batch {result['batch']}, "
         f"{result['tokens']} tokens, {result['heads']} heads of width {result['width']}"

@@ -15,6 +15,7 @@ import torch
 from miras_search.bench.clock import seconds_of
 from miras_search.bench.memory import Memory
 from miras_search.bench.products import Products, replay
+from miras_search.bench.report import aligned
 from miras_search.kernels import dispatch, recurrence
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain
@@ -84,18 +85,7 @@ def table(result: Mapping[str, Plain]) -> str:
     """The result of `run` as text."""
     rows = result["rows"]
     assert isinstance(rows, list)
-    lines = [[title for _, title, _ in COLUMNS]]
-    for row in rows:
-        assert isinstance(row, dict)
-        lines.append([format(row[key], form) for key, _, form in COLUMNS])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    body = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
+    body = aligned(rows, COLUMNS)
     setting = (
         f"the memory alone, forward and backward: batch {result['batch']}, {result['tokens']} tokens, "
         f"{result['heads']} heads of width {result['width']}"

@@ -24,6 +24,7 @@ import torch
 from miras_search.bench import loop
 from miras_search.bench.clock import seconds_of
 from miras_search.bench.products import Products, replay
+from miras_search.bench.report import aligned
 from miras_search.models import budget
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
@@ -128,18 +129,7 @@ def table(result: Mapping[str, Plain]) -> str:
     """The result of `run` as text: a line on the setting, then one line a design."""
     model, task, rows = result["model"], result["task"], result["rows"]
     assert isinstance(model, dict) and isinstance(task, dict) and isinstance(rows, list)
-    lines = [[title for _, title, _ in COLUMNS]]
-    for row in rows:
-        assert isinstance(row, dict)
-        lines.append([format(row[key], form) for key, _, form in COLUMNS])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    body = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
+    body = aligned(rows, COLUMNS)
     setting = (
         f"{result['device']}, {result['threads']} threads, torch {result['torch']}: "
         f"{model['layers']} layers, width {model['d_model']}, {model['heads']} heads, "
