@@ -6,7 +6,7 @@ Only `--kernels` does, because which kernel runs a point depends on the device, 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,17 +135,18 @@ def _show_design(choices: Sequence[str], preset: str | None, as_json: bool) -> N
     from miras_search.models import fit
     from miras_search.models.config import ModelConfig
     from miras_search.space.design import DesignPoint
-    from miras_search.space.presets import preset as named
     from miras_search.study import levels
     from miras_search.study.document import assignment
     from miras_search.training.config import TrainConfig
 
     given = dict(map(assignment, choices))
-    variant = levels.Variant(DesignPoint() if preset is None else named(preset), ModelConfig(), TrainConfig())
+    variant = levels.Variant(DesignPoint(), ModelConfig(), TrainConfig())
+    if preset is not None:
+        variant = levels.applied(variant, levels.PRESET, preset, levels.Held(), (levels.PRESET,))
     for path in given:
         levels.check_path(path, (path,))
     for path in levels.application_order(given):
-        variant = levels.applied(variant, path, given[path], {}, (path,))
+        variant = levels.applied(variant, path, given[path], levels.Held(), (path,))
     fit.check(variant.design, variant.model)
     point, model = variant.design, variant.model
     if as_json:
@@ -153,7 +154,7 @@ def _show_design(choices: Sequence[str], preset: str | None, as_json: bool) -> N
         return
     say(grid(_rows(point), indent="  "))
     say(f"\n  valid with {_heads(model)}")
-    _spell_out(point, [])
+    _spell_out(point, [], {})
 
 
 def _heads(model: ModelConfig) -> str:
@@ -176,11 +177,13 @@ def _rows(point: DesignPoint) -> list[list[str]]:
     return [*rows, ["step", str(point.step), ""], ["execution", str(point.execution), ""]]
 
 
-def _spell_out(point: DesignPoint, shorter: Sequence[str]) -> None:
+def _spell_out(point: DesignPoint, shorter: Sequence[str], model: Mapping[str, object]) -> None:
     lines = [f"\n  design {point.hash}; in a study:\n", *(f"    {line}" for line in shorter)]
     say("\n".join([*lines, *(["\n  or spelled out:\n"] if shorter else []), "    base:"]))
     for key, value in point.to_plain().items():
         say(f"      {key}: {inline(value)}")
+    if model:
+        say(f"    model: {inline(dict(model))}")
 
 
 def _show_preset(name: str, as_json: bool) -> None:
@@ -194,14 +197,16 @@ def _show_preset(name: str, as_json: bool) -> None:
                 "equation": known.equation,
                 "source": known.source,
                 "design": point.to_plain(),
+                "model": dict(known.model),
                 "hash": point.hash,
                 "options": _facts_of(point),
             }
         )
         return
     say(f"{name}\n  {known.equation}\n  {known.source}\n")
-    say(grid(_rows(point), indent="  "))
-    _spell_out(point, [f"base: {name}"])
+    around = [["model", inline(dict(known.model)), "unless the study says otherwise"]] if known.model else []
+    say(grid([*_rows(point), *around], indent="  "))
+    _spell_out(point, [f"base: {name}"], known.model)
 
 
 def _show_tasks(as_json: bool) -> None:

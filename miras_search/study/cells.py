@@ -19,7 +19,7 @@ from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
 from miras_search.study import levels
-from miras_search.study.levels import PRESET, Variant
+from miras_search.study.levels import PRESET, Held, Variant
 from miras_search.training.config import TrainConfig
 
 MAX_CELLS = 2000
@@ -68,8 +68,7 @@ class Grid:
     vary: Mapping[str, object]
     design: Literal["one_at_a_time", "factorial"]
     controls: Sequence[object]
-    execution: Mapping[str, object]
-    """Settings that every cell keeps."""
+    held: Held
     own_execution: bool
     """Whether presets may run with executions of their own."""
 
@@ -143,7 +142,7 @@ def _draft(grid: Grid, combination: Mapping[str, tuple[int, object]]) -> _Draft:
     places: dict[str, Path] = {path: ("vary", path, combination[path][0]) for path in combination}
     for path in levels.application_order(combination):
         level = combination[path][1]
-        variant = levels.applied(variant, path, level, grid.execution, places[path])
+        variant = levels.applied(variant, path, level, grid.held, places[path])
         name = str(level) if path == PRESET else name
     return _Draft(variant, name, "cell", places)
 
@@ -194,7 +193,7 @@ def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
     for i, spec in enumerate(grid.controls):
         where: Path = ("controls", i)
         try:
-            variant = levels.applied(grid.base, "control", spec, {}, where)
+            variant = levels.applied(grid.base, "control", spec, grid.held, where)
         except SpecError as error:
             problems.extend(error.problems)
             continue
@@ -274,7 +273,7 @@ def _culprit(draft: _Draft, broken: Problem, grid: Grid) -> Path:
 
 def _alone(grid: Grid, path: str, level: object, place: Path) -> Variant | None:
     try:
-        return levels.applied(grid.base, path, level, grid.execution, place)
+        return levels.applied(grid.base, path, level, grid.held, place)
     except SpecError:  # a level that only means something beside another one
         return None
 

@@ -16,7 +16,7 @@ from miras_search.space.design import AXES, KEYS, DesignPoint
 from miras_search.space.execution import Execution
 from miras_search.space.fields import Path, SpecError, build, field_types, nearest, to_plain
 from miras_search.space.gates import Gate
-from miras_search.space.presets import preset
+from miras_search.space.presets import PRESETS, preset
 from miras_search.training.config import TrainConfig
 
 PRESET = "preset"
@@ -37,6 +37,23 @@ class Variant:
         return json.dumps([self.design.hash, to_plain(self.model.canonical()), to_plain(self.train)], sort_keys=True)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What the study says for every cell, whichever preset it is."""
+
+    execution: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    model: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+def preset_model(name: str | None, held: Mapping[str, object], where: Path) -> ModelConfig:
+    """The model around a preset's memory: the settings of its layer, unless the study says otherwise.
+
+    Raises `SpecError` where the two do not go together.
+    """
+    own = PRESETS[name].model if name in PRESETS else {}
+    return build(ModelConfig, {**own, **held}, where)
+
+
 def check_path(path: str, where: Path) -> None:
     """Raise `SpecError` where nothing of a study answers to a path."""
     head, _, rest = path.partition(".")
@@ -53,10 +70,10 @@ def check_path(path: str, where: Path) -> None:
         raise SpecError.at(where, what)
 
 
-def applied(variant: Variant, path: str, level: object, held: Mapping[str, object], where: Path) -> Variant:
-    """The variant with a level put at a path; `held` is the execution that every cell keeps.
+def applied(variant: Variant, path: str, level: object, held: Held, where: Path) -> Variant:
+    """The variant with a level put at a path that `check_path` has let through.
 
-    A path that `check_path` has let through. Raises `SpecError` with problems below `where`, the level's own place.
+    Raises `SpecError` with problems below `where`, the level's own place.
     """
     head, _, rest = path.partition(".")
     if head == "model":
@@ -65,15 +82,16 @@ def applied(variant: Variant, path: str, level: object, held: Mapping[str, objec
     if head == "train":
         train = build(TrainConfig, {**to_plain(variant.train), rest: level}, where)
         return dataclasses.replace(variant, train=train)
-    return dataclasses.replace(variant, design=_design(variant.design, path, level, held, where))
-
-
-def _design(point: DesignPoint, path: str, level: object, held: Mapping[str, object], where: Path) -> DesignPoint:
-    head, _, rest = path.partition(".")
     if path == PRESET:
         if not isinstance(level, str):
             raise SpecError.at(where, f"expected a preset's name, got {level!r}")
-        return with_execution(preset(level, where), held)
+        design = with_execution(preset(level, where), held.execution)
+        return dataclasses.replace(variant, design=design, model=preset_model(level, held.model, where))
+    return dataclasses.replace(variant, design=_design(variant.design, path, level, where))
+
+
+def _design(point: DesignPoint, path: str, level: object, where: Path) -> DesignPoint:
+    head, _, rest = path.partition(".")
     if path == "execution":
         if not isinstance(level, Mapping):
             raise SpecError.at(where, f"expected settings of execution, got {level!r}")

@@ -22,7 +22,7 @@ from miras_search.space.presets import PRESETS
 from miras_search.study import cells, document, levels, schema, shipped
 from miras_search.study.cells import Cell, Grid
 from miras_search.study.document import Document
-from miras_search.study.levels import Variant
+from miras_search.study.levels import Held, Variant
 from miras_search.study.problems import Located, Place, StudyError
 from miras_search.study.schema import StudyFile
 from miras_search.study.study import Axis, Study, StudyTask
@@ -100,7 +100,10 @@ class _Parts:
 
     def __init__(self, data: Mapping[str, Plain]) -> None:
         self.problems: list[Problem] = []
-        self.model = self._try(lambda: _settings(ModelConfig, data, "model"), ModelConfig())
+        given = data.get("model")
+        self.written = given if isinstance(given, dict) else {}  # the schema tells of anything but a mapping
+        self.preset = _preset_name(data.get("base"))
+        self.model = self._try(lambda: levels.preset_model(self.preset, self.written, ("model",)), ModelConfig())
         self.train = self._try(lambda: _settings(TrainConfig, data, "train"), TrainConfig())
         # a missing task or base is told by the schema
         self.tasks: tuple[StudyTask, ...] = self._try(lambda: _tasks(data["task"]) if "task" in data else (), ())
@@ -119,6 +122,12 @@ class _Parts:
 def _settings(cls: type[T], data: Mapping[str, Plain], key: str) -> T:
     given = data.get(key)
     return build(cls, given if isinstance(given, dict) else {}, (key,))  # the schema tells of anything but a mapping
+
+
+def _preset_name(base: Plain) -> str | None:
+    """The preset that a base is, or is built on."""
+    named = base.get("preset") if isinstance(base, dict) else base
+    return named if isinstance(named, str) and named in PRESETS else None
 
 
 def _held(given: Plain) -> dict[str, Plain]:
@@ -167,14 +176,14 @@ def _study(
     file: StudyFile, parts: _Parts, source: Document, path: str, modules: tuple[Plugin, ...], is_shipped: bool
 ) -> Study:
     base = levels.with_execution(parts.base, parts.held, ("execution",))
-    named = file.base["preset"] if isinstance(file.base, dict) and list(file.base) == ["preset"] else file.base
+    refined = isinstance(file.base, dict) and list(file.base) != ["preset"]
     grid = Grid(
         base=Variant(base, parts.model, parts.train),
-        preset=named if isinstance(named, str) and named in PRESETS else None,
+        preset=None if refined else parts.preset,
         vary=file.vary,
         design=file.design,
         controls=file.controls,
-        execution=parts.held,
+        held=Held(parts.held, parts.written),
         own_execution=file.execution == "own",
     )
     found = cells.build(grid)

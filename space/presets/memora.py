@@ -1,0 +1,22 @@
+"""Memora: a deep memory whose weights are softmaxes."""
+
+from __future__ import annotations
+
+from miras_search.space.presets.protocol import Preset, register
+from miras_search.space.presets.shared import DEEP, FROZEN
+
+register(
+    Preset(
+        "memora",
+        "W_t = softmax(a_t log W_{t-1} - e_t grad l2(W_{t-1}; k_t, v_t))",
+        "Miras, Eq. 27, kept in logits",
+        {
+            "memory": DEEP,
+            "bias": "l2",
+            "retention": "kl",
+            "algorithm": "gd",
+            "step": {"source": "data", "value": 0.5},
+            "execution": FROZEN,
+        },
+    )
+)
