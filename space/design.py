@@ -13,7 +13,7 @@ from miras_search.space.bias import BIAS, L2, Bias
 from miras_search.space.control import CONTROL, Control, NoControl
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, field_types, nearest, to_plain
-from miras_search.space.gates import STEP, UNFIXED, Gate, Scope, effective, fixed, union
+from miras_search.space.gates import FIXED, STEP, UNFIXED, Gate, Scope, effective, fixed, union
 from miras_search.space.memory import MEMORY, Matrix, Memory
 from miras_search.space.option import Axis, Facts, Origin, gates_of, origin, short, spell
 from miras_search.space.retention import RETENTION, NoRetention, Retention
@@ -107,7 +107,7 @@ class DesignPoint:
             if not isinstance(node, dict):
                 raise SpecError.at(where, f"'{path}': '{part}' is {node!r} here and has no settings of its own")
         gate = cast(dict[str, Plain], node)
-        if gate.get("source") == "fixed" and rest[-1] in field_types(Gate) and rest[-1] not in gate:
+        if gate.get("source") == "fixed" and rest[-1] in field_types(Gate) and rest[-1] not in FIXED:
             raise SpecError.at(where, f"'{path}': {'.'.join([head, *rest[:-1]])} is fixed, {UNFIXED}")
         gate[rest[-1]] = cast(Plain, level)
         return DesignPoint.parse(plain, where)

@@ -3,7 +3,8 @@
 A gate is fixed (a number), learned (a parameter) or data-dependent (a projection of the layer's input, direct or
 through a bottleneck), one value a head or one a channel, then squashed into its range. `value` is the number of a fixed
 gate and the starting value of the others, so that a learned and a fixed gate begin as the same model. A keep gate may
-be tied: to the step (a = exp(-rate e), Mamba 2), or the key to it (k = 1 - a, HGRN2).
+be tied: to the step (a = exp(-rate e), Mamba 2), or the key to it (k = 1 - a, HGRN2). Its heads may begin on a ladder,
+from short memories to long ones (RetNet); a fixed gate stays on it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ else:
     torch = LazyModule("torch")
 
 LOG_FLOOR = -30.0  # exp(-30) = 1e-13: nothing is kept, and cumulative sums over a chunk stay finite in float32
+LEAST_FORGOTTEN = 2.0**-40  # on a ladder: below float32's resolution of 1, and a sigmoid's start stays finite
 
 
 DECAYS = ("mamba", "rwkv")  # squash to a decay's logarithm, so they are for keep only
+FIXED = ("source", "value", "ladder")  # the settings that a fixed gate has
 UNFIXED = "and a fixed gate has only a value: add source: data or source: learned"
 RWKV_RATE = math.exp(-0.5)  # RWKV-7's decay is exp(-e^(-1/2) sigmoid(.)): never below 0.545
 
@@ -48,6 +51,11 @@ class Gate:
     tie: Literal["none", "step", "key"] = setting(
         "none", "keep only: decay by the step, exp(-rate e) with a learned rate; or the key is 1 - keep"
     )
+    ladder: Literal["none", "halving", "slopes"] = setting(
+        "none",
+        "keep only, how heads h = 1..H begin: 1 - (1 - value)/2^(h-1) as in RetNet, or value^(2^(-8h/H)) as ALiBi's "
+        "slopes; none: all at value",
+    )
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.value), "value", f"{self.value} is not finite")
@@ -62,6 +70,10 @@ class Gate:
         require(tied_step, "tie", "decay by the step is exp(-rate e): set squash: mamba, rank: 0, no fixed source")
         tied_key = self.tie != "key" or (self.source == "data" and self.scope == "key")
         require(tied_key, "tie", "keys made from keep need source: data and scope: key")
+        if self.ladder != "none":
+            require(0 < self.value < 1, "value", f"a ladder begins strictly between 0 and 1, got {self.value:g}")
+            ends = self.source == "fixed" or self.reach == 1
+            require(ends, "ladder", f"its heads climb towards 1, and this gate ends at {self.reach:g}")
         if self.source == "fixed":
             return
         if self.squash == "sigmoid":
@@ -89,7 +101,7 @@ class Gate:
         refined = {**_all(base), **data}
         if base.source != "fixed":
             return build(cls, refined, where)
-        idle = [str(name) for name in data if name in _all(base) and name != "value"]
+        idle = [str(name) for name in data if name in _all(base) and name not in FIXED[1:]]
         if idle and "source" not in data:
             raise SpecError.at((*where, idle[0]), f"{base.value:g} is fixed here unless a source is named, {UNFIXED}")
         if refined["source"] != "fixed" and "value" not in data and refined["squash"] == "sigmoid":
@@ -100,12 +112,14 @@ class Gate:
         return build(cls, refined, where)
 
     def to_plain(self) -> dict[str, Plain]:
-        """Settings that matter: a fixed gate is its value alone."""
-        if self.source == "fixed":
-            return {"source": "fixed", "value": self.value}
+        """Settings that matter: a fixed gate is its value, or ladder, alone."""
+        plain = _all(self)
         idle = {"sigmoid": ()}.get(self.squash, ("scale", "temper"))
-        idle = idle if self.floor else (*idle, "floor")  # younger than the hashes of designs without one
-        return {name: value for name, value in _all(self).items() if name not in idle}
+        if self.source == "fixed":
+            idle = tuple(name for name in plain if name not in FIXED)
+        idle = idle if self.floor else (*idle, "floor")  # these two are younger than the hashes of designs without
+        idle = idle if self.ladder != "none" else (*idle, "ladder")
+        return {name: value for name, value in plain.items() if name not in idle}
 
     @property
     def is_one(self) -> bool:
@@ -145,20 +159,42 @@ class Gate:
         return float(self.value ** (1 / self._factors))
 
     def __str__(self) -> str:
-        return f"{self.value:g}" if self.source == "fixed" else self.source
+        text = f"{self.value:g}" if self.source == "fixed" else self.source
+        return text if self.ladder == "none" else f"{text} {self.ladder}"
 
     @property
     def start(self) -> float:
         """The raw number that squashes to `factor`: the bias of a data gate, the parameter of a learned one."""
+        return self._raw(self.factor)
+
+    def rungs(self, heads: int) -> tuple[float, ...]:
+        """The value of every head of so many, at the start where it is trained."""
+        numbers = range(1, heads + 1)
+        if self.ladder == "halving":
+            return tuple(1 - max((1 - self.value) * 2.0 ** (1 - h), LEAST_FORGOTTEN) for h in numbers)
+        if self.ladder == "slopes":
+            return tuple(self.value ** (2.0 ** (-8 * h / heads)) for h in numbers)
+        return (self.value,) * heads
+
+    def factors(self, heads: int) -> tuple[float, ...]:
+        """`factor` of every head of so many."""
+        return tuple(value ** (1 / self._factors) for value in self.rungs(heads))
+
+    def starts(self, heads: int) -> tuple[float, ...]:
+        """`start` of every head of so many."""
+        return tuple(map(self._raw, self.factors(heads)))
+
+    def _raw(self, factor: float) -> float:
+        """The raw number that squashes to one of its factors."""
         if self.squash == "sigmoid":
-            share = (self.factor**self.temper - self.floor) / (self.scale - self.floor)
+            share = (factor**self.temper - self.floor) / (self.scale - self.floor)
             return math.log(share / (1 - share))
         if self.squash == "rwkv":
-            share = -math.log(self.factor) / RWKV_RATE
+            share = -math.log(factor) / RWKV_RATE
             return math.log(share / (1 - share))
         if self.squash == "softplus":
-            return _inverse_softplus(self.factor)
-        return _inverse_softplus(-math.log(self.factor))  # mamba at rate 1: exp(-softplus(raw)) = factor
+            return _inverse_softplus(factor)
+        return _inverse_softplus(-math.log(factor))  # mamba at rate 1: exp(-softplus(raw)) = factor
 
     def squashed(self, raw: Tensor) -> Tensor:
         """The gate's value from a raw number (sigmoid and softplus)."""

@@ -71,6 +71,11 @@ def _untied(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     return f"only keep can be tied, not {', '.join(tied)}" if tied else None
 
 
+def _one_value(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    found = [slot for slot, gate in point.gates.items() if slot != "keep" and gate.ladder != "none"]
+    return f"only keep has a ladder over its heads, not {', '.join(found)}" if found else None
+
+
 def _tied_step(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     keep, step = point.retention.keep, effective(point.step)
     if keep.tie != "step":
@@ -155,6 +160,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("step", "scope"), "a step has values for what its algorithm knows", _step_scope),
     Rule(("bias", "delta", "scope"), "a threshold has values for what its bias compares", _threshold_scope),
     Rule(("step", "tie"), "only keep can be tied", _untied),
+    Rule(("step", "ladder"), "only keep has a ladder over its heads", _one_value),
     Rule(
         ("step",),
         "a fixed step is positive: the control no_write says that nothing is written, ascent that the loss is climbed",

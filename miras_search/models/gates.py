@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from miras_search.space.design import DesignPoint
-from miras_search.space.gates import LOG_FLOOR, Gate, effective
+from miras_search.space.gates import LOG_FLOOR, effective
 
 
 class Gates(nn.Module):
@@ -51,13 +51,20 @@ class Gates(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Every gate at its starting value."""
         for slot, parameter in self.bias.items():
-            nn.init.constant_(parameter, self.design.gates[slot].start)
+            self._by_head(slot, parameter, self.design.gates[slot].starts(self.shapes[slot][1]))
         for slot, parameter in self.log_rate.items():
-            gate = self.design.gates[slot]
-            rate = -math.log(gate.factor) / self.design.step.factor if gate.tie == "step" else 1.0
-            nn.init.constant_(parameter, math.log(rate))
+            gate, step = self.design.gates[slot], self.design.step.factor
+            factors = gate.factors(self.shapes[slot][1])
+            tied = gate.tie == "step"
+            self._by_head(slot, parameter, tuple(math.log(-math.log(x) / step) if tied else 0.0 for x in factors))
         for parameter in self.widen.values():
             nn.init.normal_(parameter, std=parameter.shape[0] ** -0.5, generator=generator)
+
+    @torch.no_grad()
+    def _by_head(self, slot: str, parameter: Tensor, values: tuple[float, ...]) -> None:
+        """Fill a slot's parameter with one value a head."""
+        shape = self.shapes[slot]
+        parameter.view(shape).copy_(parameter.new_tensor(values).view(1, -1, 1).expand(shape))
 
     def forward(self, raw: Tensor) -> dict[str, Tensor]:
         """Gate values by slot from raw projections [B,T,self.width]: [B,T,H], or [B,T,H,C] by channel, `keep` in log
@@ -81,8 +88,11 @@ class Gates(nn.Module):
     def _value(self, slot: str, raw: Tensor) -> Tensor:
         gate = self.design.gates[slot]
         shape = (*raw.shape[:2], *self.shapes[slot])
+        if gate.source == "fixed" and gate.ladder != "none":
+            heads = [_fixed(slot, value) for value in gate.rungs(shape[-2])]
+            return torch.tensor(heads, dtype=raw.dtype, device=raw.device).view(-1, 1).expand(shape)
         if gate.source == "fixed":
-            return raw.new_full((), _fixed(slot, gate)).expand(shape)
+            return raw.new_full((), _fixed(slot, gate.value)).expand(shape)
         if gate.tie == "step":  # filled in from the step
             return raw.new_zeros(()).expand(shape)
         total = self.bias[slot]
@@ -96,7 +106,7 @@ class Gates(nn.Module):
         return gate.log_squashed(total, None if rate is None else rate.view(self.shapes[slot]))
 
 
-def _fixed(slot: str, gate: Gate) -> float:
+def _fixed(slot: str, value: float) -> float:
     if slot != "keep":
-        return gate.value
-    return max(math.log(gate.value), LOG_FLOOR) if gate.value > 0 else LOG_FLOOR
+        return value
+    return max(math.log(value), LOG_FLOOR) if value > 0 else LOG_FLOOR

@@ -43,6 +43,7 @@ class EraseWrite(Descent):
 
     erase: Gate = setting(ERASE, "the share erased of what the removal key finds: one a head, or one a key channel")
     own_keys: bool = setting(True, "project a removal key of its own; false erases and writes at one key")
+    unit: bool = setting(False, "make the removal key, and it alone, of length 1 (RWKV-7 with model.qk_norm: none)")
 
     def __post_init__(self) -> None:
         erase = self.erase
@@ -72,6 +73,8 @@ class EraseWrite(Descent):
     def assemble(self, pairs: Pairs, gates: Mapping[str, Tensor], bias: Bias) -> Writes:
         """(read h, write r * h, value 0, step 1), then (read 0, write c, value v, step e)."""
         h, c = pairs.k[:, :, :1], pairs.k[:, :, -1:]
+        if self.unit:
+            h = h * torch.rsqrt(h.square().sum(-1, keepdim=True) + 1e-6)
         erase, step = gates["erase"].unsqueeze(2), gates["step"]
         if erase.dim() < h.dim():
             erase = erase.unsqueeze(-1)

@@ -27,7 +27,7 @@ class Implicit(Descent):
         "W_t = argmin_W |W - a_t W'|^2 / (2 e_t) + l(W; k_t, v_t): for u = g p + f(v) a gradient step at a_t W' of "
         "length e_t / (1 + g e_t |k_t|^2)"
     )
-    source: ClassVar[str] = "Longhorn (2024), its exact scalar form; Miras, section 4 and Table 1"
+    source: ClassVar[str] = "Longhorn (2024), exactly: without its diagonal approximation; Miras, section 4 and Table 1"
 
     @property
     def proximal(self) -> bool:
@@ -36,8 +36,8 @@ class Implicit(Descent):
 
     @property
     def step_scopes(self) -> tuple[Scope, ...]:
-        """One a head: |W - a W'|^2 has one weight."""
-        return ("head",)
+        """A head or a value channel: the quadratic losses fall apart by value channel, each with its own 1/e."""
+        return ("head", "value")
 
     def assemble(self, pairs: Pairs, gates: Mapping[str, Tensor], bias: Bias) -> Writes:
         """One write, its step shortened by what the key alone would overshoot."""
@@ -45,7 +45,9 @@ class Implicit(Descent):
         slope = bias.slope
         if slope is None:
             raise ValueError(f"an implicit step needs a signal linear in the prediction, which {bias.name}'s is not")
-        return Writes(k, pairs.v.flatten(1, 2), step / (1 + slope * step * k.square().sum(-1)))
+        length = k.square().sum(-1)
+        length = length.unsqueeze(-1) if step.dim() > length.dim() else length  # a step by channel
+        return Writes(k, pairs.v.flatten(1, 2), step / (1 + slope * step * length))
 
     def problem(self, memory: Memory, bias: Bias) -> str | None:
         """The closed form is that of a quadratic loss in a matrix."""

@@ -8,7 +8,7 @@ register(
     Preset(
         "delta_product",
         "S_{t,0} = a_t S_{t-1};  S_{t,j} = (I - b_{t,j} k_{t,j}^T k_{t,j}) S_{t,j-1} + b_{t,j} k_{t,j}^T v_{t,j}",
-        "Siems et al. 2025 (gated form), n = 2, eigenvalues in [-1, 1]",
+        "Siems et al. 2025 (2502.10297, gated form), n = 2, eigenvalues in [-1, 1]; S_0 = 0 there, learned here",
         {
             "memory": "matrix",
             "bias": "l2",

@@ -8,7 +8,8 @@ register(
     Preset(
         "gated_delta_net",
         "S_t = a_t (I - b_t k_t^T k_t) S_{t-1} + b_t k_t^T v_t",
-        "Yang, Kautz and Hatamizadeh 2024: the gradient is taken after the decay",
+        "Yang, Kautz and Hatamizadeh 2024 (2412.06464): the gradient is taken after the decay; S_0 = 0 there, learned "
+        "here",
         {
             "memory": "matrix",
             "bias": "l2",
