@@ -59,13 +59,20 @@ def prepare(point: DesignPoint, inputs: Inputs) -> Chunk:
     )
     return Chunk(
         inputs=inputs,
-        q=inputs.q.transpose(1, 2),
-        k=inputs.k.transpose(1, 2),
+        q=inputs.q.transpose(1, 2).contiguous(),  # or each product would copy it
+        k=inputs.k.transpose(1, 2).contiguous(),
         v=inputs.v.transpose(1, 2),
         threshold=threshold,
         layers=layers,
-        unrolled=tuple(unroll(point, gates, layer, keys) for layer in layers) if unrolls(point) else (),
+        unrolled=_unrolled(point, gates, layers, keys) if unrolls(point) else (),
     )
+
+
+def _unrolled(point: DesignPoint, gates: Gates, layers: tuple[Layer, ...], keys: int) -> tuple[Unrolled, ...]:
+    """The coefficients of each layer; the same ones where no gate is by channel."""
+    if {point.scopes[slot] for slot in ("keep", "step", "momentum") if slot in point.scopes} == {"head"}:
+        return (unroll(point, gates, layers[0], keys),) * len(layers)
+    return tuple(unroll(point, gates, layer, keys) for layer in layers)
 
 
 def written(point: DesignPoint, chunk: Chunk, i: int, found: Signals) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from miras_search.kernels import applied, formed, matrix, recurrence
 from miras_search.kernels.applied import applies
 from miras_search.kernels.chunk import Chunk, Signals, Weights, chunk_size, prepare, written
-from miras_search.kernels.recurrence import SIGNAL_LIMIT, signals
+from miras_search.kernels.recurrence import limited, signals
 from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state, is_lagged, is_tangent, link
 from miras_search.kernels.unrolled import overlaps, unrolls
 from miras_search.kernels.windows import unfolded
@@ -68,14 +68,16 @@ def _run(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tu
     inputs, window = unfolded(inputs, state.window)
     tokens, size = inputs.q.shape[1], chunk_size(point)
     outputs = []
-    lag = 1 if is_lagged(point) else 0
-    for first in range(0, tokens, size):
-        if lag:
-            y, state = recurrence.through(point, inputs.tokens(first, first + 1), static, state)
+    full, rest = divmod(tokens, size)
+    for piece in inputs.split([size] * full + [rest] * (rest > 0)):
+        if is_lagged(point):
+            lag, *after = piece.split([1, piece.q.shape[1] - 1])
+            y, state = recurrence.through(point, lag, static, state)
             outputs.append(y.transpose(1, 2))
-        if lag == min(size, tokens - first):
-            continue
-        chunk = prepare(point, inputs.tokens(first + lag, first + size))
+            if piece.q.shape[1] == 1:
+                continue
+            (piece,) = after
+        chunk = prepare(point, piece)
         weights = _weights(point, chunk, static, state)
         sweeps = _sweep(point, chunk, static, state, weights)
         outputs.append(point.memory.forward(chunk.q, weights.reads(sweeps[-1]), static))
@@ -101,7 +103,7 @@ def _sweep(point: DesignPoint, chunk: Chunk, static: Static, state: State, weigh
         lin = weights.first if sweep == 0 else weights.before(found[-1])
         h, d = signals(point.memory, point.bias, static, lin, chunk.k, chunk.v, chunk.threshold)
         if sweep < total or not exact:
-            d = tuple(x.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT) for x in d)
+            d = tuple(map(limited, d))
         found = [(h, d)] if exact else [*found, (h, d)]
     return found
 

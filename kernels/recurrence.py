@@ -88,6 +88,11 @@ def signals(
     return inputs, signal
 
 
+def limited(signal: Tensor) -> Tensor:
+    """The signal within `SIGNAL_LIMIT`; a hard tanh, because it goes back in one pass where a clamp takes three."""
+    return torch.nn.functional.hardtanh(signal, -SIGNAL_LIMIT, SIGNAL_LIMIT)
+
+
 def run(
     point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
 ) -> tuple[Tensor, State]:
@@ -107,17 +112,17 @@ def run(
 def through(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> tuple[Tensor, State]:
     """`run` on inputs whose windows are unfolded."""
     outputs = []
-    for t in range(inputs.q.shape[1]):
+    for token in inputs.split([1] * inputs.q.shape[1]):
         lags = state.position == 0 and is_lagged(point)
         rule = definition(point) if lags else point
         if lags:
             state = State(dual=state.dual, moments=state.moments)
         for j in range(point.algorithm.writes):
-            state = _advance(rule, write_of(point, inputs, t, j), static, state)
+            state = _advance(rule, write_of(point, token, 0, j), static, state)
         if lags:  # the rest of the chunk starts here
             state = chunk_start(point, Level(state.dual, state.moments), static)
         weights = state.tangent or link(point, state.dual, static)
-        outputs.append(point.memory.forward(inputs.q[:, t].unsqueeze(2), apply(weights), static).squeeze(2))
+        outputs.append(point.memory.forward(token.q.transpose(1, 2), apply(weights), static).squeeze(2))
         if point.chunked:
             state = state._replace(position=state.position + 1)
             if state.position == point.execution.chunk:
@@ -136,8 +141,7 @@ def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) ->
     solution = point.algorithm.solution(point.memory)
     assert solution is not None
     outputs, solved = [], dict(state.solved)
-    for t in range(inputs.q.shape[1]):
-        token = inputs.tokens(t, t + 1)
+    for token in inputs.split([1] * inputs.q.shape[1]):
         solved = solution.absorb(solved, token, static)
         outputs.append(solution.read(solved, token.q, static))
     return torch.cat(outputs, 1), state._replace(solved=solved)
@@ -212,7 +216,7 @@ def _advance(point: DesignPoint, write: Write, static: Static, state: State) -> 
         lin = apply(weights)
         h, d = signals(point.memory, point.bias, static, lin, write.k, write.v, write.threshold)
         if limit:
-            d = tuple(x.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT) for x in d)
+            d = tuple(map(limited, d))
         return gradients(point, write, h, d)
 
     top = state.tangent or state.dual

@@ -149,14 +149,16 @@ def _uses(point: DesignPoint, found: list[tuple[Factor, Tensor | None]]) -> Unro
 def of_state(factors: Factors, layer: Layer, x: Tensor, z: Tensor, s: Tensor | None) -> Tensor:
     """A (x Z) + B (x S) for x [B,H,N,rows]; without s the first term alone."""
 
+    before = _on_rows(layer)
+
     def product(weights: Tensor, coefficients: list[Tensor]) -> Tensor:
         left = x
         for factor, c in zip(factors, coefficients, strict=True):
-            if factor.axis == "rows":
+            if factor.axis in before:
                 left = left * factor.over_time(c)
         y = left * weights if layer.diagonal else left @ weights
         for factor, c in zip(factors, coefficients, strict=True):
-            if factor.axis != "rows":
+            if factor.axis not in before:
                 y = factor.over_time(c) * y
         return y
 
@@ -165,6 +167,11 @@ def of_state(factors: Factors, layer: Layer, x: Tensor, z: Tensor, s: Tensor | N
     if s is None or factor.c.momentum is None:
         return y
     return y + product(s, [factor.c.momentum])
+
+
+def _on_rows(layer: Layer) -> tuple[Axis, ...]:
+    """The axes whose factors multiply a product's left side; a token's one number goes where fewer channels are."""
+    return ("rows", "whole") if layer.rows < layer.cols else ("rows",)
 
 
 def of_writes(factors: Factors, layer: Layer, x: Tensor, h: Tensor, d: Tensor) -> Tensor:
@@ -204,10 +211,12 @@ def overlaps(factors: Factors, x: Tensor, h: Tensor, scale: Tensor) -> Tensor:
 def at_end(factors: Factors, layer: Layer, z: Tensor, s: Tensor | None, h: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Z and S after the chunk's last write; S is Z's shape, and Z itself where there is no momentum."""
 
+    on_rows = _on_rows(layer)
+
     def product(shares: list[Tensor]) -> Tensor:  # sum_s share_s h_s^T d_s, shares [..,N] or [..,C,N]
         left, right = h, d
         for factor, share in zip(factors, shares, strict=True):
-            if factor.axis == "rows":
+            if factor.axis in on_rows:
                 left = left * factor.over_time(share)
             else:
                 right = factor.over_time(share) * right

@@ -5,7 +5,8 @@ A control changes what the memory is given, not the model around it, so paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
 
@@ -49,6 +50,17 @@ class Inputs(NamedTuple):
             return x[:, first * each : last * each]
 
         return self.map(part)
+
+    def split(self, sizes: Sequence[int]) -> list[Inputs]:
+        """Consecutive pieces of so many tokens each. Where all are needed this goes back in one pass, unlike a slice of
+        each, whose gradient is as long as the whole.
+        """
+        count = self.q.shape[1]
+        pieces = [
+            itertools.repeat(None) if x is None else torch.split(x, [x.shape[1] // count * size for size in sizes], 1)
+            for x in self
+        ]
+        return [Inputs(*piece) for piece in zip(*pieces, strict=False)]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """Every tensor changed."""

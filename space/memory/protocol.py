@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from miras_search.space import smooth
     from miras_search.space.solution import Solution
 else:
     torch = LazyModule("torch")
+    smooth = LazyModule("miras_search.space.smooth")
 
 Lin = Callable[[int, "Tensor"], "Tensor"]
 Static = Mapping[str, "Tensor"]
@@ -170,8 +172,8 @@ class Finished(Network):
 def activate(name: Activation, x: Tensor) -> Tensor:
     """The activation of that name."""
     functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "gelu": torch.nn.functional.gelu,
-        "silu": torch.nn.functional.silu,
+        "gelu": smooth.gelu,
+        "silu": smooth.silu,
         "relu": torch.relu,
         "tanh": torch.tanh,
     }
