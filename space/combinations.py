@@ -49,7 +49,7 @@ class Count:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Table:
+class Table:
     """A function of a point, case by case: the case of each variant of each part, and the outcome of each key."""
 
     cases: Sequence[Sequence[int]]
@@ -63,7 +63,7 @@ def count() -> Count:
     solved: dict[str, list[Any]] = {**simplest, "memory": list(dict.fromkeys(map(startless, simplest["memory"])))}
     spaces = (written, simplest, solved)  # as one, so that each table is made once
     whole = {part: [variant for space in spaces for variant in space[part]] for part in PARTS}
-    tables = [_tabulated(_kind, whole), *(_tabulated(_problem(rule, DIMS), whole) for rule in RULES)]
+    tables = [tabulated(_kind, whole), *(tabulated(_problem(rule, DIMS), whole) for rule in RULES)]
 
     def kinds(number: int) -> Iterator[tuple[int, list[_Kind]]]:
         before, own = spaces[:number], spaces[number]
@@ -131,7 +131,7 @@ def _couplings(registered: tuple[type, ...]) -> dict[tuple[str, str], tuple[str,
     for rule in RULES:
         words: dict[tuple[str, str], set[str]] = {}
         for space, dims in spaces:
-            for option, what in _refused(_tabulated(_problem(rule, dims), space), space):
+            for option, what in _refused(tabulated(_problem(rule, dims), space), space):
                 words.setdefault(option, set()).add(what)
         for option, said in words.items():  # an option's own words say more than the rule, if they are few
             reasons.setdefault(option, []).extend(sorted(said) if len(said) <= FEW else [rule.reason])
@@ -152,7 +152,7 @@ def choices(hint: object) -> tuple[bool | int | str | None, ...] | None:
     return None
 
 
-def _refused(table: _Table, space: Space) -> Iterator[tuple[tuple[str, str], str]]:
+def _refused(table: Table, space: Space) -> Iterator[tuple[tuple[str, str], str]]:
     """(axis, option) and the words in which it is refused where another option of the axis would do."""
     for number, axis in enumerate(CHOICES):
         members: dict[int, set[str]] = {}
@@ -164,7 +164,7 @@ def _refused(table: _Table, space: Space) -> Iterator[tuple[tuple[str, str], str
                 yield from (((axis, name), str(what)) for name in members[key[number]])
 
 
-def _passing(tables: Sequence[_Table], indices: Sequence[range]) -> Iterator[tuple[int, list[_Kind]]]:
+def _passing(tables: Sequence[Table], indices: Sequence[range]) -> Iterator[tuple[int, list[_Kind]]]:
     """Groups of combinations of the four axes: how many they are, and their kinds in the executions that are valid.
 
     The first table gives the kind, the others what is wrong; `indices` are those of the variants to combine.
@@ -194,7 +194,7 @@ def _kind(point: DesignPoint) -> _Kind:
     return _Kind(bool(point.descends), not idle_link(point), settled)
 
 
-def _tabulated(function: Callable[[DesignPoint], Hashable], space: Space) -> _Table:
+def tabulated(function: Callable[[DesignPoint], Hashable], space: Space) -> Table:
     """The function on every combination, evaluated once a case."""
     read: list[set[str]] = [set() for _ in PARTS]
     watched = [[_Watched(it, paths) for it in space[part]] for part, paths in zip(PARTS, read, strict=True)]
@@ -220,7 +220,7 @@ def _cases(found: Sequence[object], read: set[str]) -> list[int]:
     return [seen.setdefault(tuple(_trait(option, path) for path in paths), len(seen)) for option in found]
 
 
-def _merged(cases: Sequence[list[int]], outcomes: Mapping[Key, Hashable]) -> _Table:
+def _merged(cases: Sequence[list[int]], outcomes: Mapping[Key, Hashable]) -> Table:
     """The table with cases of equal outcomes made one."""
     merged: list[list[int]] = []
     for number, own in enumerate(cases):
@@ -231,7 +231,7 @@ def _merged(cases: Sequence[list[int]], outcomes: Mapping[Key, Hashable]) -> _Ta
         new = {case: alike.setdefault(tuple(row), len(alike)) for case, row in rows.items()}
         merged.append([new[case] for case in own])
         outcomes = {(*key[:number], new[key[number]], *key[number + 1 :]): value for key, value in outcomes.items()}
-    return _Table(merged, outcomes)
+    return Table(merged, outcomes)
 
 
 def _products(levels: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:
