@@ -72,8 +72,8 @@ class Gate:
         require(tied_key, "tie", "keys made from keep need source: data and scope: key")
         if self.ladder != "none":
             require(0 < self.value < 1, "value", f"a ladder begins strictly between 0 and 1, got {self.value:g}")
-            ends = self.source == "fixed" or self.reach == 1
-            require(ends, "ladder", f"its heads climb towards 1, and this gate ends at {self.reach:g}")
+            open_above = self.source == "fixed" or self.reach == 1
+            require(open_above, "ladder", f"its heads climb towards 1, and this gate ends at {self.reach:g}")
         if self.source == "fixed":
             return
         if self.squash == "sigmoid":
@@ -114,7 +114,7 @@ class Gate:
     def to_plain(self) -> dict[str, Plain]:
         """Settings that matter: a fixed gate is its value, or ladder, alone."""
         plain = _all(self)
-        idle = {"sigmoid": ()}.get(self.squash, ("scale", "temper"))
+        idle: tuple[str, ...] = () if self.squash == "sigmoid" else ("scale", "temper")
         if self.source == "fixed":
             idle = tuple(name for name in plain if name not in FIXED)
         idle = idle if self.floor else (*idle, "floor")  # these two are younger than the hashes of designs without

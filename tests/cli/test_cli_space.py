@@ -9,7 +9,7 @@ import pytest
 from miras_search.space import plugins
 from miras_search.space.combinations import count
 from miras_search.space.design import AXES, DesignPoint
-from miras_search.space.presets import preset
+from miras_search.space.presets import PRESETS, preset
 from miras_search.study.loader import loads
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -63,6 +63,20 @@ def test_choices_make_a_design_that_can_be_copied_into_a_study(cli) -> None:
 def test_choices_refine_a_preset(cli) -> None:
     document = cli("space", "--preset", "yaad", "step=0.5", "--json").json
     assert document["hash"] == preset("yaad").changed("step", 0.5).hash
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_is_spelled_out(cli, name: str) -> None:
+    """What is printed makes the preset's own design and layer when it is copied into a study."""
+    result = cli("space", "--preset", name)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[:3] == [name, f"  {PRESETS[name].equation}", f"  {PRESETS[name].source}"]
+    spelled = result.out[result.out.rindex("    base:\n") :]
+    text = "name: t\ntask: mqar\n" + "".join(f"{line[4:]}\n" for line in spelled.splitlines())
+    study, named = loads(text, "t.yaml"), loads(f"name: t\ntask: mqar\nbase: {name}\n", "t.yaml")
+    assert study.base.hash == named.base.hash == preset(name).hash
+    assert study.cells[0].model == named.cells[0].model
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Each preset with a matrix memory against its paper's recurrence: plain loops from the equations, in float64.
 
-A loop starts from what a layer projects, before anything is squashed, and shares no code with the package. The package's
-side squashes with the preset's own gates and lets its algorithm assemble the writes, as a layer does. S [B,H,K,V].
+A loop starts from what a layer projects, before anything is squashed, and shares no code with the package, whose side
+squashes with the preset's own gates and lets its algorithm assemble the writes, as a layer does. S [B,H,K,V].
 """
 
 from __future__ import annotations

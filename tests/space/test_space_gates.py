@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -237,3 +238,55 @@ def test_a_slot_can_be_let_go_by_a_word() -> None:
     assert DesignPoint.parse({"preset": "linear_attention", "step": "data"}).step.value == 0.5
     assert DesignPoint.parse("delta_product").changed("step", "learned").step.scale == 2.0
     assert DesignPoint.parse("titans_lmm").changed("execution", {"chunk": 8}).execution.gradient.sweeps == 0
+
+
+def ladder(**settings: object) -> Gate:
+    return Gate.from_plain({"ladder": "halving", **settings}, ("g",), KEEP)
+
+
+def test_a_ladder_gives_every_head_a_value_of_its_own() -> None:
+    assert ladder(source="fixed", value=0.96875).rungs(3) == (1 - 1 / 32, 1 - 1 / 64, 1 - 1 / 128)
+    slopes = ladder(ladder="slopes", source="fixed", value=math.exp(-1)).rungs(4)
+    assert slopes == pytest.approx([math.exp(-(2.0 ** (-2 * h))) for h in (1, 2, 3, 4)])
+    assert KEEP.rungs(3) == (0.97, 0.97, 0.97)
+    many = ladder(value=0.5).starts(200)  # no head keeps all: a sigmoid could not start there
+    assert all(map(math.isfinite, many))
+    assert all(one <= other for one, other in itertools.pairwise(many))
+
+
+def test_no_ladder_leaves_the_hash_and_the_text() -> None:
+    def point(keep: object) -> DesignPoint:
+        return DesignPoint.parse({"retention": {"l2": {"keep": keep}}})
+
+    assert point({"ladder": "none"}).hash == point({}).hash != point({"ladder": "halving"}).hash
+    assert "ladder" not in KEEP.to_plain()
+    assert fixed(0.9).to_plain() == {"source": "fixed", "value": 0.9}
+    climbing = point({"source": "fixed", "value": 0.9, "ladder": "slopes"})
+    assert climbing.retention.keep.to_plain() == {"source": "fixed", "value": 0.9, "ladder": "slopes"}
+    assert climbing.hash != point(0.9).hash
+    assert DesignPoint.parse(climbing.to_plain()) == climbing.canonical() == climbing
+    assert str(climbing.retention.keep) == "0.9 slopes"
+
+
+def test_a_fixed_gate_can_be_put_on_a_ladder_and_taken_off_it() -> None:
+    flat = DesignPoint.parse({"retention": {"l2": {"keep": 0.9}}})
+    climbing = flat.changed("retention.keep.ladder", "halving")
+    assert climbing.retention.keep.rungs(2) == pytest.approx((0.9, 0.95))
+    assert climbing.changed("retention.keep.ladder", "none").hash == flat.hash
+    with pytest.raises(SpecError, match="is fixed, and a fixed gate has only a value"):
+        flat.changed("retention.keep.scope", "key")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "fixed", "value": 1.0}, "g.value: a ladder begins strictly between 0 and 1, got 1"),
+        ({"source": "fixed", "value": 0.0}, "g.value: a ladder begins strictly between 0 and 1, got 0"),
+        ({"scale": 0.99}, "g.ladder: its heads climb towards 1, and this gate ends at 0.99"),
+        ({"ladder": "stairs"}, "g.ladder: 'stairs' is not one of none, halving, slopes (known: halving, none, slopes)"),
+    ],
+)
+def test_ladders_that_cannot_be(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        ladder(**settings)
+    assert str(caught.value) == message

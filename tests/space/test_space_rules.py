@@ -14,6 +14,7 @@ SOLVED = {"algorithm": "newton"}
 PAIRS = {"memory": "attention", "algorithm": "nonparametric"}
 REPEATED = {"algorithm": {"multi_step": {"own_keys": False}}}
 IMPLICIT = {"algorithm": "implicit", "execution": {"gradient_at": "decayed"}}
+OWN = {"mixer": {"module": "my_layers.MyLayer", "digest": "0"}}  # as stored: its file need not be there
 KEYED = {"retention": {"l2": {"keep": {"tie": "key", "scope": "key"}}}}
 
 # (what it refuses with which head dimensions, its place, a phrase of its reason, allowed neighbours)
@@ -94,8 +95,13 @@ CASES: list[tuple[object, tuple[int, int], str, str, list[tuple[object, tuple[in
     ({"algorithm": "implicit", "retention": "l2"}, (4, 4), "execution.gradient_at", "set gradient_at: decayed",
      [({**IMPLICIT, "retention": "l2"}, (4, 4)), ({"algorithm": "implicit"}, (4, 4)), ({"retention": "l2"}, (4, 4)),
       ({"algorithm": "implicit", "retention": {"l2": {"keep": 1.0}}}, (4, 4))]),
-    ({**IMPLICIT, "step": {"scope": "key"}}, (4, 4), "step.scope", "implicit knows steps by head only, not by key",
-     [({**IMPLICIT, "step": {"source": "fixed", "value": 2.0}}, (4, 4))]),
+    ({**IMPLICIT, "step": {"scope": "key"}}, (4, 4), "step.scope",
+     "implicit knows steps by head, value only, not by key",
+     [({**IMPLICIT, "step": {"source": "fixed", "value": 2.0}}, (4, 4)),
+      ({**IMPLICIT, "step": {"scope": "value"}}, (4, 4))]),
+    ({"step": {"ladder": "halving"}}, (4, 4), "step.ladder", "only keep has a ladder over its heads, not step",
+     [({"retention": {"l2": {"keep": {"ladder": "halving"}}}}, (4, 4))]),
+    ({"algorithm": {"momentum": {"momentum": {"ladder": "slopes"}}}}, (4, 4), "step.ladder", "heads, not momentum", []),
     ({**IMPLICIT, "retention": {"l2": {"coupled": True, "keep": {"scope": "key"}}}}, (4, 4), "step.scope",
      "not by key (with a keep that it is coupled to)",
      [({**IMPLICIT, "retention": {"l2": {"coupled": True}}}, (4, 4)),
@@ -134,6 +140,9 @@ CASES: list[tuple[object, tuple[int, int], str, str, list[tuple[object, tuple[in
      [({"retention": "bregman"}, (4, 4))]),
     ({"memory": "vector", "retention": "f_divergence"}, (4, 4), "retention.slice",
      "a column of this memory is one weight", [({"memory": "vector", "retention": "lq"}, (4, 4))]),
+    ({**OWN, "bias": "l1", "step": 0.5}, (4, 4), "mixer", "bias, step would change nothing: drop them",
+     [({**OWN}, (4, 8)), ({**OWN, "execution": {"chunk": 4}}, (4, 4)), ({**OWN, "bias": "l2"}, (4, 4))]),
+    ({**OWN, "control": "no_write"}, (4, 4), "mixer", "has no writes or keys that a control could take away", []),
 ]  # fmt: skip
 
 
