@@ -16,13 +16,14 @@ from miras_search.space.fields import Path, Plain, Problem, SpecError, build, fi
 from miras_search.space.gates import FIXED, STEP, UNFIXED, Gate, Scope, effective, fixed, union
 from miras_search.space.memory import MEMORY, Matrix, Memory
 from miras_search.space.option import Axis, Facts, Origin, gates_of, origin, short, spell
+from miras_search.space.own_mixer import OwnMixer
 from miras_search.space.retention import RETENTION, NoRetention, Retention
 
 AXES: dict[str, Axis[Any]] = {
     axis.name: cast(Axis[Any], axis) for axis in (MEMORY, BIAS, RETENTION, ALGORITHM, CONTROL)
 }
 CHOICES = ("memory", "bias", "retention", "algorithm")
-KEYS = (*CHOICES, "step", "execution", "control")
+KEYS = (*CHOICES, "step", "execution", "control", "mixer")
 
 
 @final
@@ -37,6 +38,12 @@ class DesignPoint:
     step: Gate = STEP
     execution: Execution = Execution()
     control: Control = NoControl()
+    mixer: OwnMixer | None = None
+    """A layer of the user's own; it takes the place of all that stands above."""
+
+    def __post_init__(self) -> None:
+        if self.mixer is not None:  # chunks are a memory's: an execution that a study holds for all cells is not for it
+            object.__setattr__(self, "execution", Execution())
 
     @classmethod
     def parse(cls, spec: object, where: Path = ()) -> DesignPoint:
@@ -71,6 +78,8 @@ class DesignPoint:
                     if not isinstance(value, Mapping):
                         raise SpecError.at(place, f"expected settings of execution, got {value!r}")
                     values[key] = Execution.from_plain({**self.execution.to_plain(), **value}, place)
+                elif key == "mixer":
+                    values[key] = None if value is None else OwnMixer.from_plain(value, place)
                 else:
                     raise SpecError.at(place, f"unknown key{nearest(str(key), [*KEYS, 'preset'])}")
             except SpecError as error:
@@ -80,12 +89,20 @@ class DesignPoint:
         return dataclasses.replace(self, **cast(dict[str, Any], values))
 
     def to_plain(self) -> dict[str, Plain]:
-        """Everything spelled out; `parse` reads it back."""
+        """Everything spelled out, of a layer of the user's own just that; `parse` reads it back."""
+        plain = self._spelled()
+        if self.mixer is None:
+            return plain
+        usual = DesignPoint()._spelled()
+        return {key: value for key, value in plain.items() if key not in usual or value != usual[key]}
+
+    def _spelled(self) -> dict[str, Plain]:
         choices = {key: cast(Plain, spell(getattr(self, key))) for key in (*CHOICES, "control")}
         return {
             **choices,
             "step": cast(Plain, self.step.to_plain()),
             "execution": cast(Plain, self.execution.to_plain()),
+            **({} if self.mixer is None else {"mixer": cast(Plain, self.mixer.to_plain())}),
         }
 
     def changed(self, path: str, level: object, where: Path = ()) -> DesignPoint:
@@ -95,8 +112,12 @@ class DesignPoint:
             raise SpecError.at(where, f"unknown axis '{path}'{nearest(head, KEYS)}")
         if not rest:
             return self.refined({head: level}, where)
-        plain = self.to_plain()
+        if head == "mixer" and self.mixer is None:
+            raise SpecError.at(where, f"'{path}': the design has no layer of your own, whose settings these would be")
+        plain = self._spelled()
         node = plain[head]
+        if head == "mixer":  # read its source again: another class is another file, and arguments are checked on it
+            cast(dict[str, Plain], node).pop("digest")
         if head in AXES:  # one level down: the option's name
             node = cast(dict[str, Plain], node)[getattr(self, head).name]
         for part in rest[:-1]:
@@ -107,7 +128,12 @@ class DesignPoint:
             if not isinstance(node, dict):
                 raise SpecError.at(where, f"'{path}': '{part}' is {node!r} here and has no settings of its own")
         gate = cast(dict[str, Plain], node)
-        if gate.get("source") == "fixed" and rest[-1] in field_types(Gate) and rest[-1] not in FIXED:
+        if (
+            head != "mixer"
+            and gate.get("source") == "fixed"
+            and rest[-1] in field_types(Gate)
+            and rest[-1] not in FIXED
+        ):
             raise SpecError.at(where, f"'{path}': {'.'.join([head, *rest[:-1]])} is fixed, {UNFIXED}")
         gate[rest[-1]] = cast(Plain, level)
         return DesignPoint.parse(plain, where)
@@ -188,6 +214,8 @@ class DesignPoint:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
+        if self.mixer is not None:
+            return str(self.mixer)
         parts = [short(getattr(self, key)) for key in CHOICES]
         text = f"{' | '.join(parts)} | step {self.step} | {self.execution}"
         return text if self.control.name == "none" else f"{text} | {self.control.name}"

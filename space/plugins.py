@@ -28,6 +28,7 @@ from typing import Any, final
 from miras_search.space.design import AXES
 from miras_search.space.fields import Path, Problem, SpecError, nearest
 from miras_search.space.option import ORIGINS, Origin, RegistrationError, origin
+from miras_search.space.own_mixer import IN_FORCE
 from miras_search.space.traits import complete
 
 KEY = "plugins"  # in a study, and in the places of problems
@@ -86,6 +87,7 @@ def use(plugins: Sequence[Plugin]) -> None:
     try:
         for number, plugin in enumerate(plugins):
             _use(plugin, (KEY, number))
+            IN_FORCE[plugin.name] = Origin(plugin.name, plugin.digest), plugin.source
     except SpecError:
         _clear()
         raise
@@ -140,6 +142,7 @@ def _clear() -> None:
     for axis in AXES.values():
         for name in [name for name, cls in axis.options.items() if origin(cls) is not None]:
             del axis.options[name]
+    IN_FORCE.clear()
     for (name, _), loaded in _LOADED.items():
         if sys.modules.get(name) is loaded.module:
             del sys.modules[name]

@@ -87,6 +87,20 @@ def _tied_step(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     return f"a decay by the step has the step's scope: set keep.scope: {step}"
 
 
+def _own(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
+    if point.mixer is None:
+        return None
+    plain, usual = point.to_plain(), DesignPoint().to_plain()
+    chosen = [key for key in plain if key in usual]
+    if chosen == ["control"]:
+        return f"{point.mixer.name} has no writes or keys that a control could take away: drop the control"
+    if not chosen:
+        return None
+    which = "it" if len(chosen) == 1 else "them"
+    what = f"{point.mixer.name} takes the place of the whole memory layer, so {', '.join(chosen)} would change nothing"
+    return f"{what}: drop {which}, or list {which} as a level of its own under vary.preset"
+
+
 def _coupled(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     if not point.retention.coupled:
         return None
@@ -99,6 +113,7 @@ def _coupled(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(("mixer",), "a layer of your own takes the place of the memory and of every choice about it", _own),
     Rule(("memory",), "some memories need equal key and value dimensions", _square),
     Rule(
         ("memory",),

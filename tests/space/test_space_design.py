@@ -246,7 +246,7 @@ def test_changed_by_path(start: str, path: str, level: object, expected: object)
         ({"preset": "yaad2"}, "d.preset: unknown preset 'yaad2' (did you mean 'yaad'?)"),
         ({"biass": "l2"}, "d.biass: unknown key (did you mean 'bias'?)"),
         ({3: "l2"},
-         "d.3: unknown key (known: algorithm, bias, control, execution, memory, preset, retention, step)"),
+         "d.3: unknown key (known: algorithm, bias, control, execution, memory, mixer, preset, retention, step)"),
         ({"bias": "hubr"}, "d.bias: unknown bias 'hubr' (did you mean 'huber'?)"),
         ({"bias": 3}, "d.bias: expected a name, or one name with its settings, got 3"),
         ({"bias": {"l2": {}, "lp": {}}},
@@ -280,7 +280,7 @@ def test_changed_by_path(start: str, path: str, level: object, expected: object)
          "d.bias: unknown bias 'l3' (known: dot, huber, kl, l1, l2, logcosh, lp, value_shift)\n"
          "d.memory.mlp.depht: unknown setting (did you mean 'depth'?)\n"
          "d.memory.mlp.affine: expected true or false, got 2\n"
-         "d.foo: unknown key (known: algorithm, bias, control, execution, memory, preset, retention, step)"),
+         "d.foo: unknown key (known: algorithm, bias, control, execution, memory, mixer, preset, retention, step)"),
     ],
 )  # fmt: skip
 def test_errors_name_place_value_and_cure(spec: object, message: str) -> None:
