@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.lazy import LazyModule
@@ -58,6 +58,9 @@ class Attention(Network):
         "sqrt(K), so right for q and k of length 1 (model.qk_norm: l2)",
     )
     learned: bool = setting(True, "g is trained, one a head, as exp of a parameter; else it is fixed")
+    lengths: Literal["unit", "free"] = setting(
+        "unit", "of q and k, for which scale: none is right: 1; or as they come (model.qk_norm: none), g = 1/sqrt(K)"
+    )
 
     def __post_init__(self) -> None:
         require(self.window is None or self.window >= 1, "window", f"{self.window} must be at least 1, or none")
@@ -75,7 +78,7 @@ class Attention(Network):
 
     def static(self, key_dim: int, value_dim: int) -> Parameters:
         """The logarithm of the scale, [H], if it is learned."""
-        return {"log_scale": ((), math.log(self.scale or math.sqrt(key_dim)))} if self.learned else {}
+        return {"log_scale": ((), math.log(_usual(self, key_dim)))} if self.learned else {}
 
     def forward(self, x: Tensor, lin: Lin, static: Static) -> Tensor:
         """Raises `TypeError`: without weights there is nothing but the solution."""
@@ -83,11 +86,11 @@ class Attention(Network):
 
     def solution(self) -> Solution | None:
         """The mean of the values, weighted by similarity."""
-        return KernelMean(self.window, self.scale, self.learned)
+        return KernelMean(self.window, self.scale, self.learned, self.lengths)
 
     def canonical(self) -> Memory:
-        """Itself."""
-        return self
+        """With a scale of its own, lengths decide nothing."""
+        return self if self.scale is None else replace(self, lengths="unit")
 
 
 @final
@@ -100,9 +103,10 @@ class KernelMean:
 
     window: int | None
     scale: float | None
-    """None: sqrt(K)."""
+    """None: as `lengths` has it."""
     learned: bool
     """The scale is exp of the static parameter `log_scale` [H]."""
+    lengths: Literal["unit", "free"] = "unit"
 
     def initial(self, inputs: Inputs) -> Statistics:
         """No pairs."""
@@ -156,7 +160,7 @@ class KernelMean:
         """One number, or [H,1,1]."""
         if self.learned:
             return static["log_scale"].exp().view(-1, 1, 1)
-        return self.scale or math.sqrt(q.shape[-1])
+        return _usual(self, q.shape[-1])
 
     def _within(self, queries: int, pairs: int, device: torch.device) -> Tensor:
         """[T,S]: which pairs each of the last queries may look at."""
@@ -168,6 +172,12 @@ class KernelMean:
         if self.window is None:
             return pairs
         return {name: x[:, max(0, x.shape[1] - self.window) :] for name, x in pairs.items()}
+
+
+def _usual(mean: Attention | KernelMean, key_dim: int) -> float:
+    """g, at the start if it is learned."""
+    root = math.sqrt(key_dim)
+    return mean.scale or (root if mean.lengths == "unit" else 1 / root)
 
 
 def _joined(state: Statistics, inputs: Inputs, log_weight: Tensor) -> Statistics:
