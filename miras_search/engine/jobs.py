@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from miras_search.engine.messages import Task
-from miras_search.space.fields import to_plain
 from miras_search.store.types import JobRow, NewJob, NewTrial
 from miras_search.study.study import Study
 from miras_search.training.job import Job
@@ -21,7 +20,7 @@ def new_trials(study: Study) -> list[NewTrial]:
             role=cell.role,
             changes=dict(cell.changes),
             design=cell.design.to_plain(),
-            settings={"model": to_plain(cell.model), "train": cell.train.to_plain(), "tasks": tasks},
+            settings={"model": cell.model.to_plain(), "train": cell.train.to_plain(), "tasks": tasks},
             design_hash=cell.design.hash,
         )
         for cell in study.cells

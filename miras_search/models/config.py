@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
-from miras_search.space.fields import require, setting
+from miras_search.space.fields import Plain, require, setting, to_plain
 
 FeatureMap = Literal["none", "elu1", "silu", "softmax", "relu", "dpfp"]
 QkNorm = Literal["l2", "rms", "none"]
 DPFP_NU = 3  # shifts of the DPFP feature map, as its authors have it
 NON_NEGATIVE = ("elu1", "softmax", "relu", "dpfp")  # feature maps whose q.k is never below 0
+WINDOW = 32  # half of the default task's sequence, the share that Samba's 2048 is of its 4096
+NORM_EPS = 1e-5
+YOUNGER = ("norm_eps", "attention_every", "attention_window")  # settings that stored studies may not have
 
 
 @final
@@ -44,12 +48,21 @@ class ModelConfig:
         "empty memory; needs non-negative features and a matrix memory with the dot bias",
     )
     output_norm: Literal["rms", "none"] = setting("rms", "of the memory's output a head, with a trained scale")
+    norm_eps: float = setting(NORM_EPS, "added to the mean square under that norm's root; only with output_norm: rms")
     output_gate: bool = setting(True, "multiply the memory's output by SiLU of a projection of the input")
     feed_forward: Literal["none", "swiglu"] = setting("none", "channel mixer after each memory layer")
     feed_forward_ratio: float = setting(2.0, "hidden width of the channel mixer as a multiple of d_model")
     tie_embeddings: bool = setting(False, "use the embedding as the output head")
     init_scale: float = setting(
         1.0, "multiplies the standard deviation 1/sqrt(fan in) of every projection at the start"
+    )
+    attention_every: int = setting(
+        0, "a hybrid: every so many layers one is softmax attention in place of the memory (2: they alternate); 0: none"
+    )
+    attention_window: int = setting(
+        WINDOW,
+        "the last tokens that such a layer attends to; Samba and Gated DeltaNet's hybrids have 2048, which is longer "
+        "than most tasks here, so that a layer would see everything",
     )
 
     def __post_init__(self) -> None:
@@ -66,6 +79,8 @@ class ModelConfig:
         require(0 <= self.conv <= 64, "conv", f"{self.conv} is not between 0 (none) and 64")
         require(self.feed_forward_ratio > 0, "feed_forward_ratio", f"{self.feed_forward_ratio:g} must be positive")
         require(self.init_scale > 0, "init_scale", f"{self.init_scale:g} must be positive")
+        require(0 < self.norm_eps < math.inf, "norm_eps", f"{self.norm_eps:g} must be positive and finite")
+        self._check_attention()
 
     def _check_features(self) -> None:
         even = self.memory_keys % 2 == 0
@@ -84,6 +99,26 @@ class ModelConfig:
         unturned = self.normaliser == "none" or not self.rope
         require(unturned, "normaliser", "a turned feature can be negative and q.z near 0: set rope: false")
 
+    def _check_attention(self) -> None:
+        every = self.attention_every
+        require(every >= 0, "attention_every", f"{every} must be 0 (no attention layers) or more")
+        require(every != 1, "attention_every", "1 leaves no memory layer: base a study on the preset sliding_window")
+        enough = every <= self.layers
+        require(enough, "attention_every", f"{every} is more than {self.layers} layers: set layers to {every} or more")
+        turned = every == 0 or self.keys % 2 == 0
+        require(
+            turned,
+            "attention_every",
+            f"attention turns channels in pairs, the key dimension {self.keys} is odd: set key_dim to an even number",
+        )
+        window = self.attention_window
+        require(window >= 1, "attention_window", f"{window} must be at least 1")
+
+    def to_plain(self) -> dict[str, Plain]:
+        """Every setting as plain data, but those that are younger than stored studies only where they say something."""
+        usual = to_plain(ModelConfig())
+        return {name: x for name, x in to_plain(self).items() if name not in YOUNGER or x != usual[name]}
+
     def canonical(self) -> ModelConfig:
         """The simplest spelling of the same model: two spellings of one model become equal."""
         same = self.feature_map == self.activation == "silu"
@@ -92,7 +127,9 @@ class ModelConfig:
             key_dim=self.keys,
             value_dim=self.values,
             feature_map="none" if same else self.feature_map,
+            norm_eps=NORM_EPS if self.output_norm == "none" else self.norm_eps,
             feed_forward_ratio=2.0 if self.feed_forward == "none" else self.feed_forward_ratio,
+            attention_window=self.attention_window if self.attention_every else WINDOW,
         )
 
     @property

@@ -13,10 +13,13 @@ from torch.nn import functional
 
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
+from miras_search.models.layout import Slot, layout
 from miras_search.models.mixer import Mixer, MixerState, Observer
+from miras_search.models.own_layer import OwnLayer, OwnState
 from miras_search.space.design import DesignPoint
 
 NORM_EPS = 1e-5
+LayerState = MixerState | OwnState
 
 
 class SwiGlu(nn.Module):
@@ -42,9 +45,10 @@ class SwiGlu(nn.Module):
 class Block(nn.Module):
     """x + mixer(norm(x)), then, where there is a channel mixer, x + feed_forward(norm(x))."""
 
-    def __init__(self, config: ModelConfig, design: DesignPoint) -> None:
+    def __init__(self, config: ModelConfig, slot: Slot, layer: int) -> None:
         super().__init__()
-        self.mixer = Mixer(config, design)
+        own, self.is_memory = slot.design.mixer, slot.is_memory
+        self.mixer = Mixer(slot.config, slot.design) if own is None else OwnLayer(slot.config, own, layer)
         self.mixer_norm = nn.Parameter(torch.empty(config.d_model))
         self.feed_forward = self.feed_forward_norm = None
         if config.feed_forward == "swiglu":
@@ -59,7 +63,7 @@ class Block(nn.Module):
             self.feed_forward.initialise(generator, scale)
             nn.init.ones_(self.feed_forward_norm)
 
-    def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+    def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """[B,T,D] -> [B,T,D] and the mixer's state."""
         y, state = self.mixer(functional.rms_norm(x, x.shape[-1:], self.mixer_norm, NORM_EPS), state)
         x = x + y
@@ -79,7 +83,7 @@ class LanguageModel(nn.Module):
         fit.check(design, config)
         self.config, self.design, self.vocab_size = config, design, vocab_size
         self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
-        self.blocks = nn.ModuleList(Block(config, design) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, slot, i) for i, slot in enumerate(layout(config, design)))
         self.norm = nn.Parameter(torch.empty(config.d_model))
         self.head = None if config.tie_embeddings else nn.Parameter(torch.empty(vocab_size, config.d_model))
 
@@ -98,27 +102,36 @@ class LanguageModel(nn.Module):
             assert isinstance(block, Block)
             yield block
 
+    def _memories(self) -> list[Mixer]:
+        """The memories under study: not the attention of a hybrid, nor a layer of the user's own."""
+        return [block.mixer for block in self._blocks() if block.is_memory and isinstance(block.mixer, Mixer)]
+
     @property
     def step_scale(self) -> float:
         """What the steps of all memories are multiplied by."""
-        scale = next(self._blocks()).mixer.step_scale
-        return 1.0 if scale is None else float(scale)
+        scales = [mixer.step_scale for mixer in self._memories()]
+        return 1.0 if not scales or scales[0] is None else float(scales[0])
+
+    @property
+    def streams(self) -> bool:
+        """Whether every layer carries a state of its own from token to token, and none all its inputs."""
+        return all(block.mixer.streams for block in self._blocks() if isinstance(block.mixer, OwnLayer))
 
     def scale_steps(self, scale: float) -> None:
-        """Multiply the steps that the gates give by a constant, in place of any earlier one."""
-        for block in self._blocks():
-            block.mixer.step_scale = self.embedding.new_tensor(scale)
+        """Multiply the steps that the memories' gates give by a constant, in place of any earlier one."""
+        for mixer in self._memories():
+            mixer.step_scale = self.embedding.new_tensor(scale)
 
     @contextlib.contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
-        """While active, tell the observer what each layer's memory is given, layer by layer."""
-        for block in self._blocks():
-            block.mixer.observer = observer
+        """While active, tell the observer what each memory layer is given, layer by layer."""
+        for mixer in self._memories():
+            mixer.observer = observer
         try:
             yield
         finally:
-            for block in self._blocks():
-                block.mixer.observer = None
+            for mixer in self._memories():
+                mixer.observer = None
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Logits [B,M,vocab] at `positions` [B,M] of the sequences `tokens` [B,T]."""
@@ -127,8 +140,8 @@ class LanguageModel(nn.Module):
         return self.logits(labelled)
 
     def stream(
-        self, tokens: Tensor, states: Sequence[MixerState] | None = None
-    ) -> tuple[Tensor, tuple[MixerState, ...]]:
+        self, tokens: Tensor, states: Sequence[LayerState] | None = None
+    ) -> tuple[Tensor, tuple[LayerState, ...]]:
         """Hidden states [B,T,D] of a segment, and the states with which the next segment continues."""
         x, after = functional.embedding(tokens, self.embedding), []
         for i, block in enumerate(self._blocks()):

@@ -53,7 +53,7 @@ class Cell:
             "changes": dict(self.changes),
             "levels": dict(self.levels),
             "design": self.design.to_plain(),
-            "model": to_plain(self.model),
+            "model": self.model.to_plain(),
             "train": to_plain(self.train),
         }
 

@@ -92,7 +92,7 @@ class Study:
             "base": {
                 "name": self.base_name,
                 "design": self.base.to_plain(),
-                "model": to_plain(self.model),
+                "model": self.model.to_plain(),
                 "train": to_plain(self.train),
             },
             "execution": self.execution,
