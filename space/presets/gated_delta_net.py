@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miras_search.space.presets.protocol import Preset, register
 
-register(
+GATED_DELTA_NET = register(
     Preset(
         "gated_delta_net",
         "S_t = a_t (I - b_t k_t^T k_t) S_{t-1} + b_t k_t^T v_t",
