@@ -119,7 +119,7 @@ class Mixer(nn.Module):
         if self.is_normalised:
             y = features.divided(y)
         if self.norm is not None:
-            y = functional.rms_norm(y, (y.shape[-1],), self.norm, 1e-5)
+            y = functional.rms_norm(y, (y.shape[-1],), self.norm, self.config.norm_eps)
         return y.flatten(-2), memory
 
     def _scaled(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
