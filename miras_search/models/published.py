@@ -19,7 +19,7 @@ from miras_search.errors import MirasError
 from miras_search.models.config import ModelConfig
 from miras_search.models.mixer import Mixer
 from miras_search.space.design import DesignPoint
-from miras_search.space.fields import Plain
+from miras_search.space.fields import FieldError, Plain
 
 Kind = Literal["gated_delta_net", "delta_net", "gla"]
 GATED: dict[Kind, bool] = {"gated_delta_net": True, "delta_net": False, "gla": True}
@@ -174,11 +174,24 @@ class PublishedLayer:
             raise self._missing(name)
         shape = tuple(state[name].shape)
         if len(shape) != axes or 0 in shape:
-            raise self._problem(name, f"its shape is {shape}: give a tensor of {axes} axes, none of them empty")
+            raise self._problem(name, f"its shape is {shape}: give a {axes}-dimensional tensor that is not empty")
         return shape
 
     def _settings(self, widths: _Widths) -> tuple[ModelConfig, DesignPoint]:
-        config = ModelConfig(
+        try:
+            config = self._config(widths)
+        except FieldError as error:
+            raise self._problem(f"model.{error.field}", error.what) from None
+        design = DesignPoint.parse({"preset": self.kind, "memory": {"matrix": {"start": "zero"}}})
+        if self.kind == "gla":
+            design = design.changed("retention.keep.temper", self.gate_logit_normalizer)
+            design = design.changed("retention.keep.rank", widths.rank)
+        elif self.allow_neg_eigval:
+            design = design.changed("step.scale", 2.0)
+        return config, design
+
+    def _config(self, widths: _Widths) -> ModelConfig:
+        return ModelConfig(
             layers=1,
             d_model=widths.d_model,
             heads=self.num_heads,
@@ -191,13 +204,6 @@ class PublishedLayer:
             norm_eps=self.norm_eps * widths.keys,
             output_gate=self._is_gated,
         )
-        design = DesignPoint.parse({"preset": self.kind, "memory": {"matrix": {"start": "zero"}}})
-        if self.kind == "gla":
-            design = design.changed("retention.keep.temper", self.gate_logit_normalizer)
-            design = design.changed("retention.keep.rank", widths.rank)
-        elif self.allow_neg_eigval:
-            design = design.changed("step.scale", 2.0)
-        return config, design
 
     def _check(self, mixer: Mixer, widths: _Widths) -> None:
         """Raise `WeightsProblem` where a mixer is not this layer at these widths."""

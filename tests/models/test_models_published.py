@@ -284,7 +284,12 @@ def _with(name: str, *shape: int) -> Change:
         (
             "delta_net",
             _with("o_norm.weight", 1, V),
-            "delta_net: o_norm.weight: its shape is (1, 5): give a tensor of 1 axes, none of them empty",
+            "delta_net: o_norm.weight: its shape is (1, 5): give a 1-dimensional tensor that is not empty",
+        ),
+        (
+            "delta_net",
+            _with("q_conv1d.weight", H * K, 1, 65),
+            "delta_net: model.conv: 65 is not between 0 (none) and 64",
         ),
     ],
 )
