@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -29,15 +30,32 @@ def parameters(model: LanguageModel) -> int:
 
 
 @torch.no_grad()
-def state_bytes(model: LanguageModel, tokens: int = 1) -> int:
+def state_bytes(model: LanguageModel, tokens: int = 1) -> int | None:
     """Bytes of the tensors that one sequence carries on after so many tokens.
 
     Most states are of one size from the first token on; that of an attention grows. Counters, such as the position, are
-    not counted.
+    not counted. None for a layer of the user's own that does not stream, or whose state is no tree of tensors.
     """
+    if not model.streams:
+        return None
     _, states = model.stream(torch.zeros(1, tokens, dtype=torch.long, device=model.embedding.device))
-    leaves = [leaf for leaf in pytree.tree_leaves(states) if isinstance(leaf, Tensor)]
-    return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+    return tree_bytes(states)
+
+
+def tree_bytes(tree: object) -> int | None:
+    """Bytes of the tensors in tuples, lists, mappings and dataclasses; None where there may be others."""
+    total = 0
+    for leaf in pytree.tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            total += leaf.numel() * leaf.element_size()
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            inner = tree_bytes([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+            if inner is None:
+                return None
+            total += inner
+        elif leaf is not None and not isinstance(leaf, bool | int | float | str):
+            return None
+    return total
 
 
 def flops_per_token(model: LanguageModel, tokens: int) -> float:
@@ -45,18 +63,21 @@ def flops_per_token(model: LanguageModel, tokens: int) -> float:
 
     Counted are matrix products, attention, triangular and other linear solves, and factorisations, of the chunkwise
     form in plain torch on the CPU, whatever the model's device: the same number everywhere. Not counted is elementwise
-    work: activations, norms, gates, the short convolution, links, and a memory that is a vector.
+    work: activations, norms, gates, the short convolution, links, and a memory that is a vector. A layer of the user's
+    own is counted on the model's device, where it may need kernels that torch does not count.
     """
-    return _flops(model.config, model.design, model.vocab_size, tokens) / tokens
+    device = "cpu" if model.design.mixer is None else str(model.embedding.device)
+    return _flops(model.config, model.design, model.vocab_size, tokens, device) / tokens
 
 
 @functools.lru_cache(maxsize=256)  # the seeds of a cell cost the same, and counting takes up to seconds
-def _flops(config: ModelConfig, design: DesignPoint, vocab_size: int, tokens: int) -> int:
+def _flops(config: ModelConfig, design: DesignPoint, vocab_size: int, tokens: int, device: str) -> int:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         model = LanguageModel(config, design, vocab_size).requires_grad_(False)
     model.initialise(torch.Generator().manual_seed(0))
+    model.eval().to(device)
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
-        hidden, _ = model.stream(torch.zeros(1, tokens, dtype=torch.long))
+        hidden, _ = model.stream(torch.zeros(1, tokens, dtype=torch.long, device=device))
         model.logits(hidden)
     total: int = counter.get_total_flops()
     return total

@@ -57,6 +57,8 @@ UNTURNED = (
 def violations(point: DesignPoint, model: ModelConfig) -> list[Problem]:
     """Everything that keeps the design from running in the model, each at its place in the design."""
     found = rules.violations(point, model.memory_keys, model.values)
+    if point.mixer is not None:  # what the model says of its memories is not for it
+        return found
     if model.normaliser == "sum":
         found += [Problem(where, reason) for where, reason, holds in _NORMALISED if not holds(point)]
     if model.rope and point.retention.keep.tie == "key":

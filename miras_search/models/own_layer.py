@@ -2,8 +2,8 @@
 
 The contract: a torch module that is constructed as `MyLayer(d_model=..., **args)`, with `heads` and `layer` (its place
 among the blocks, from 0) if the constructor names them, and maps x [B,T,d] to y [B,T,d] without looking ahead. If its
-`forward` has a parameter called `state`, it streams: `forward(x, state) -> (y, state)`, with None at a sequence's start.
-A layer that does not stream is run again over all it has seen.
+`forward` has a parameter called `state`, it streams: `forward(x, state=...) -> (y, state)`, from None at a sequence's
+start. A layer that does not stream is run again over all it has seen.
 """
 
 from __future__ import annotations

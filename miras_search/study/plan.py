@@ -128,6 +128,8 @@ def _varies_rate(study: Study) -> bool:
 def _budget(cell: Cell) -> tuple[object, ...]:
     """What decides parameters and state: equal for two cells whose budgets are equal."""
     design, model = cell.design, cell.model
+    if design.mixer is not None:
+        return (design.mixer, *sorted(to_plain(model.canonical()).items()))
     gates = sorted((slot, gate.source, gate.scope) for slot, gate in design.gates.items() if gate.source != "fixed")
     return (
         design.memory.layers(model.memory_keys, model.values),

@@ -13,20 +13,20 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 import miras_search
 from miras_search.errors import MirasError
 from miras_search.models.language import LanguageModel
 from miras_search.training.job import Job
-from miras_search.training.start import blank_model
+from miras_search.training.start import drawn
 
 FORMAT = "miras-search 1"
 
 
 def save_checkpoint(path: Path, job: Job, model: LanguageModel, step: int) -> None:
     """Write the parameters and their origin. The folder is made; a reader sees the old file or the new one."""
-    # named_parameters gives a tied parameter once; safetensors refuses to store shared memory under two names
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _kept(model).items()}
     metadata = {
         "format": FORMAT,
         "job": json.dumps(job.to_plain(), sort_keys=True),
@@ -62,8 +62,8 @@ def load_checkpoint(path: Path) -> tuple[Job, LanguageModel]:
             f"{path}: not a checkpoint of this version (format {metadata.get('format')!r}, not {FORMAT!r})"
         )
     job = Job.from_plain(json.loads(metadata["job"]))
-    model = blank_model(job)
-    params = dict(model.named_parameters())
+    model = drawn(job)  # a layer of the user's own may have drawn what it does not give out as its state
+    params = _kept(model)
     if params.keys() != tensors.keys():
         odd = ", ".join(sorted(params.keys() ^ tensors.keys()))
         raise MirasError(f"{path}: written by another version of the model; these parameters do not match: {odd}")
@@ -72,3 +72,10 @@ def load_checkpoint(path: Path) -> tuple[Job, LanguageModel]:
             parameter.copy_(tensors[name])
     model.scale_steps(float(metadata.get("step_scale", 1.0)))  # measured before training: not in the parameters
     return job, model
+
+
+def _kept(model: LanguageModel) -> dict[str, Tensor]:
+    """Parameters and persistent buffers: once where tied, as safetensors stores no shared memory under two names."""
+    persistent = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return {**dict(model.named_parameters()), **buffers}

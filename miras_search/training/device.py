@@ -49,6 +49,16 @@ def settled(device: torch.device, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators follow the seed, for the dropout of a user's layer; afterwards they are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
 @functools.cache
 def _libc() -> ctypes.CDLL | None:
     """glibc, or None where the C library is another one."""

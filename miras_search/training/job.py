@@ -20,6 +20,7 @@ from miras_search.training.config import TrainConfig
 State = Literal["complete", "diverged"]
 KEYS = ("design", "model", "task", "train", "seed")
 OPTIONAL = ("base_design",)
+UNMATCHED = "match_base matches the writes of two memories, and a layer of your own has none that it knows: use as_is"
 
 
 class Cancelled(MirasError):
@@ -45,6 +46,13 @@ class Job:
         if self.train.inner_step == "match_base" and self.base_design is None:
             what = "match_base needs the design to be matched: give the job a base_design, or use as_is"
             raise SpecError.at(("train", "inner_step"), what)
+        if self.train.inner_step == "match_base" and self.owned:
+            raise SpecError.at(("train", "inner_step"), UNMATCHED)
+
+    @property
+    def owned(self) -> bool:
+        """Whether the design, or the one that it is matched to, is a layer of the user's own."""
+        return any(point is not None and point.mixer is not None for point in (self.design, self.base_design))
 
     def to_plain(self) -> dict[str, Plain]:
         """As JSON data, everything spelled out; `from_plain` gives an equal job back."""

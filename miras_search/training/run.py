@@ -24,7 +24,7 @@ from miras_search.models import budget
 from miras_search.tasks import task_from_spec
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
-from miras_search.training.device import keep_freed_memory, peak_bytes, resolve, settled, start_peak
+from miras_search.training.device import drawn_from, keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
 from miras_search.training.job import Cancelled, Final, Job, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
@@ -55,7 +55,7 @@ def train(
     `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
     """
     where = resolve(device)
-    with settled(where, threads):
+    with settled(where, threads), drawn_from(Seeds.of(job.seed).init, where):
         return Training(job, where, report).run(checkpoint)
 
 
@@ -163,11 +163,12 @@ class Training:
         length = self.task.sequence_length
         finals = [
             Final("params", "", budget.parameters(self.model)),
-            Final("state_bytes", "", budget.state_bytes(self.model, length)),
             Final("flops_per_token", "", budget.flops_per_token(self.model, length)),
             Final("peak_memory_bytes", "", peak),
             Final("wall_seconds", "", wall),
         ]
+        if (carried := budget.state_bytes(self.model, length)) is not None:
+            finals.insert(1, Final("state_bytes", "", carried))
         if self.config.inner_step == "match_base":
             finals.append(Final("inner_step_scale", "", self.model.step_scale))
         if self.losses:

@@ -14,22 +14,18 @@ from miras_search.training.config import Seeds
 from miras_search.training.job import Job
 
 
-def blank_model(job: Job) -> LanguageModel:
-    """The job's model on the CPU, its parameters not yet set."""
-    with torch.random.fork_rng(devices=[]):  # torch's layers draw starting weights from the global generator, unasked
-        return LanguageModel(job.model, job.design, task_from_spec(job.task).vocab_size)
-
-
 def new_model(job: Job) -> LanguageModel:
     """The job's model at its start, on the CPU: weights drawn there are the same whatever the training runs on."""
-    model = _drawn(job)
+    model = drawn(job)
     if job.train.inner_step == "match_base":
         model.scale_steps(_matching_scale(job))
     return model
 
 
-def _drawn(job: Job) -> LanguageModel:
-    model = blank_model(job)
+def drawn(job: Job) -> LanguageModel:
+    """The job's model with its parameters and buffers drawn, the steps of its memories as they are."""
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw starting weights from the global generator, unasked
+        model = LanguageModel(job.model, job.design, task_from_spec(job.task).vocab_size)
     model.initialise(torch.Generator().manual_seed(Seeds.of(job.seed).init))
     return model
 
@@ -43,6 +39,6 @@ def _matching_scale(job: Job) -> float:
     assert base is not None  # or the job would not exist
     if design.hash == base.hash:
         return 1.0
-    model, reference = (_drawn(dataclasses.replace(job, design=point)) for point in (design, base))
+    model, reference = (drawn(dataclasses.replace(job, design=point)) for point in (design, base))
     batch = task_from_spec(job.task).train_batch(Seeds.of(job.seed).data, 0, job.train.batch)
     return inner_step.match(model, reference, torch.from_numpy(batch.tokens))
