@@ -70,7 +70,9 @@ def _formed(
     def accumulated(i: int) -> Tensor:
         layer, (factor,) = chunk.layers[i], factors[i]
         c = factor.c
-        z = c.keep[..., None, None] * state.dual[i].unsqueeze(2)
+        z = state.dual[i].unsqueeze(2)
+        if c.keep is not None:
+            z = c.keep[..., None, None] * z
         if found is not None:
             if c.momentum is not None:
                 z = z + c.momentum[..., None, None] * state.moments[0][i].unsqueeze(2)

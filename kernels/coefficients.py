@@ -18,13 +18,15 @@ def spread(log_keep: Tensor, writes: int) -> Tensor:
 
 def before_writes(after: Coefficients, fade: Tensor | None) -> Coefficients:
     """Coefficients of the weights at which gradients are taken: one write earlier, faded where keep comes first."""
-    keep = torch.cat([torch.ones_like(after.keep[..., :1]), after.keep[..., :-1]], -1)
+    keep = after.keep
+    if keep is not None:
+        keep = torch.cat([torch.ones_like(keep[..., :1]), keep[..., :-1]], -1)
     writes = torch.cat([torch.zeros_like(after.writes[..., :1, :]), after.writes[..., :-1, :]], -2)
     momentum = after.momentum
     if momentum is not None:
         momentum = torch.cat([torch.zeros_like(momentum[..., :1]), momentum[..., :-1]], -1)
     if fade is not None:
-        keep, writes = fade * keep, fade.unsqueeze(-1) * writes
+        keep, writes = fade if keep is None else fade * keep, fade.unsqueeze(-1) * writes
         momentum = None if momentum is None else fade * momentum
     return Coefficients(keep, momentum, writes, None, None)
 
@@ -35,7 +37,8 @@ def at_reads(after: Coefficients, writes: int) -> Coefficients:
         return after
     momentum = None if after.momentum is None else after.momentum[..., writes - 1 :: writes]
     rows = after.writes[..., writes - 1 :: writes, :]
-    return Coefficients(after.keep[..., writes - 1 :: writes], momentum, rows, None, None)
+    keep = None if after.keep is None else after.keep[..., writes - 1 :: writes]
+    return Coefficients(keep, momentum, rows, None, None)
 
 
 def of_pairs(c: Coefficients, window: int, *, rows: bool) -> Coefficients:
@@ -47,6 +50,5 @@ def of_pairs(c: Coefficients, window: int, *, rows: bool) -> Coefficients:
     if not rows:
         return c._replace(writes=writes, end_writes=end)
     momentum = None if c.momentum is None else c.momentum.repeat_interleave(window, -1)
-    return Coefficients(
-        c.keep.repeat_interleave(window, -1), momentum, writes.repeat_interleave(window, -2), c.end_momentum, end
-    )
+    keep = None if c.keep is None else c.keep.repeat_interleave(window, -1)
+    return Coefficients(keep, momentum, writes.repeat_interleave(window, -2), c.end_momentum, end)

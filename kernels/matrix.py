@@ -89,12 +89,12 @@ def _prepare(point: DesignPoint, inputs: Inputs, first: int, last: int, size: in
         v=v,
         threshold=None if inputs.threshold is None else _split(inputs.threshold, *span).unsqueeze(-1),
         first=k if fade is None else fade.unsqueeze(-1) * k,
-        kept=k if log_keep is None else before.keep.unsqueeze(-1) * k,
+        kept=k if before.keep is None else before.keep.unsqueeze(-1) * k,
         surprised=None if before.momentum is None else before.momentum.unsqueeze(-1) * k,
         overlap=None if blind else before.writes * (k @ k.transpose(-1, -2)),
         ends=(after.writes[..., -1, :].unsqueeze(-1) * k).transpose(-1, -2),
         end_surprises=None if after.end_writes is None else (after.end_writes.unsqueeze(-1) * k).transpose(-1, -2),
-        end_keep=None if log_keep is None else after.keep[..., -1, None, None],
+        end_keep=None if after.keep is None else after.keep[..., -1, None, None],
         end_momentum=None if after.momentum is None else after.momentum[..., -1, None, None],
         end_surprise_keep=None if after.end_momentum is None else after.end_momentum[..., None, None],
         after=after,
@@ -217,7 +217,7 @@ def _ender(chunks: Chunks) -> Callable[[int, Tensor, Tensor | None, Tensor], tup
 def _read(point: DesignPoint, chunks: Chunks, starts: Tensor, surprises: list[Tensor | None], u: Tensor) -> Tensor:
     """y [n,G,C,V] of all chunks: A (Q Z_0) + B (Q S_0) - (P * Q K^T) U."""
     c = at_reads(chunks.after, point.algorithm.writes)
-    y = (chunks.q if chunks.end_keep is None else c.keep.unsqueeze(-1) * chunks.q) @ starts
+    y = (chunks.q if c.keep is None else c.keep.unsqueeze(-1) * chunks.q) @ starts
     if c.momentum is not None:
         y = y + (c.momentum.unsqueeze(-1) * chunks.q) @ torch.stack([_needed(s) for s in surprises])
     return y - (c.writes * (chunks.q @ chunks.k.transpose(-1, -2))) @ u

@@ -56,7 +56,7 @@ class Unrolled(NamedTuple):
     """A layer's coefficients for each of their uses."""
 
     after: Factors  # after each write
-    before: Factors  # where each pair's gradient is taken
+    before: Factors  # where each pair's gradient is taken; none where that is the chunk's start for all
     first: Factors | None  # the chunk's start, faded; None: gradients are taken before the decay
     reads: Factors  # after each token's last write
 
@@ -134,14 +134,16 @@ def _uses(point: DesignPoint, found: list[tuple[Factor, Tensor | None]]) -> Unro
     after, before, first = [], [], []
     for factor, fade in found:
         after.append(factor._replace(c=of_pairs(factor.c, window, rows=False)))
-        c = before_writes(factor.c, fade)
-        before.append(factor._replace(c=of_pairs(c, window, rows=True)))
-        faded = c._replace(keep=torch.ones_like(c.keep) if fade is None else fade)
-        first.append(factor._replace(c=of_pairs(faded, window, rows=True)))
+        if fade is not None:
+            faded = factor.c._replace(keep=fade, momentum=None)
+            first.append(factor._replace(c=of_pairs(faded, window, rows=True)))
+        if point.execution.gradient.sweeps != 0:  # frozen gradients are taken at the chunk's start alone
+            c = before_writes(factor.c, fade)
+            before.append(factor._replace(c=of_pairs(c, window, rows=True)))
     return Unrolled(
         after=tuple(after),
         before=tuple(before),
-        first=None if all(fade is None for _, fade in found) else tuple(first),
+        first=tuple(first) or None,
         reads=tuple(factor._replace(c=at_reads(factor.c, writes)) for factor in after),
     )
 
@@ -151,13 +153,14 @@ def of_state(factors: Factors, layer: Layer, x: Tensor, z: Tensor, s: Tensor | N
 
     before = _on_rows(layer)
 
-    def product(weights: Tensor, coefficients: list[Tensor]) -> Tensor:
+    def product(weights: Tensor, coefficients: list[Tensor | None]) -> Tensor:
         left = x
-        for factor, c in zip(factors, coefficients, strict=True):
+        kept = [(factor, c) for factor, c in zip(factors, coefficients, strict=True) if c is not None]
+        for factor, c in kept:
             if factor.axis in before:
                 left = left * factor.over_time(c)
         y = left * weights if layer.diagonal else left @ weights
-        for factor, c in zip(factors, coefficients, strict=True):
+        for factor, c in kept:
             if factor.axis not in before:
                 y = factor.over_time(c) * y
         return y
@@ -224,7 +227,8 @@ def at_end(factors: Factors, layer: Layer, z: Tensor, s: Tensor | None, h: Tenso
 
     end = z
     for factor in factors:
-        end = factor.over_weights(factor.c.keep[..., -1]) * end
+        if factor.c.keep is not None:
+            end = factor.over_weights(factor.c.keep[..., -1]) * end
     end = end - product([factor.c.writes[..., -1, :] for factor in factors])
     (factor, *_) = factors
     c = factor.c

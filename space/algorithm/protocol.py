@@ -34,7 +34,7 @@ Moments = tuple["Tensor", ...]
 class Coefficients(NamedTuple):
     """How a chunk of N writes unrolls; leading axes [..., N]."""
 
-    keep: Tensor  # A [..., N]
+    keep: Tensor | None  # A [..., N]; None where everything is kept
     momentum: Tensor | None  # B [..., N]; None without momentum
     writes: Tensor  # P [..., N, N], lower triangular
     end_momentum: Tensor | None  # c_S [...]: what is left of S_0 at the end of the chunk
@@ -225,7 +225,7 @@ class Descent:
         """A = cumprod(a), P = D diag(e)."""
         if log_keep is None:
             writes = step.unsqueeze(-2).expand(*step.shape, step.shape[-1]).tril()
-            return Coefficients(torch.ones_like(step), None, writes, None, None)
+            return Coefficients(None, None, writes, None, None)
         writes = decay_matrix(log_keep) * step.unsqueeze(-2)
         return Coefficients(torch.exp(log_keep.cumsum(-1)), None, writes, None, None)
 
@@ -273,8 +273,8 @@ def running_products(gate: Tensor) -> Tensor:
 def surprise_coefficients(log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
     """P = D M diag(e), B = D cumprod(b)."""
     momentum = needed(momentum)
-    log_keep = torch.zeros_like(step) if log_keep is None else log_keep
-    keep, decay = torch.exp(log_keep.cumsum(-1)), decay_matrix(log_keep)
+    keep = None if log_keep is None else torch.exp(log_keep.cumsum(-1))
+    decay = decay_matrix(torch.zeros_like(step) if log_keep is None else log_keep)
     surprise = running_products(momentum)
     remaining = surprise[..., :, 0] * momentum[..., :1]
     return Coefficients(
