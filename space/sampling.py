@@ -111,6 +111,10 @@ class Space:
         Raises `SpecError` with every problem, among them a listed value that no valid point has.
         """
         base, configs = base or DesignPoint(), configs or {}
+        if base.mixer is not None:
+            raise SpecError.at(where, f"{base.mixer.name} has no options to choose among: take another base")
+        if base.control != DesignPoint().control:
+            raise SpecError.at(where, f"{base.control.name} refutes a claim and is no candidate: take it off the base")
         spec = dict.fromkeys(CHOICES, ANY) if spec == ANY else spec
         if not isinstance(spec, Mapping):
             raise SpecError.at(where, f"expected {ANY}, or a mapping of axes to what they may be, got {spec!r}")
@@ -120,7 +124,7 @@ class Space:
         for key in dict.fromkeys((*ORDER, *map(str, spec))):
             try:
                 if key in spec:
-                    nodes[key] = _node(key, spec[key], (*where, key), configs)
+                    nodes[key] = _node(key, spec[key], (*where, key), base, configs)
                 if key in ORDER:
                     parts[key] = built(key, nodes.get(key), base, (*where, key))
                 else:
@@ -338,13 +342,13 @@ def _holds(it: Built, value: Plain) -> bool:
     return it.variant.ranges[0].holds(value) if it.variant.ranges else bool(it.variant.plain == value)
 
 
-def _node(key: str, spec: object, where: Path, configs: Mapping[str, object]) -> Node:
+def _node(key: str, spec: object, where: Path, base: DesignPoint, configs: Mapping[str, object]) -> Node:
     """The tree of one key of a space."""
     head, _, rest = key.partition(".")
     if key in CHOICES:
         return axis_node(AXES[key], spec, key, where)
     if key == "step":
-        return gate_node(spec, key, where)
+        return gate_node(spec, key, where, base.step)
     if key == "execution":
         return execution_node(spec, key, where)
     if head in configs:

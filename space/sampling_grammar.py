@@ -94,7 +94,15 @@ class Pick:
     alternatives: tuple[Alternative, ...]
 
 
-Node = Leaf | Range | Group | Pick
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tried:
+    """A tree of which only some variants make anything: a gate's settings contradict each other easily."""
+
+    node: Node
+    variants: tuple[Variant, ...]
+
+
+Node = Leaf | Range | Group | Pick | Tried
 Decision = tuple[str, Label]
 
 
@@ -121,6 +129,8 @@ def count(node: Node) -> int:
     """How many variants there are, those that an option refuses included."""
     if isinstance(node, Group):
         return math.prod(map(count, node.fields.values()))
+    if isinstance(node, Tried):
+        return len(node.variants)
     return sum(count(it.node) for it in node.alternatives) if isinstance(node, Pick) else 1
 
 
@@ -130,6 +140,8 @@ def variants(node: Node, path: str) -> Iterator[Variant]:
         yield Variant((), node.value, ())
     elif isinstance(node, Range):
         yield Variant((), node, (node,))
+    elif isinstance(node, Tried):
+        yield from node.variants
     elif isinstance(node, Group):
         for parts in itertools.product(*(list(variants(it, f"{path}.{key}")) for key, it in node.fields.items())):
             plain = dict(zip(node.fields, (part.plain for part in parts), strict=True))
@@ -145,7 +157,9 @@ def variants(node: Node, path: str) -> Iterator[Variant]:
 
 def alternatives(node: Node, path: str) -> Iterator[tuple[str, Alternative]]:
     """Every entry of every list of a tree that is a decision, with the decision's path."""
-    if isinstance(node, Group):
+    if isinstance(node, Tried):
+        yield from alternatives(node.node, path)
+    elif isinstance(node, Group):
         for key, inner in node.fields.items():
             yield from alternatives(inner, f"{path}.{key}")
     elif isinstance(node, Pick):
@@ -163,13 +177,57 @@ def axis_node(axis: Axis[Facts], spec: object, path: str, where: Path) -> Node:
     return _listed(spec, where, lambda item, at: _option(axis, item, path, at))
 
 
-def gate_node(spec: object, path: str, where: Path) -> Node:
-    """The tree of a gate. Raises `SpecError`."""
+def gate_node(spec: object, path: str, where: Path, default: Gate) -> Node:
+    """The tree of a gate whose settings refine a default. Raises `SpecError`."""
+    node: Node
     if spec == ANY:
-        return Group(_words(Gate))
-    if isinstance(spec, list):
-        return _listed(spec, where, lambda item, at: _gate(item, path, at))
-    return _gate(spec, path, where).node
+        node = Group(_words(Gate))
+    elif isinstance(spec, list):
+        node = _listed(spec, where, lambda item, at: _gate(item, path, at))
+    else:
+        node = _gate(spec, path, where).node
+    found: dict[str, Variant] = {}
+    for variant, *ends in tried(node, path, where, lambda plain: Gate.from_plain(plain, where, default)):
+        same = [cast(Gate, end).to_plain() for end in ends]
+        found.setdefault(json.dumps([same, [it.name for it in variant.ranges]]), variant)
+    return Tried(node, tuple(found.values()))
+
+
+def tried(node: Node, path: str, where: Path, make: Callable[[object], object]) -> list[tuple[Variant, object, object]]:
+    """The variants that make something, with what they make: numbers lowest, and highest.
+
+    Raises `SpecError` for a listed value that makes nothing.
+    """
+    if (number := count(node)) > MOST:
+        what = f"{number} combinations of what is listed, more than {MOST}: list fewer, or use ranges for numbers"
+        raise SpecError.at(where, what)
+    found, refused = [], []
+    for variant in variants(node, path):
+        try:
+            low = make(variant.filled({it.name: it.low for it in variant.ranges}))
+            high = make(variant.filled({it.name: it.high for it in variant.ranges})) if variant.ranges else low
+            found.append((variant, low, high))
+        except SpecError as problem:
+            refused.append((variant, problem))
+    if not found:
+        raise refused[0][1]
+    ranges: dict[str, Range] = {}
+    for it in (it for variant, _, _ in found for it in variant.ranges):
+        if ranges.setdefault(it.name, it) != it:
+            raise SpecError.at(it.where, f"a second range for {it.name}: give both the same ends, in one entry")
+    made = {decision for variant, _, _ in found for decision in variant.decisions}
+    lost = {(at, one.label): one.where for at, one in alternatives(node, path) if one.listed}
+    lost = {decision: at for decision, at in lost.items() if decision not in made}
+    for variant, error in refused:
+        told = error.problems[0]
+        what = f"{told.where[-1]}: {told.what}" if told.where else told.what
+        for decision in variant.decisions:
+            if decision in lost:
+                raise SpecError.at(lost[decision], what)
+        for it in variant.ranges:
+            if it.name not in ranges:
+                raise SpecError.at(it.where, what)
+    return found
 
 
 def execution_node(spec: object, path: str, where: Path) -> Node:
@@ -181,13 +239,13 @@ def execution_node(spec: object, path: str, where: Path) -> Node:
     return Group(_settings(Execution, spec, path, where))
 
 
-def value_node(hint: object, spec: object, path: str, where: Path) -> Node:
+def value_node(hint: object, spec: object, path: str, where: Path, default: object = None) -> Node:
     """The tree of a setting of a type: a value, a list of values, a range, or `any` of a few words.
 
     Raises `SpecError`.
     """
     if hint is Gate:
-        return gate_node(spec, path, where)
+        return gate_node(spec, path, where, cast(Gate, default))
     if hint is Gradient:
         return _gradient(spec, path, where)
     if spec == ANY:
@@ -257,14 +315,14 @@ def _words(cls: type) -> dict[str, Node]:
 def _settings(cls: type, spec: object, path: str, where: Path) -> dict[str, Node]:
     if not isinstance(spec, Mapping):
         raise SpecError.at(where, f"expected any or a mapping of settings, got {spec!r}")
-    hints = field_types(cls)
+    hints, defaults = field_types(cls), {field.name: field.default for field in dataclasses.fields(cls)}
     problems: list[Problem] = []
     found: dict[str, Node] = {}
     for key, value in spec.items():
         try:
             if key not in hints:
                 raise SpecError.at((*where, key), f"unknown setting{nearest(str(key), hints)}")
-            found[key] = value_node(hints[key], value, f"{path}.{key}", (*where, key))
+            found[key] = value_node(hints[key], value, f"{path}.{key}", (*where, key), defaults[key])
         except SpecError as error:
             problems += error.problems
     if problems:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from miras_search.space.design import AXES, DesignPoint
 from miras_search.space.execution import Execution
-from miras_search.space.fields import Path, Plain, SpecError, build, to_plain
+from miras_search.space.fields import Path, Plain, build, to_plain
 from miras_search.space.gates import Gate
 from miras_search.space.option import spell
-from miras_search.space.sampling_grammar import MOST, Node, Range, Variant, alternatives, count, variants
+from miras_search.space.sampling_grammar import Node, Range, Variant, tried
 
 ORDER = ("memory", "algorithm", "bias", "retention", "step", "execution")  # few algorithms fit, so they come early
 
@@ -64,7 +64,7 @@ def built(part: str, node: Node | None, base: DesignPoint, where: Path) -> list[
     if node is None:
         own = getattr(base, part)
         return [Built(0, Variant((), None, ()), own, own)]
-    found = _tried(node, part, where, lambda plain: _make(part, plain, base, where))
+    found = tried(node, part, where, lambda plain: _make(part, plain, base, where))
     different: dict[str, tuple[Variant, object, object]] = {}
     for variant, low, high in found:
         ends = [_spelled(_simplest(low)), _spelled(_simplest(high))] if variant.ranges else [_spelled(_simplest(low))]
@@ -76,43 +76,8 @@ def built_setting(path: str, node: Node, configs: Mapping[str, object], where: P
     """The variants of a setting outside the design. Raises `SpecError`."""
     head, _, rest = path.partition(".")
     config = configs[head]
-    found = _tried(node, path, where, lambda plain: build(type(config), {**to_plain(config), rest: plain}, where[:-1]))
+    found = tried(node, path, where, lambda plain: build(type(config), {**to_plain(config), rest: plain}, where[:-1]))
     return [Built(number, variant, None, None) for number, (variant, _, _) in enumerate(found)]
-
-
-def _tried(
-    node: Node, path: str, where: Path, make: Callable[[object], object]
-) -> list[tuple[Variant, object, object]]:
-    """The variants that can be made with what they make. Raises `SpecError` for a listed value that makes nothing."""
-    if (number := count(node)) > MOST:
-        what = f"{number} combinations of what is listed, more than {MOST}: list fewer, or use ranges for numbers"
-        raise SpecError.at(where, what)
-    found, refused = [], []
-    for variant in variants(node, path):
-        try:
-            low = make(variant.filled({it.name: it.low for it in variant.ranges}))
-            high = make(variant.filled({it.name: it.high for it in variant.ranges})) if variant.ranges else low
-            found.append((variant, low, high))
-        except SpecError as problem:
-            refused.append((variant, problem))
-    if not found:
-        raise refused[0][1]
-    made = {decision for variant, _, _ in found for decision in variant.decisions}
-    ranges: dict[str, Range] = {}
-    for it in (it for variant, _, _ in found for it in variant.ranges):
-        if ranges.setdefault(it.name, it) != it:
-            raise SpecError.at(it.where, f"a second range for {it.name}: give both the same ends, in one entry")
-    for variant, error in refused:
-        told = error.problems[0]
-        what = f"{told.where[-1]}: {told.what}" if told.where else told.what
-        for place, one in alternatives(node, path):
-            decision = place, one.label
-            if one.listed and decision in variant.decisions and decision not in made:
-                raise SpecError.at(one.where, what)
-        for it in variant.ranges:
-            if it.name not in ranges:
-                raise SpecError.at(it.where, what)
-    return found
 
 
 class Places:
