@@ -111,14 +111,17 @@ def test_a_preset_spelled_out_is_the_same_design(cli, study_file: Path) -> None:
     text = cli("space", "--preset", "titans_lmm").out
     base = text[text.rindex("    base:\n") :]
     study = "\n".join(
-        line for line in study_file.read_text().splitlines() if not line.startswith(("base", "vary", "exec"))
+        line for line in study_file.read_text().splitlines() if not line.startswith(("base", "vary", "exec", "model"))
     )
     study_file.write_text(study + "\n" + "\n".join(line[4:] for line in base.splitlines()) + "\n")
     loaded = cli("check", "small.yaml")
     assert loaded.code == 0, loaded.err
+    from miras_search.study.levels import preset_model
     from miras_search.study.loader import load
 
-    assert load(study_file).base.hash == preset("titans_lmm").hash
+    spelled = load(study_file)
+    assert spelled.base.hash == preset("titans_lmm").hash
+    assert spelled.model == preset_model("titans_lmm", {}, ())
 
 
 def test_an_unknown_preset_names_the_nearest(cli) -> None:

@@ -14,7 +14,7 @@ from miras_search.models import budget
 from miras_search.models.config import ModelConfig
 from miras_search.models.language import LanguageModel
 from miras_search.space.design import DesignPoint
-from miras_search.space.presets import PRESETS
+from miras_search.space.presets import PRESETS, preset
 
 VOCAB = 11
 REFINED = {"preset": "delta_net", "execution": {"gradient": {"refined": 2}, "chunk": 4}}
@@ -70,7 +70,7 @@ def test_state_bytes_of_wider_keys_and_of_a_normaliser() -> None:
     assert sizes == [4 * 2 * 4 * 4, 4 * 2 * 24 * 4, 4 * 2 * 4 * 5]
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", [name for name in sorted(PRESETS) if not preset(name).memory.is_kernel])
 def test_the_state_is_of_one_size_from_the_first_token_on(name: str) -> None:
     model = model_of(name)
     assert budget.state_bytes(model) == budget.state_bytes(model, 5) == budget.state_bytes(model, 40)
@@ -97,7 +97,9 @@ def test_work_is_what_another_counter_finds(name: str) -> None:
     found = budget.flops_per_token(model, tokens) * tokens
     solves = 0  # one a chunk, a head and a layer where the signal is linear in the prediction
     design = model.design
-    if design.memory.bare and design.bias.slope and design.execution.gradient.sweeps is None:
+    if design.algorithm.name == "newton":  # one a token, a head and a layer: LU and two triangular ones
+        solves = 2 * 2 * tokens * (2 * 4**3 + 3 * 2 * 4**2) // 3
+    elif design.descends and design.memory.bare and design.bias.slope and design.execution.gradient.sweeps is None:
         writes = design.algorithm.writes
         size = 16 // writes * writes
         plain = not design.algorithm.splits_keys and set(design.scopes.values()) == {"head"}

