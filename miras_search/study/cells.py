@@ -19,8 +19,10 @@ from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
 from miras_search.study import levels
-from miras_search.study.levels import PRESET, Held, Variant
+from miras_search.study.levels import Held, Variant
+from miras_search.study.whole import PRESET, Whole, read
 from miras_search.training.config import TrainConfig
+from miras_search.training.job import UNMATCHED
 
 MAX_CELLS = 2000
 
@@ -83,6 +85,8 @@ class _Draft:
     places: Mapping[str, Path]  # varied path -> the place of its level in the file
     name: str = ""
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    whole: Whole | None = None
+    """Its level of `preset`."""
 
 
 def build(grid: Grid) -> tuple[Cell, ...]:
@@ -138,13 +142,20 @@ def _combinations(design: str, choices: Mapping[str, list[object]]) -> Iterator[
 
 
 def _draft(grid: Grid, combination: Mapping[str, tuple[int, object]]) -> _Draft:
-    variant, name = grid.base, grid.preset
+    variant = grid.base
     places: dict[str, Path] = {path: ("vary", path, combination[path][0]) for path in combination}
     for path in levels.application_order(combination):
         level = combination[path][1]
         variant = levels.applied(variant, path, level, grid.held, places[path])
-        name = str(level) if path == PRESET else name
-    return _Draft(variant, name, "cell", places)
+    if PRESET not in combination:
+        return _Draft(variant, grid.preset, "cell", places)
+    level = read(combination[PRESET][1], places[PRESET])
+    for path in combination:
+        if path in level.settings:
+            raise SpecError.at(
+                places[path], f"'{level.name}' of vary.preset sets {path} itself: vary it, or set it there"
+            )
+    return _Draft(variant, level.text, "cell", places, whole=level)
 
 
 class _Naming:
@@ -154,6 +165,7 @@ class _Naming:
         self.varied = varied
         self.factorial = grid.design == "factorial"
         self.whole = grid.preset or "base"
+        self.base = grid.base
         base = _Draft(grid.base, grid.preset, "base", {})
         self.base_levels = self.levels(base)
         self.base_name = self._name(base)
@@ -174,7 +186,8 @@ class _Naming:
         texts = self.levels(draft)
         # the base of a one-axis study is a level like the others; of several axes it is a model
         paths = list(draft.places) or (self.varied if self.factorial or len(self.varied) == 1 else [])
-        labels = [levels.label(path, texts[path], self.varied) for path in paths if path in texts]
+        named = {PRESET: draft.whole.name} if draft.whole else {}
+        labels = [named.get(path) or levels.label(path, texts[path], self.varied) for path in paths if path in texts]
         return " / ".join(labels) or self.whole
 
     def cell(self, number: int, draft: _Draft) -> Cell:
@@ -183,6 +196,8 @@ class _Naming:
         paths = [*draft.places, *draft.extra]
         changes = {path: texts[path] for path in paths if path in texts and texts[path] != self.base_levels.get(path)}
         variant = draft.variant
+        if draft.whole is not None and draft.whole.settings:
+            changes |= {PRESET: draft.whole.head, **levels.besides(draft.whole, variant, self.base)}
         return Cell(number, draft.name, draft.role, changes, texts, variant.design, variant.model, variant.train)
 
 
@@ -280,6 +295,10 @@ def _alone(grid: Grid, path: str, level: object, place: Path) -> Variant | None:
 
 def _match_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
     """Models in which a cell's step is to be matched to the base's although the base does not fit into them."""
+    matched = [draft for draft in drafts if draft.variant.train.inner_step == "match_base"]
+    own = [draft for draft in matched if draft.variant.design.mixer or grid.base.design.mixer]
+    if own:
+        return [Problem(("train", "inner_step"), f"{own[0].name}: {UNMATCHED}")]
     found = []
     for draft in drafts[1:]:
         broken = fit.violations(grid.base.design, draft.variant.model)

@@ -16,11 +16,16 @@ from miras_search.space.design import AXES, KEYS, DesignPoint
 from miras_search.space.execution import Execution
 from miras_search.space.fields import Path, SpecError, build, field_types, nearest, to_plain
 from miras_search.space.gates import Gate
-from miras_search.space.presets import PRESETS, preset
+from miras_search.space.own_mixer import OwnMixer
+from miras_search.space.presets import PRESETS
+from miras_search.study import whole
+from miras_search.study.whole import PRESET as PRESET
+from miras_search.study.whole import Whole
 from miras_search.training.config import TrainConfig
 
-PRESET = "preset"
 CONFIGS = ("model", "train")
+AROUND_OWN = ("layers", "d_model", "heads", "feed_forward", "feed_forward_ratio", "tie_embeddings", "init_scale")
+"""The settings of a model that reach a layer of the user's own, where no layer of the model is a memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,7 +39,10 @@ class Variant:
     @property
     def key(self) -> str:
         """Equal exactly where two variants are the same function, trained alike."""
-        return json.dumps([self.design.hash, to_plain(self.model.canonical()), to_plain(self.train)], sort_keys=True)
+        model = to_plain(self.model.canonical())
+        if self.design.mixer is not None and not self.model.attention_every:
+            model = {name: value for name, value in model.items() if name in AROUND_OWN}
+        return json.dumps([self.design.hash, model, to_plain(self.train)], sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,13 +53,14 @@ class Held:
     model: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
-def preset_model(name: str | None, held: Mapping[str, object], where: Path) -> ModelConfig:
-    """The model around a preset's memory: the settings of its layer, unless the study says otherwise.
-
-    Raises `SpecError` where the two do not go together.
+def preset_model(
+    name: str | None, held: Mapping[str, object], where: Path, own: Mapping[str, object] | None = None
+) -> ModelConfig:
+    """The model around a preset's memory: the settings of its layer, unless the study, or the level itself, says
+    otherwise. Raises `SpecError` where they do not go together.
     """
-    own = PRESETS[name].model if name in PRESETS else {}
-    return build(ModelConfig, {**own, **held}, where)
+    layer = PRESETS[name].model if name in PRESETS else {}
+    return build(ModelConfig, {**layer, **held, **(own or {})}, where)
 
 
 def check_path(path: str, where: Path) -> None:
@@ -83,11 +92,31 @@ def applied(variant: Variant, path: str, level: object, held: Held, where: Path)
         train = build(TrainConfig, {**to_plain(variant.train), rest: level}, where)
         return dataclasses.replace(variant, train=train)
     if path == PRESET:
-        if not isinstance(level, str):
-            raise SpecError.at(where, f"expected a preset's name, got {level!r}")
-        design = with_execution(preset(level, where), held.execution)
-        return dataclasses.replace(variant, design=design, model=preset_model(level, held.model, where))
+        return _whole(variant, whole.read(level, where), held, where)
     return dataclasses.replace(variant, design=_design(variant.design, path, level, where))
+
+
+def _whole(variant: Variant, level: Whole, held: Held, where: Path) -> Variant:
+    """The variant with its design, and the model and training that come with it."""
+    given = level.settings.get("execution")
+    for key, value in (given if isinstance(given, Mapping) else {}).items():
+        if key in held.execution and held.execution[key] != value:
+            what = f"the study holds {key}: {held.execution[key]} for every cell: drop one of the two"
+            raise SpecError.at((*where, "execution", str(key)), what)
+    design = with_execution(DesignPoint.parse(level.design, where), held.execution)
+    model = preset_model(level.preset, held.model, (*where, "model") if level.model else where, level.model)
+    train = build(TrainConfig, {**to_plain(variant.train), **level.train}, (*where, "train"))
+    return Variant(design, model, train)
+
+
+def besides(level: Whole, variant: Variant, base: Variant) -> dict[str, str]:
+    """What a whole design sets beside what it is built on, where that is not the base's: path -> text."""
+    found: dict[str, str] = {}
+    for path in level.settings:
+        text = text_at(variant, path)
+        if text is not None and not (path.split(".")[0] in CONFIGS and text == text_at(base, path)):
+            found[path] = text
+    return found
 
 
 def _design(point: DesignPoint, path: str, level: object, where: Path) -> DesignPoint:
@@ -122,6 +151,14 @@ def text_at(variant: Variant, path: str) -> str | None:
     owner: object = variant if head in CONFIGS else variant.design
     value, default = getattr(owner, head), None
     for part in rest:
+        if isinstance(value, OwnMixer) and part == "args":
+            value, default = value.args, None
+            continue
+        if isinstance(value, Mapping):
+            if part not in value:
+                return None
+            value, default = value[part], None
+            continue
         found = {f.name: f for f in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else {}
         if part not in found:
             return None

@@ -179,7 +179,7 @@ def _study(
     refined = isinstance(file.base, dict) and list(file.base) != ["preset"]
     grid = Grid(
         base=Variant(base, parts.model, parts.train),
-        preset=None if refined else parts.preset,
+        preset=str(base.mixer) if base.mixer else None if refined else parts.preset,
         vary=file.vary,
         design=file.design,
         controls=file.controls,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miras_search.space.fields import Plain, to_plain
 from miras_search.study.cells import Cell
+from miras_search.study.levels import CONFIGS, Variant, text_at
 from miras_search.study.study import Study
 
 FINAL = ("complete", "diverged", "failed")
@@ -87,7 +88,13 @@ def confounds(study: Study) -> list[str]:
     """What besides the varied axes could explain, or hide, a difference."""
     cells = [cell for cell in study.cells if cell.role == "cell"]
     found = _about_seeds(len(study.seeds), study.metric)
-    if cells and not _varies_rate(study):
+    own = _own_settings(cells, study)
+    found += [
+        f"{path} differs beside the design: {values}, so a difference is one of {path} too; tune every cell alike, on "
+        f"seeds of its own"
+        for path, values in own.items()
+    ]
+    if cells and "train.lr" not in own and not _varies_rate(study):
         found.append(
             f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}, so a ranking may be one of "
             f"rates; vary train.lr in a factorial to see"
@@ -100,7 +107,9 @@ def confounds(study: Study) -> list[str]:
             f"compare the params and state columns"
         )
     if not study.controls:
-        found.append("no negative control shows what the model does without its memory: add `controls: [no_write]`")
+        cure = "a layer of your own takes none, so put it into vary.preset and a preset into base"
+        cure = "add `controls: [no_write]`" if study.base.mixer is None else cure
+        found.append(f"no negative control shows what the model does without its memory: {cure}")
     if study.mixed:
         found.append(
             "executions are mixed: each design runs its own, so a difference measures that too; "
@@ -117,6 +126,19 @@ def _about_seeds(seeds: int, metric: str) -> list[str]:
     if seeds < ENOUGH_SEEDS:
         return [f"{seeds} seeds: {least}, so nothing can be called decided at 0.05; use at least {ENOUGH_SEEDS}"]
     return []
+
+
+def _own_settings(cells: Sequence[Cell], study: Study) -> dict[str, str]:
+    """Settings of model and training that levels of `preset` bring, and the study does not vary: path -> values."""
+    varied = {axis.path for axis in study.axes}
+    brought = dict.fromkeys(path for cell in cells for path in cell.changes if path.split(".")[0] in CONFIGS)
+    found: dict[str, str] = {}
+    for path in (path for path in brought if path not in varied):
+        values = {cell.name: cell.changes[path] for cell in cells if path in cell.changes}
+        base = text_at(Variant(study.cells[0].design, study.cells[0].model, study.cells[0].train), path)
+        told = [f"{value} in {name}" for name, value in values.items()]
+        found[path] = f"{_some(told)}, {base} in {study.base_name}"
+    return found
 
 
 def _varies_rate(study: Study) -> bool:

@@ -63,7 +63,8 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ("vary: {preset: [yaada]}\n", "t.yaml:4:17: vary.preset.0: unknown preset 'yaada' (did you mean 'yaad'?)"),
         (
             "vary: {preset: [{memory: mlp}]}\n",
-            "t.yaml:4:17: vary.preset.0: expected a preset's name, got {'memory': 'mlp'}",
+            "t.yaml:4:17: vary.preset.0: a design that is built on no preset has no name: add `name: ...`, or "
+            "`preset: ...`",
         ),
         ("design: factorail\n", "t.yaml:4:1: design: unknown design 'factorail' (did you mean 'factorial'?)"),
         ("metric: acuracy\n", "t.yaml:4:1: metric: unknown metric 'acuracy' (did you mean 'accuracy'?)"),
