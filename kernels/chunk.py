@@ -42,7 +42,7 @@ def chunk_size(point: DesignPoint) -> int:
     """Tokens a chunk. An exact gradient knows no chunks: their size is free, and 16 writes were about the fastest on a
     CPU (4 to 256 tried: a loop of sweeps grows with the square of the size, a triangular solve hardly gains).
     """
-    return point.execution.chunk if point.chunked else max(1, 16 // point.algorithm.writes)
+    return point.execution.chunk if point.chunked else max(1, 16 // point.writes)
 
 
 def prepare(point: DesignPoint, inputs: Inputs) -> Chunk:

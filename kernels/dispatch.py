@@ -56,7 +56,7 @@ def _triton_refuses(point: DesignPoint, setting: Setting) -> str | None:
         return "the kernel descends; this memory is solved for"
     if not point.memory.bare or not point.retention.identity or point.retention.form == "primal":
         return "the kernel holds a matrix memory with an identity link"
-    plain = point.algorithm.linear and point.algorithm.writes == point.algorithm.window == 1
+    plain = point.algorithm.linear and point.writes == point.algorithm.window == 1
     if not plain or point.algorithm.has_momentum or point.algorithm.splits_keys:
         return "the kernel makes one plain gradient step a token"
     by_channel = [slot for slot, scope in point.scopes.items() if scope != "head"]

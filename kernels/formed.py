@@ -28,7 +28,7 @@ class Path(NamedTuple):
 
 def weights(point: DesignPoint, chunk: Chunk, static: Static, state: State) -> Weights:
     """The chunk's weights as functions of its signals."""
-    per_token = point.algorithm.writes
+    per_token = point.writes
     tokens = chunk.q.shape[2]
     writes = [write_of(point, chunk.inputs, t, j) for t in range(tokens) for j in range(per_token)]
     tangent = is_tangent(point)

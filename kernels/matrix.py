@@ -72,7 +72,7 @@ def _split(x: Tensor, first: int, last: int, size: int) -> Tensor:
 
 
 def _prepare(point: DesignPoint, inputs: Inputs, first: int, last: int, size: int) -> Chunks:
-    writes = point.algorithm.writes
+    writes = point.writes
     span = (first * writes, last * writes, size * writes)
     q, k, v = _split(inputs.q, first, last, size), _split(inputs.k, *span), _split(inputs.v, *span)
     log_keep = fade = None
@@ -216,7 +216,7 @@ def _ender(chunks: Chunks) -> Callable[[int, Tensor, Tensor | None, Tensor], tup
 
 def _read(point: DesignPoint, chunks: Chunks, starts: Tensor, surprises: list[Tensor | None], u: Tensor) -> Tensor:
     """y [n,G,C,V] of all chunks: A (Q Z_0) + B (Q S_0) - (P * Q K^T) U."""
-    c = at_reads(chunks.after, point.algorithm.writes)
+    c = at_reads(chunks.after, point.writes)
     y = (chunks.q if c.keep is None else c.keep.unsqueeze(-1) * chunks.q) @ starts
     if c.momentum is not None:
         y = y + (c.momentum.unsqueeze(-1) * chunks.q) @ torch.stack([_needed(s) for s in surprises])

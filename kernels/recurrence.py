@@ -117,7 +117,7 @@ def through(point: DesignPoint, inputs: Inputs, static: Static, state: State) ->
         rule = definition(point) if lags else point
         if lags:
             state = State(dual=state.dual, moments=state.moments)
-        for j in range(point.algorithm.writes):
+        for j in range(point.writes):
             state = _advance(rule, write_of(point, token, 0, j), static, state)
         if lags:  # the rest of the chunk starts here
             state = chunk_start(point, Level(state.dual, state.moments), static)
@@ -150,7 +150,7 @@ def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) ->
 def write_of(point: DesignPoint, inputs: Inputs, t: int, j: int) -> Write:
     """Write j of token t."""
     algorithm, scopes = point.algorithm, point.scopes
-    n, pairs = t * algorithm.writes + j, algorithm.window
+    n, pairs = t * point.writes + j, algorithm.window
     keys = inputs.k.shape[-1]
     layers = point.memory.layers(keys, inputs.v.shape[-1])
 

@@ -83,7 +83,7 @@ def unroll(point: DesignPoint, gates: Gates, layer: Layer, keys: int) -> Unrolle
     def add(axis: Axis, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> None:
         fade = None
         if log_keep is not None:
-            log_keep = spread(log_keep, algorithm.writes)
+            log_keep = spread(log_keep, point.writes)
             fade = torch.exp(log_keep) if point.execution.gradient_at == "decayed" else None
         found.append((Factor(axis, algorithm.coefficients(log_keep, step, momentum)), fade))
 
@@ -130,7 +130,7 @@ def _needed(x: Tensor | None) -> Tensor:
 
 
 def _uses(point: DesignPoint, found: list[tuple[Factor, Tensor | None]]) -> Unrolled:
-    window, writes = point.algorithm.window, point.algorithm.writes
+    window, writes = point.algorithm.window, point.writes
     after, before, first = [], [], []
     for factor, fade in found:
         after.append(factor._replace(c=of_pairs(factor.c, window, rows=False)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -27,9 +28,12 @@ KEYS = (*CHOICES, "step", "execution", "control", "mixer")
 
 
 @final
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class DesignPoint:
-    """One point of the design space, complete: a model's memory layer is this and shapes."""
+    """One point of the design space, complete: a model's memory layer is this and shapes.
+
+    Without slots, so that what follows from the choices is found once: kernels ask for it at every chunk and token.
+    """
 
     memory: Memory = Matrix()
     bias: Bias = L2()
@@ -138,7 +142,7 @@ class DesignPoint:
         gate[rest[-1]] = cast(Plain, level)
         return DesignPoint.parse(plain, where)
 
-    @property
+    @functools.cached_property
     def gates(self) -> dict[str, Gate]:
         """The gates in use by slot: step, keep, momentum, threshold, and an algorithm's own by their names."""
         found = {"step": self.step, "keep": self.retention.keep}
@@ -146,14 +150,23 @@ class DesignPoint:
             found["threshold" if name == "delta" else name] = gate
         return found
 
-    @property
+    @functools.cached_property
     def scopes(self) -> dict[str, Scope]:
         """What has a value of its own in the gates that the kernels are given: keep, step, momentum, threshold."""
-        found: dict[str, Scope] = {slot: effective(gate) for slot, gate in self.gates.items()}
-        step = self.algorithm.step_scope(self.step)
-        return {**found, "step": (union(step, found["keep"]) or step) if self.retention.coupled else step}
+        return {**{slot: effective(gate) for slot, gate in self.gates.items()}, "step": self.step_scope}
 
     @property
+    def step_scope(self) -> Scope:
+        """What has a step of its own: where it is coupled, what has a step or a keep."""
+        step, keep = self.algorithm.step_scope(self.step), effective(self.retention.keep)
+        return (union(step, keep) or step) if self.retention.coupled else step
+
+    @property
+    def writes(self) -> int:
+        """Writes a token, one after the other: the algorithm's, as often as the control has them made."""
+        return self.algorithm.writes * self.control.repeats
+
+    @functools.cached_property
     def descends(self) -> bool:
         """Whether the memory has weights that follow gradients; else it is solved for."""
         return self.algorithm.solution(self.memory) is None
@@ -200,7 +213,7 @@ class DesignPoint:
         found = (origin(type(getattr(self, key))) for key in AXES)
         return tuple(dict.fromkeys(one for one in found if one is not None))
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """Twelve hexadecimal digits of the canonical form, and of the source of the plugins that it takes part in.
 
@@ -255,7 +268,7 @@ def simplest_execution(point: DesignPoint) -> Execution:
     if lags and run.chunk == 1:  # every token is a true step
         run, lags = dataclasses.replace(run, gradient=Gradient(), link_refresh="token"), False
     free = run.chunk - 1 if lags else run.chunk
-    enough = free * point.algorithm.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
+    enough = free * point.writes - 1  # n sweeps are exact for the first n+1 writes of a chunk
     if point.bias.slope == 0 and point.memory.bare:  # the gradient does not depend on the weights at all
         run, enough = dataclasses.replace(run, gradient_at="previous"), 0
     sweeps = run.gradient.sweeps

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Problem, SpecError
 from miras_search.space.gates import DECAYS, effective
+from miras_search.space.option import gates_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,13 @@ def _slice(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
 def _keep_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     keep, scopes = point.retention.keep, []
     for option in (point.retention, point.algorithm):
-        if point.scopes["keep"] not in option.keep_scopes:
+        if effective(keep) not in option.keep_scopes:  # not `scopes`, which looks at every gate
             scopes.append(f"{option.name} knows keep by {', '.join(option.keep_scopes)} only, not by {keep.scope}")
     return "; ".join(scopes) or None
 
 
 def _step_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
-    scope, algorithm = point.scopes["step"], point.algorithm
+    scope, algorithm = point.step_scope, point.algorithm
     if scope in algorithm.step_scopes:
         return None
     coupled = " (with a keep that it is coupled to)" if point.retention.coupled else ""
@@ -60,10 +61,11 @@ def _step_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
 
 
 def _threshold_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
-    scope = point.scopes.get("threshold")
-    if scope is None or scope in point.bias.threshold_scopes:
-        return None
-    return f"{point.bias.name} knows thresholds by {', '.join(point.bias.threshold_scopes)} only, not by {scope}"
+    for scope in map(effective, gates_of(point.bias).values()):
+        if scope not in point.bias.threshold_scopes:
+            known = ", ".join(point.bias.threshold_scopes)
+            return f"{point.bias.name} knows thresholds by {known} only, not by {scope}"
+    return None
 
 
 def _untied(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
@@ -106,7 +108,7 @@ def _coupled(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
         return None
     if not point.descends:
         return "a memory that is solved for takes no step that keep could shorten: set coupled: false"
-    step, keep = point.algorithm.step_scope(point.step), point.scopes["keep"]
+    step, keep = point.algorithm.step_scope(point.step), effective(point.retention.keep)
     if step == keep or "head" in (step, keep):
         return None
     return f"a coupled step is the product of step and keep, which have values by {step} and by {keep}: use one scope"
@@ -162,6 +164,11 @@ RULES: tuple[Rule, ...] = (
         "the step is the weight of a pair in a memory that is solved for, and a weight has no sign to turn round: use "
         "the control no_write",
         lambda point, key_dim, value_dim: point.control.turns_step and not point.descends,
+    ),
+    Rule(
+        ("control",),
+        "a control needs what it takes away or turns round",
+        lambda point, key_dim, value_dim: point.control.problem(point),
     ),
     Rule(("retention", "slice"), "a slice of a single weight never changes", _slice),
     Rule(("retention", "keep", "scope"), "a keep gate has values for what its options know", _keep_scope),

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from miras_search.space.algorithm import Algorithm, Descent
 from miras_search.space.bias import Bias
-from miras_search.space.control import Control
+from miras_search.space.control import Control, Unchanged
 from miras_search.space.fields import FieldError, field_types
 from miras_search.space.gates import Gate, fixed
 from miras_search.space.memory import Memory, Network
@@ -38,12 +38,6 @@ class _Loss:
         """None is written down."""
 
 
-class _Unturned:
-    """The answers of a control that leaves the steps their sign."""
-
-    turns_step: ClassVar[bool] = False
-
-
 class _Retained(Dual):
     """The answers of a dual gate that keeps everything and minimises nothing that is written down."""
 
@@ -56,7 +50,7 @@ AXIS_MEMBERS: dict[str, tuple[type, type]] = {
     "bias": (Bias, _Loss),
     "retention": (Retention, _Retained),
     "algorithm": (Algorithm, Descent),
-    "control": (Control, _Unturned),
+    "control": (Control, Unchanged),
 }
 """By axis its protocol, and a class with the answers for what an option need not say itself."""
 

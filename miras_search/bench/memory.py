@@ -19,7 +19,7 @@ class Memory:
         batch, tokens, heads, width = shape
         self.point, self.device = point, device
         self.draw = torch.Generator().manual_seed(0)
-        writes, window = tokens * point.algorithm.writes, point.algorithm.window
+        writes, window = tokens * point.writes, point.algorithm.window
 
         def gate(slot: str, count: int) -> Tensor:
             channels = {"head": (), "key": (width,), "value": (width,), "key_value": (2 * width,)}[point.scopes[slot]]

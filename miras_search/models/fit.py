@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from miras_search.models import controlled
 from miras_search.models.config import ModelConfig
 from miras_search.space import rules
 from miras_search.space.design import DesignPoint
@@ -61,6 +62,8 @@ def violations(point: DesignPoint, model: ModelConfig) -> list[Problem]:
         return found
     if model.normaliser == "sum":
         found += [Problem(where, reason) for where, reason, holds in _NORMALISED if not holds(point)]
+    if (changed := controlled.problem(model, point.control)) is not None:
+        found.append(changed)
     if model.rope and point.retention.keep.tie == "key":
         found.append(Problem(("retention", "keep", "tie"), UNTURNED))
     return found

@@ -16,6 +16,7 @@ from miras_search.kernels import dispatch
 from miras_search.kernels.state import Layers, State
 from miras_search.models import features
 from miras_search.models.config import ModelConfig
+from miras_search.models.controlled import controlled
 from miras_search.models.convolution import CausalConvolution
 from miras_search.models.gates import Gates
 from miras_search.models.rotary import rotate
@@ -44,6 +45,7 @@ class Mixer(nn.Module):
 
     def __init__(self, config: ModelConfig, design: DesignPoint) -> None:
         super().__init__()
+        config = controlled(config, design.control)
         self.config, self.design = config, design
         heads, keys, values = config.heads, config.keys, config.values
         self.is_normalised = config.normaliser == "sum"
@@ -151,6 +153,7 @@ class Mixer(nn.Module):
             k = -torch.expm1(gates["keep"])
         else:
             k = k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys)
+            k = self.design.control.keys(k, position * algorithm.keys)
             k = self._features(k, position, algorithm.keys)
         v = v.reshape(batch, tokens * algorithm.values, heads, self.config.values)
         if self.is_normalised:

@@ -14,6 +14,7 @@ from memories import ALGORITHMS, BIASES, EXECUTIONS, MEMORIES, RETENTIONS, case,
 from miras_search.kernels import recurrence
 from miras_search.space.algorithm import Gd, Momentum
 from miras_search.space.bias import L2, Huber, Lp, ValueShift
+from miras_search.space.control import CONTROL
 from miras_search.space.design import DesignPoint
 from miras_search.space.execution import Execution, Gradient
 from miras_search.space.fields import Plain, SpecError
@@ -184,6 +185,12 @@ DISTINCT: list[object] = [
     {"execution": {"gradient": {"refined": 14}}},
     {"control": "no_write"},
     {"control": "ascent"},
+    {"control": "shuffled_values"},
+    {"control": "q_is_k"},
+    {"control": "random_keys"},
+    {"control": "inner_steps"},
+    {"control": {"inner_steps": {"n": 3}}},
+    {"control": "no_conv"},
 ]
 
 

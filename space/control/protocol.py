@@ -1,14 +1,10 @@
-"""Negative controls: a design point with the thing it is about taken away or turned round.
-
-A control changes what the memory is given, not the model around it, so parameters and budget stay those of the point.
-"""
+"""What a negative control is: a transformation of what a memory layer is given; and that, as one tuple."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from miras_search.space.gates import product_keys, times
 from miras_search.space.lazy import LazyModule
@@ -17,6 +13,8 @@ from miras_search.space.option import Axis, Facts
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from miras_search.space.design import DesignPoint
 else:
     torch = LazyModule("torch")
 
@@ -68,66 +66,54 @@ class Inputs(NamedTuple):
 
 
 class Control(Facts, Protocol):
-    """A transformation of the memory's inputs."""
+    """A transformation of the memory's inputs. `Unchanged` has the answers of one that changes nothing else."""
 
     turns_step: ClassVar[bool]  # whether steps change their sign
+    model: ClassVar[Mapping[str, int]]  # settings of the model around the memory that it changes
+
+    @property
+    def repeats(self) -> int:
+        """How often a token's writes are made, one round after the other."""
+
+    def keys(self, projected: Tensor, first: int) -> Tensor:
+        """What stands for the projected keys [B,N,H,D], before feature map and length, counted from the first one."""
 
     def apply(self, inputs: Inputs) -> Inputs:
         """The inputs with the control's change."""
+
+    def problem(self, point: DesignPoint) -> str | None:
+        """Why it makes no sense on this point, or changes nothing; None where it does."""
+
+    def simplest(self, point: DesignPoint) -> DesignPoint:
+        """The point, which is under this control, without what makes no difference to it there; its trained
+        parameters stay as many and as they were.
+        """
 
 
 CONTROL: Axis[Control] = Axis("control", "what is taken away or turned round, to refute a claim")
 
 
-@CONTROL.register
-@final
-@dataclass(frozen=True, slots=True)
-class NoControl:
-    """The design as it is."""
+class Unchanged:
+    """The answers of a control that leaves everything but the memory's inputs as it is."""
 
-    name: ClassVar[str] = "none"
-    equation: ClassVar[str] = "e_t as given"
-    source: ClassVar[str] = ""
+    __slots__ = ()
+
     turns_step: ClassVar[bool] = False
+    model: ClassVar[Mapping[str, int]] = {}
 
-    def apply(self, inputs: Inputs) -> Inputs:
-        """Unchanged."""
-        return inputs
+    @property
+    def repeats(self) -> int:
+        """Once."""
+        return 1
 
+    def keys(self, projected: Tensor, first: int) -> Tensor:
+        """They."""
+        return projected
 
-@CONTROL.register
-@final
-@dataclass(frozen=True, slots=True)
-class NoWrite:
-    """The memory stays at its start: what convolution, gates and projections can do alone.
+    def problem(self, point: DesignPoint) -> str | None:
+        """It goes with all."""
+        return None
 
-    A memory that is solved for stays empty and reads 0.
-    """
-
-    name: ClassVar[str] = "no_write"
-    equation: ClassVar[str] = "e_t = 0, a_t = 1:  W_t = W_0"
-    source: ClassVar[str] = "reviews of Miras: negative controls"
-    turns_step: ClassVar[bool] = False
-
-    def apply(self, inputs: Inputs) -> Inputs:
-        """Step 0 and keep 1."""
-        return inputs._replace(step=torch.zeros_like(inputs.step), log_keep=torch.zeros_like(inputs.log_keep))
-
-
-@CONTROL.register
-@final
-@dataclass(frozen=True, slots=True)
-class Ascent:
-    """The inner step climbs the loss instead of descending it: does the attentional bias act as a loss at all?
-
-    Every step of a token is turned, that of erase_write's erase too: what it finds is added again, not taken away.
-    """
-
-    name: ClassVar[str] = "ascent"
-    equation: ClassVar[str] = "e_t -> -e_t"
-    source: ClassVar[str] = "reviews of Miras: negative controls"
-    turns_step: ClassVar[bool] = True
-
-    def apply(self, inputs: Inputs) -> Inputs:
-        """The step's sign flipped."""
-        return inputs.stepped(-1.0)
+    def simplest(self, point: DesignPoint) -> DesignPoint:
+        """As it is."""
+        return point
