@@ -11,10 +11,11 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
+from miras_search.models.controlled import controlled
 from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
@@ -45,6 +46,8 @@ class Cell:
     design: DesignPoint
     model: ModelConfig
     train: TrainConfig
+    controls: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Where every cell is controlled: control -> the number of the cell that is this one under it."""
 
     def to_plain(self) -> dict[str, Plain]:
         """Everything as plain data."""
@@ -57,6 +60,7 @@ class Cell:
             "design": self.design.to_plain(),
             "model": self.model.to_plain(),
             "train": to_plain(self.train),
+            **({"controls": dict(self.controls)} if self.controls else {}),
         }
 
 
@@ -70,6 +74,8 @@ class Grid:
     vary: Mapping[str, object]
     design: Literal["one_at_a_time", "factorial"]
     controls: Sequence[object]
+    controls_on: Literal["base", "cells"]
+    """Which rows have negative controls."""
     held: Held
     own_execution: bool
     """Whether presets may run with executions of their own."""
@@ -108,7 +114,18 @@ def build(grid: Grid) -> tuple[Cell, ...]:
     if problems:
         raise SpecError(problems)
     kept = _different(drafts)
-    return tuple(naming.cell(number, draft) for number, draft in enumerate(kept))
+    rows = _Rows(kept, {})
+    if grid.controls_on == "cells":
+        rows = _under_controls(grid, kept)
+    numbers = {draft.name: number for number, draft in enumerate(rows.drafts)}
+    return tuple(
+        naming.cell(
+            numbers[draft.name],
+            draft,
+            {control: numbers[row] for control, row in rows.under.get(draft.name, {}).items()},
+        )
+        for draft in rows.drafts
+    )
 
 
 def _choices(grid: Grid) -> dict[str, list[object]]:
@@ -190,7 +207,7 @@ class _Naming:
         labels = [named.get(path) or levels.label(path, texts[path], self.varied) for path in paths if path in texts]
         return " / ".join(labels) or self.whole
 
-    def cell(self, number: int, draft: _Draft) -> Cell:
+    def cell(self, number: int, draft: _Draft, controls: Mapping[str, int]) -> Cell:
         """The finished cell."""
         texts = self.levels(draft)
         paths = [*draft.places, *draft.extra]
@@ -198,7 +215,9 @@ class _Naming:
         variant = draft.variant
         if draft.whole is not None and draft.whole.settings:
             changes |= {PRESET: draft.whole.head, **levels.besides(draft.whole, variant, self.base)}
-        return Cell(number, draft.name, draft.role, changes, texts, variant.design, variant.model, variant.train)
+        return Cell(
+            number, draft.name, draft.role, changes, texts, variant.design, variant.model, variant.train, controls
+        )
 
 
 def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
@@ -218,6 +237,72 @@ def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
     if problems:
         raise SpecError(problems)
     return found
+
+
+class _Rows(NamedTuple):
+    """The drafts that become rows, and for a name its rows under the controls: control -> name."""
+
+    drafts: list[_Draft]
+    under: dict[str, dict[str, str]]
+
+
+def _under_controls(grid: Grid, drafts: Sequence[_Draft]) -> _Rows:
+    """Every cell under every control that the base has, the rows of a control behind each other.
+
+    One that is the same function as a row before it shares that row; one that a rule refuses is left out, which `plan`
+    tells. Raises `SpecError` where rows cannot be told apart, or are too many.
+    """
+    base, plain = drafts[0], [draft for draft in drafts if draft.role != "control"]
+    found, names = _Rows([*plain], {}), {draft.name for draft in plain}
+    seen = {_function(draft, base): draft for draft in plain}
+    for control in (draft for draft in drafts if draft.role == "control"):
+        text, where = control.extra["control"], control.places["control"]
+        for draft in plain:
+            one = control if draft is base else _controlled(grid, draft, control)
+            if one is None:
+                continue
+            twin = seen.setdefault(_function(one, base), one)
+            found.under.setdefault(draft.name, {})[text] = twin.name
+            if twin is not one:
+                continue
+            if one.name in names:
+                raise SpecError.at(where, f"two different cells would be called '{one.name}'; drop one")
+            names.add(one.name)
+            found.drafts.append(one)
+    if len(found.drafts) > MAX_CELLS:
+        what = f"{len(found.drafts)} rows are more than {MAX_CELLS}: vary fewer levels, or control the base alone"
+        raise SpecError.at(("controls_on",), what)
+    return found
+
+
+def _controlled(grid: Grid, draft: _Draft, control: _Draft) -> _Draft | None:
+    """The draft under the control of another one; None where it has one already, or a rule refuses it."""
+    if draft.variant.design.control != NoControl():
+        return None
+    text, where = control.extra["control"], control.places["control"]
+    spec = grid.controls[int(where[-1])]
+    variant = levels.applied(draft.variant, "control", spec, grid.held, where)
+    if _violations(variant):
+        return None
+    return dataclasses.replace(
+        draft,
+        variant=variant,
+        role="control",
+        places={**draft.places, "control": where},
+        name=f"{draft.name} + {text}",
+        extra={**draft.extra, "control": text},
+    )
+
+
+def _function(draft: _Draft, base: _Draft) -> str:
+    """As `_key`, without what makes no difference under the draft's control."""
+    variant = draft.variant
+    control = variant.design.control
+    design = control.simplest(variant.design)
+    if control.model:  # which says it all
+        design = dataclasses.replace(design, control=NoControl())
+    model = controlled(variant.model, control)
+    return _key(dataclasses.replace(draft, variant=dataclasses.replace(variant, design=design, model=model)), base)
 
 
 def _different(drafts: Sequence[_Draft]) -> list[_Draft]:

@@ -183,6 +183,7 @@ def _study(
         vary=file.vary,
         design=file.design,
         controls=file.controls,
+        controls_on=file.controls_on,
         held=Held(parts.held, parts.written),
         own_execution=file.execution == "own",
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from miras_search.models import fit
+from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
 from miras_search.study.cells import Cell
 from miras_search.study.levels import CONFIGS, Variant, text_at
@@ -110,11 +113,25 @@ def confounds(study: Study) -> list[str]:
         cure = "a layer of your own takes none, so put it into vary.preset and a preset into base"
         cure = "add `controls: [no_write]`" if study.base.mixer is None else cure
         found.append(f"no negative control shows what the model does without its memory: {cure}")
+    found += _uncontrolled(study)
     if study.mixed:
         found.append(
             "executions are mixed: each design runs its own, so a difference measures that too; "
             "hold one by `execution:`"
         )
+    return found
+
+
+def _uncontrolled(study: Study) -> list[str]:
+    """Cells that have no row under a control that the base has, with the rule that refuses it."""
+    found = []
+    for text, number in study.cells[0].controls.items():
+        control = study.cells[number].design.control
+        for cell in study.cells:
+            if cell.role == "cell" and text not in cell.controls and cell.design.control == NoControl():
+                point = dataclasses.replace(cell.design, control=control)
+                reason = next((broken.what for broken in fit.violations(point, cell.model)), "")
+                found.append(f"{cell.name} has no row under {text}, which its effect would have to survive: {reason}")
     return found
 
 

@@ -95,6 +95,7 @@ class StudyFile(_Model):
     vary: dict[str, object] = {}
     design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
     controls: list[object] = []
+    controls_on: Literal["base", "cells"] = "base"
     match: Literal["none"] = "none"
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
     metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
@@ -104,6 +105,8 @@ class StudyFile(_Model):
 def parse(data: Mapping[str, Plain]) -> StudyFile:
     """The top level of a study. Raises `SpecError` with every problem found in it."""
     problems = [found for key, value in data.items() if (found := _unavailable(key, value))]
+    if data.get("controls_on") == "cells" and not data.get("controls"):
+        problems.append(Problem(("controls_on",), "there is no control for the cells: add `controls: [no_write]`"))
     known = {key: value for key, value in data.items() if (key,) not in [problem.where for problem in problems]}
     try:
         parsed = StudyFile.model_validate(known)

@@ -72,6 +72,11 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ("resources: {gpu: 1}\n", "t.yaml:4:13: resources.gpu: unknown key (did you mean 'gpus'?)"),
         ("controls: no_write\n", "t.yaml:4:1: controls: expected a list, got 'no_write'"),
         ("controls: [nowrite]\n", "t.yaml:4:12: controls.0: unknown control 'nowrite' (did you mean 'no_write'?)"),
+        ("controls_on: cell\n", "t.yaml:4:1: controls_on: unknown controls_on 'cell' (did you mean 'cells'?)"),
+        (
+            "controls_on: cells\n",
+            "t.yaml:4:1: controls_on: there is no control for the cells: add `controls: [no_write]`",
+        ),
         ("seeds: 0\n", "t.yaml:4:1: seeds: 0 is not a number of seeds between 1 and 1000"),
         ("seeds: [1, -1]\n", "t.yaml:4:1: seeds: -1 is not a seed between 0 and 2147483647"),
         ("seeds: [4, 4]\n", "t.yaml:4:1: seeds: 4 is there twice: the same training would count as two"),
