@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env env-test run test lint types gpu clean
+.PHONY: env env-test run test lint types gpu space-audit clean
 
 env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
@@ -37,6 +37,10 @@ test: lint types
 # Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
 gpu:
 	sh benchmarks/gpu.sh $(PYTHON)
+
+# Random points of the whole space: valid, their spellings lead back to them, and some train. A quarter of an hour.
+space-audit: env-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m miras_search.bench.space_audit
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

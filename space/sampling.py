@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, final
 from miras_search.space.combinations import DIMS
 from miras_search.space.design import AXES, CHOICES, DesignPoint
 from miras_search.space.fields import Path, Plain, Problem, SpecError, field_types, nearest
+from miras_search.space.option import short
 from miras_search.space.rules import check, violations
 from miras_search.space.sampling_grammar import (
     ANY,
@@ -298,7 +299,8 @@ class Space:
                 decided = [decision for it in found if it is not None for decision in it[0].variant.decisions]
                 return dict(decided), numbers
         part = missing or "control"
-        raise SpecError.at((part,), f"{getattr(design, part)} is not in this space")
+        option = getattr(design, part)
+        raise SpecError.at((part,), f"{short(option) if part in AXES else option} is not in this space")
 
     def _require(self, where: Path, nodes: Mapping[str, Node]) -> None:
         """Raise where there is no valid point, or none with a value that was listed."""

@@ -172,7 +172,8 @@ def alternatives(node: Node, path: str) -> Iterator[tuple[str, Alternative]]:
 def axis_node(axis: Axis[Facts], spec: object, path: str, where: Path) -> Node:
     """The tree of an axis: `any`, an option, or a list of options. Raises `SpecError`."""
     if spec == ANY:
-        found = [(name, Group(_words(cls))) for name, cls in axis.options.items()]
+        # by name: the order of registration is that of imports, and the same seed should draw the same points
+        found = [(name, Group(_words(cls))) for name, cls in sorted(axis.options.items())]
         return Pick(tuple(Alternative(name, node, where, listed=False, key=name) for name, node in found))
     return _listed(spec, where, lambda item, at: _option(axis, item, path, at))
 
