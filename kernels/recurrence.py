@@ -193,17 +193,30 @@ def gradients(point: DesignPoint, write: Write, h: Layers, d: Layers) -> Layers:
 
 def advance(point: DesignPoint, write: Write, level: Level, gradient: Layers, static: Static) -> Level:
     """The accumulators and moments after one write, given its gradients."""
-    weights, moments = [], []
-    for i, (z, g) in enumerate(zip(level.weights, gradient, strict=True)):
-        beta = None if write.momentum is None else write.momentum[i]
-        change, after = point.algorithm.change(tuple(m[i] for m in level.moments), g, write.step[i], beta)
-        if point.retention.form == "primal":
-            keep = torch.ones_like(write.step[i]) if write.keep is None else write.keep[i]
-            weights.append(point.retention.step(z, keep, change, write.step[i], static))
-        else:
-            weights.append((z if write.keep is None else write.keep[i] * z) + change)
+    changes, moments = [], []
+    for i, g in enumerate(gradient):
+        after = moved(point, write, i, tuple(m[i] for m in level.moments), g)
+        changes.append(point.algorithm.change(after, g, write.step[i]))
         moments.append(after)
-    return Level(tuple(weights), tuple(zip(*moments, strict=True)))
+    return Level(changed(point, write, level.weights, changes, static), tuple(zip(*moments, strict=True)))
+
+
+def moved(point: DesignPoint, write: Write, i: int, moments: Layers, gradient: Tensor) -> Layers:
+    """Layer i's moments after one write, given its gradient."""
+    beta = None if write.momentum is None else write.momentum[i]
+    return point.algorithm.moved(moments, gradient, write.step[i], beta)
+
+
+def changed(point: DesignPoint, write: Write, accumulated: Layers, changes: Sequence[Tensor], static: Static) -> Layers:
+    """The accumulators after one write: what the gate keeps of them, and what the algorithm adds."""
+    if point.retention.form == "dual":
+        kept = accumulated if write.keep is None else [a * z for a, z in zip(write.keep, accumulated, strict=True)]
+        return tuple(z + change for z, change in zip(kept, changes, strict=True))
+    keep = [torch.ones_like(step) for step in write.step] if write.keep is None else write.keep
+    return tuple(
+        point.retention.step(z, a, change, step, static)
+        for z, a, change, step in zip(accumulated, keep, changes, write.step, strict=True)
+    )
 
 
 def _advance(point: DesignPoint, write: Write, static: Static, state: State) -> State:

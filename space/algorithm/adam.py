@@ -65,19 +65,21 @@ class Adam(Descent):
         zeros, count = torch.zeros_like(weights), torch.zeros_like(weights[..., :1, :1])
         return (zeros, zeros, count, count) if self.correction else (zeros, zeros)
 
-    def change(
-        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-    ) -> tuple[Tensor, Moments]:
-        """-e m^ / sqrt(v^ + eps^2)."""
-        first, second, floor = needed(momentum), self.second, self.epsilon**2
+    def moved(self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
+        """m and v, and with correction the weights that have entered them."""
+        first, second = needed(momentum), self.second
         m = first * moments[0] + (1 - first) * gradient
         v = second * moments[1] + (1 - second) * gradient.square()
         if not self.correction:
-            return -step * m / torch.sqrt(v + floor), (m, v)
-        entered = first * moments[2] + (1 - first)
-        squares = second * moments[3] + (1 - second)
-        mean = m / entered.clamp(min=TINY)
-        return -step * mean / torch.sqrt(v / squares + floor), (m, v, entered, squares)
+            return m, v
+        return m, v, first * moments[2] + (1 - first), second * moments[3] + (1 - second)
+
+    def change(self, moments: Moments, gradient: Tensor, step: Tensor) -> Tensor:
+        """-e m^ / sqrt(v^ + eps^2)."""
+        m, v, *entered = moments
+        if entered:
+            m, v = m / entered[0].clamp(min=TINY), v / entered[1]
+        return -step * m / torch.sqrt(v + self.epsilon**2)
 
     def canonical(self) -> Algorithm:
         """Itself."""

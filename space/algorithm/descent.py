@@ -57,11 +57,13 @@ class Momentum(Descent):
         """It is all of it."""
         return True
 
-    def change(
-        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-    ) -> tuple[Tensor, Moments]:
+    def moved(self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
         """S = b S - e g."""
         return surprise(moments, gradient, step, momentum)
+
+    def change(self, moments: Moments, gradient: Tensor, step: Tensor) -> Tensor:
+        """S."""
+        return moments[0]
 
     def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """P = D M diag(e), B = D cumprod(b)."""

@@ -84,14 +84,14 @@ class Muon(Descent):
         k, v, step = (x.flatten(1, 2) for x in (*pairs, gates["step"]))
         return Writes(k, v, step, share=shares(gates, self.share))
 
-    def change(
-        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-    ) -> tuple[Tensor, Moments]:
-        """-e NS_n(b S + g)."""
-        if self.has_momentum:
-            gradient = needed(momentum) * moments[0] + gradient
-            moments = (gradient,)
-        return -step * orthogonalised(gradient, self.iterations, self.epsilon), moments
+    def moved(self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
+        """S = b S + g, if there is momentum."""
+        return (needed(momentum) * moments[0] + gradient,) if self.has_momentum else ()
+
+    def change(self, moments: Moments, gradient: Tensor, step: Tensor) -> Tensor:
+        """-e NS_n(S)."""
+        pushed = moments[0] if self.has_momentum else gradient
+        return -step * orthogonalised(pushed, self.iterations, self.epsilon)
 
     def problem(self, memory: Memory, bias: Bias) -> str | None:
         """Diagonal weights have no singular directions that could be told apart from their entries."""

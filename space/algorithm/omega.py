@@ -87,11 +87,13 @@ class Omega(Descent):
             return Writes(k, v, step * share.squeeze(-1))
         return Writes(k, v, times(step, share, product_keys(step, k, v)))
 
-    def change(
-        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-    ) -> tuple[Tensor, Moments]:
-        """S = b S - e g, or -e g."""
-        return surprise(moments, gradient, step, momentum) if self.has_momentum else (-step * gradient, ())
+    def moved(self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
+        """S = b S - e g, if there is momentum."""
+        return surprise(moments, gradient, step, momentum) if self.has_momentum else ()
+
+    def change(self, moments: Moments, gradient: Tensor, step: Tensor) -> Tensor:
+        """S, or -e g."""
+        return moments[0] if self.has_momentum else -step * gradient
 
     def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """Those of gradient descent, with momentum or without."""

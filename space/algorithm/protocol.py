@@ -115,10 +115,11 @@ class Algorithm(Facts, Protocol):
     def moments(self, weights: Tensor) -> Moments:
         """Accumulators of past gradients for a layer's weights [B,H,rows,cols], before the first token."""
 
-    def change(
-        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-    ) -> tuple[Tensor, Moments]:
-        """What one gradient adds to the weights, and the moments after it; gates broadcast over [B,H,rows,cols]."""
+    def moved(self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
+        """The moments after one gradient; gates broadcast over [B,H,rows,cols]."""
+
+    def change(self, moments: Moments, gradient: Tensor, step: Tensor) -> Tensor:
+        """What a gradient adds to the weights once the moments have moved, of any number of writes [...,rows,cols]."""
 
     def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """The unrolled chunk, from gates [..., N] (keep in log space; None where everything is kept)."""
@@ -215,11 +216,13 @@ class Descent:
         """Zeros, where there is momentum."""
         return (torch.zeros_like(weights),) if self.has_momentum else ()
 
-    def change(
-        self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None
-    ) -> tuple[Tensor, Moments]:
+    def moved(self, moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
+        """There are none."""
+        return ()
+
+    def change(self, moments: Moments, gradient: Tensor, step: Tensor) -> Tensor:
         """-e g."""
-        return -step * gradient, ()
+        return -step * gradient
 
     def coefficients(self, log_keep: Tensor | None, step: Tensor, momentum: Tensor | None) -> Coefficients:
         """A = cumprod(a), P = D diag(e)."""
@@ -286,10 +289,9 @@ def surprise_coefficients(log_keep: Tensor | None, step: Tensor, momentum: Tenso
     )
 
 
-def surprise(moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> tuple[Tensor, Moments]:
-    """S = b S - e g, which is both the change and the moment."""
-    found = needed(momentum) * moments[0] - step * gradient
-    return found, (found,)
+def surprise(moments: Moments, gradient: Tensor, step: Tensor, momentum: Tensor | None) -> Moments:
+    """S = b S - e g, which is the change too."""
+    return (needed(momentum) * moments[0] - step * gradient,)
 
 
 def needed(momentum: Tensor | None) -> Tensor:
