@@ -17,7 +17,15 @@ GATE = "where the gate comes from"
 
 
 def cards(design: Mapping[str, object]) -> list[Card]:
-    """The four choices, then the control if there is one, then the step gate and the execution."""
+    """The four choices, then the control if there is one, then the step gate and the execution; of a layer of the
+    user's own its class and arguments.
+    """
+    mixer = design.get("mixer")
+    if isinstance(mixer, Mapping):
+        args = mixer.get("args")
+        rows = tuple((key, _text(value), "") for key, value in cast(Mapping[str, object], args or {}).items())
+        source = f"source {mixer.get('digest')}"
+        return [Card("layer of your own", str(mixer.get("module")), source=source, settings=rows)]
     found = [_choice(axis, design[axis]) for axis in CHOICES if axis in design]
     control = design.get("control")
     if isinstance(control, Mapping) and "none" not in control:

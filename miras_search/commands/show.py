@@ -124,7 +124,7 @@ def _options(design: Mapping[str, object]) -> dict[str, tuple[str, str | None]]:
     from miras_search.space.option import short, split
 
     found: dict[str, tuple[str, str | None]] = {}
-    for axis in AXES:
+    for axis in (axis for axis in AXES if axis in design):
         try:
             option = AXES[axis].parse(design[axis])
             found[axis] = short(option), option.equation
@@ -140,6 +140,11 @@ def _design(design: Mapping[str, object], options: Mapping[str, tuple[str, str |
     from miras_search.space.fields import SpecError
     from miras_search.space.gates import Gate
 
+    if "mixer" in design:  # as it is stored: its file need not be here
+        mixer = mapping(design["mixer"])
+        args = ", ".join(f"{key}={inline(value)}" for key, value in mapping(mixer.get("args")).items())
+        rows = [["mixer", f"{mixer.get('module')}({args})", f"source {mixer.get('digest')}"]]
+        return f"design {digest}\n{grid(rows, indent='  ')}\n"
     unknown = "its equation is not known here: another version's, or a plugin's"
     rows = [[axis, text, unknown if equation is None else equation] for axis, (text, equation) in options.items()]
     if options["control"][0] == "none":

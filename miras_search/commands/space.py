@@ -165,6 +165,8 @@ def _facts_of(point: DesignPoint) -> dict[str, object]:
     from miras_search.space.design import CHOICES
     from miras_search.space.facts import option_facts
 
+    if point.mixer is not None:
+        return {}
     return {axis: option_facts(axis, type(getattr(point, axis))).to_plain() for axis in CHOICES}
 
 
@@ -172,6 +174,8 @@ def _rows(point: DesignPoint) -> list[list[str]]:
     from miras_search.space.design import CHOICES
     from miras_search.space.option import short
 
+    if point.mixer is not None:
+        return [["mixer", f"{point.mixer.module}", f"source {point.mixer.digest}"]]
     choices = {axis: getattr(point, axis) for axis in CHOICES}
     rows = [[axis, short(option), option.equation] for axis, option in choices.items()]
     return [*rows, ["step", str(point.step), ""], ["execution", str(point.execution), ""]]

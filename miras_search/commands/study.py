@@ -37,15 +37,33 @@ UNCOMPARED = ("name", "question", "seeds", "resources")  # what may change witho
 
 def check(
     studies: Annotated[
-        list[str], typer.Argument(metavar="STUDY.yaml...", help="Study files, or names of shipped studies.")
-    ],
+        list[str] | None, typer.Argument(metavar="[STUDY.yaml]...", help="Study files, or names of shipped studies.")
+    ] = None,
     overrides: SetOption = None,
+    mixer: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Try a layer of your own instead, as in my_layers.MyLayer; loads torch."),
+    ] = None,
+    args: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The layer's arguments, as in '{\"width\": 4}'.")
+    ] = None,
+    d_model: Annotated[int, typer.Option("--d-model", min=1, metavar="N", help="The layer's width.")] = 32,
     as_json: JsonOption = False,
 ) -> None:
-    """Validate study files, without running anything.
+    """Validate study files, without running anything; or try a layer of your own.
 
-    One line a study on stdout; each problem on stderr as path:line:col: where: what.
+    One line a study on stdout; each problem on stderr as path:line:col: where: what. Of a layer one line a property:
+    shape, causality, gradients and so on.
     """
+    if mixer is not None:
+        if studies:
+            raise MirasError("check: a layer and studies are checked apart: give --mixer or study files")
+        from miras_search.commands.layer import check_layer
+
+        check_layer(mixer, args, d_model, as_json=as_json)
+        return
+    if not studies:
+        raise MirasError("check: name a study file, a shipped study, or a layer of your own by --mixer")
     from miras_search.study.loader import StudyError, load
 
     documents: list[dict[str, object]] = []

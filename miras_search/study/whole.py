@@ -74,7 +74,8 @@ def read(level: object, where: Path) -> Whole:
         head = str(known or name)
     settings = dict(_settings(level))
     inner = ", ".join(f"{path}={_flow(value)}" for path, value in settings.items())
-    text = f"{head}({inner})" if inner else head
+    before = f"{head[:-1]}, " if head.endswith(")") else f"{head}("  # a layer may have arguments
+    text = f"{before}{inner})" if inner else head
     return Whole(
         text=text,
         head=head,

@@ -15,7 +15,7 @@ from miras_search.space.design import DesignPoint
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.M | re.S))
-(COMMANDS,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
+COMMANDS, TRIED, LAYERS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
 LOCAL = ("--executor", "local", "--workers", "1")
 MODULES = ["my_bias", "my_gate", "my_memory"]
 
@@ -29,14 +29,14 @@ def page(here: Path) -> object:
     plugins.use(())
 
 
-def commands() -> list[list[str]]:
-    found = [shlex.split(line) for line in COMMANDS.splitlines()]
+def commands(block: str = COMMANDS) -> list[list[str]]:
+    found = [shlex.split(line) for line in block.splitlines()]
     assert all(words[0] == "miras-search" for words in found)
     return [words[1:] for words in found]
 
 
 def test_each_option_is_one_short_class_in_a_module() -> None:
-    assert set(FILES) == {*(f"{name}.py" for name in MODULES), "my_study.yaml"}
+    assert set(FILES) == {*(f"{name}.py" for name in MODULES), "my_study.yaml", "my_layers.py", "my_layers.yaml"}
     for name in MODULES:
         text = FILES[f"{name}.py"]
         assert len(text.splitlines()) < 25
@@ -64,6 +64,36 @@ def test_the_commands_of_the_page_work_in_their_order(cli, page: Path) -> None:
 
     cells = cli("run", "my_study.yaml", "--json").out  # nothing is left to train
     assert '"skipped": 12' in cells
+
+
+def test_the_readme_shows_the_layer_of_the_page() -> None:
+    assert f"```python\n{FILES['my_layers.py']}```" in (ROOT / "README.md").read_text()
+
+
+def test_the_commands_for_a_layer_work_in_their_order(cli, page: Path) -> None:
+    (words,) = commands(TRIED)
+    tried = cli(*words)
+    assert tried.code == 0, tried.out + tried.err
+    assert len(re.findall(r"^  ok ", tried.out, re.M)) == 9
+    said = {}
+    for words in commands(LAYERS):
+        plugins.use(())
+        result = cli(*words, *(LOCAL if words[0] == "run" else ()))
+        assert result.code == 0, result.err
+        said[words[0]] = result.out
+    assert said["check"] == "my_layers.yaml: ok (5 cells, 10 jobs)\n"
+    assert (
+        "train.lr differs beside the design: 0.02 in faster gla, 0.02 in Decayed(width=32, train.lr=0.02)"
+        in said["plan"]
+    )
+    for cell in ("gated_delta_net", "faster gla", "Decayed", "Decayed(width=32, train.lr=0.02)"):
+        assert re.search(rf"^{re.escape(cell)} .* 2/2 ", said["run"], re.M), cell
+    assert re.search(r"^Decayed +1\.07k +64 B ", said["run"], re.M)
+    assert re.search(r"^  mixer +my_layers\.Decayed\(\) +source [0-9a-f]{12}$", said["show"], re.M)
+    Path("my_layers.py").unlink()
+    plugins.use(())
+    assert "preset = Decayed" in cli("show", "my_layers", "3").out  # readers need no file
+    assert "Decayed" in cli("table", "my_layers").out
 
 
 def test_readers_work_without_the_plugins(cli, page: Path) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
 from miras_search.space.rules import check
 from miras_search.study.loader import loads
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+LAYER = re.findall(r"^`my_layers.py`:\n\n```python\n(.*?)^```", README, re.M | re.S)
 SMALL = ("--set", "train.steps=2", "--set", "seeds=2", "--executor", "local", "--workers", "1", "--quiet")
 
 
@@ -31,13 +33,14 @@ def commands() -> list[list[str]]:
 
 def test_every_command_works_in_the_order_it_stands(cli, here: Path) -> None:
     (here / "studies").symlink_to(ROOT / "studies")
+    (here / "my_layers.py").write_text(*LAYER)
     verbs = []
     for program, verb, *words in commands():
         assert program == "miras-search"
         verbs.append(verb)
         if verb == "dashboard":  # it serves until it is stopped; tests/dashboard opens it in a browser
             words = ["--help"]
-        if verb == "check":  # the shell's own star
+        if verb == "check" and "--mixer" not in words:  # the shell's own star
             words = [str(path) for word in words for path in sorted(here.glob(word))]
         result = cli(verb, *words, *(SMALL if verb == "run" else ()))
         assert result.code == 0, (verb, words, result.err)
@@ -62,6 +65,14 @@ def test_the_design_spelled_out_is_valid() -> None:
     point = DesignPoint.parse(YAML(typ="safe").load(text)["base"])
     check(point, 16, 16)
     assert point.memory.name == "mlp"
+
+
+def test_a_study_may_have_the_layer_shown(here: Path) -> None:
+    (here / "my_layers.py").write_text(*LAYER)
+    shown = next(block for block in blocks("yaml") if block.startswith("plugins:"))
+    study = loads(f"name: t\ntask: mqar\nexecution: {{chunk: 8}}\n{shown}", str(here / "t.yaml"))
+    plugins.use(())
+    assert [cell.name for cell in study.cells] == ["delta_net", "gla", "faster gla", "Decayed(width=32)"]
 
 
 def test_the_table_shown_is_what_a_table_prints_of_the_study_that_ships(cli, here: Path) -> None:

@@ -174,6 +174,13 @@ def test_every_preset_has_its_four_cards_with_equations(name: str) -> None:
     assert all(card.equation and card.source and card.summary for card in found[:4])
 
 
+def test_a_layer_of_the_users_own_has_one_card_without_its_file() -> None:
+    mixer = {"module": "h_gone.MyLayer", "args": {"width": 8, "wide": True}, "digest": "0123456789ab"}
+    (card,) = cards(DesignPoint.parse({"mixer": mixer}).to_plain())
+    assert (card.axis, card.name, card.source) == ("layer of your own", "h_gone.MyLayer", "source 0123456789ab")
+    assert card.settings == (("wide", "yes", ""), ("width", "8", ""))
+
+
 def test_a_control_has_a_card_of_its_own() -> None:
     point = DesignPoint.parse({"preset": "delta_net", "control": "ascent"})
     assert [card.name for card in cards(point.to_plain())][4] == "ascent"
