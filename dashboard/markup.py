@@ -23,6 +23,7 @@ STYLE = Path(__file__).with_name("assets") / "style.css"  # the main script puts
 _GROUPS = (
     ("", ("mean", "n")),
     ("paired difference to {base}", ("difference", "interval", "p", "p_holm")),
+    ("under controls", ("survives",)),
     ("jobs", ("failed", "diverged")),
     ("cost", ("params", "state_bytes", "tokens_per_second", "peak_memory_bytes")),
 )
@@ -42,9 +43,10 @@ def trial_link(study: str, number: int) -> str:
 def ablation(table: AblationTable, numbers: Mapping[str, int]) -> str:
     """The table with the columns of every renderer; `numbers` is cell -> trial number, for the links."""
     known = {column.key: column for column in columns(table)}
-    shown = [known[key] for _, keys in _GROUPS for key in keys]
+    groups = [(title, found) for title, keys in _GROUPS if (found := [known[key] for key in keys if key in known])]
+    shown = [column for _, found in groups for column in found]
     top = "<th></th>" + "".join(
-        f'<th colspan="{len(keys)}">{escape(title.format(base=table.base))}</th>' for title, keys in _GROUPS
+        f'<th colspan="{len(found)}">{escape(title.format(base=table.base))}</th>' for title, found in groups
     )
     head = "<th>cell</th>" + "".join(f"<th>{escape(_HEADERS.get(item.key, item.header))}</th>" for item in shown)
     body: list[str] = []

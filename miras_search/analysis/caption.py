@@ -79,6 +79,7 @@ def notes(
     found: Sequence[Comparison],
     cells: JointTest,
     controls: JointTest,
+    gone: JointTest,
     censored: Sequence[str],
     worst: float | None,
     decimals: int,
@@ -90,6 +91,11 @@ def notes(
         lines.append(
             f"Controls are a family of their own: p is step-down over {_many(controls.size, 'control')} "
             f"(n = {len(controls.seeds)})."
+        )
+    if gone.size:
+        lines.append(
+            "An effect survives a control under which it is decidedly smaller, seed by seed "
+            f"(step-down over {_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)})."
         )
     for name, test in (("cells", cells), ("controls", controls)):
         if any(item.pairs > len(test.seeds) for item in found if item.cell.number in test.p):

@@ -39,7 +39,7 @@ def shared_seeds(cell: Cell, reference: Cell) -> list[int]:
 
 def compare(cell: Cell, reference: Cell, *, worst: float | None) -> Comparison:
     """Pair the two cells by seed. `worst` is the study's worst attained value, for the seeds that diverged."""
-    differences = _differences(cell, reference, shared_seeds(cell, reference))
+    differences: Floats = np.asarray([*_by_seed(cell, reference).values()], dtype=np.float64)
     low, high = interval(differences) if differences.size >= 2 else (None, None)
     return Comparison(
         cell=cell,
@@ -61,8 +61,8 @@ def _imputed(cell: Cell, reference: Cell, worst: float | None) -> float | None:
     return float(np.mean([left[seed] - right[seed] for seed in seeds])) if seeds else None
 
 
-def _differences(cell: Cell, reference: Cell, seeds: Sequence[int]) -> Floats:
-    return np.asarray([cell.values[seed] - reference.values[seed] for seed in seeds], dtype=np.float64)
+def _by_seed(cell: Cell, reference: Cell) -> dict[int, float]:
+    return {seed: cell.values[seed] - reference.values[seed] for seed in shared_seeds(cell, reference)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +84,24 @@ def joint_test(reference: Cell, family: Sequence[Cell]) -> JointTest:
     """
     if reference.diverged:
         return JointTest()
-    pairs = {cell.number: len(shared_seeds(cell, reference)) for cell in family}
-    enough = max(MIN_TEST, min(ENOUGH, max(pairs.values(), default=0)))
-    taking_part = [cell for cell in family if not cell.diverged and pairs[cell.number] >= enough]
+    columns = {cell.number: _by_seed(cell, reference) for cell in family}
+    most = max(map(len, columns.values()), default=0)
+    return family_test({cell.number: columns[cell.number] for cell in family if not cell.diverged}, most)
+
+
+def family_test(columns: Mapping[int, Mapping[int, float]], most: int) -> JointTest:
+    """Test columns of differences, seed -> difference, on the seeds that all have; `most` is how many any has."""
+    enough = max(MIN_TEST, min(ENOUGH, most))
+    taking_part = {number: column for number, column in columns.items() if len(column) >= enough}
     if not taking_part:
         return JointTest()
-    common = set(reference.values).intersection(*(cell.values for cell in taking_part))
-    if len(common) < MIN_TEST:
+    seeds = sorted(set.intersection(*(set(column) for column in taking_part.values())))
+    if len(seeds) < MIN_TEST:
         return JointTest()
-    seeds = sorted(common)
-    columns = np.stack([_differences(cell, reference, seeds) for cell in taking_part], axis=1)
-    numbers = [cell.number for cell in taking_part]
+    table = np.asarray([[column[seed] for column in taking_part.values()] for seed in seeds], dtype=np.float64)
     return JointTest(
-        size=len(numbers),
+        size=len(taking_part),
         seeds=tuple(seeds),
-        p=dict(zip(numbers, sign_flip_stepdown(columns).tolist(), strict=True)),
-        holm=dict(zip(numbers, holm(sign_flip_each(columns)).tolist(), strict=True)),
+        p=dict(zip(taking_part, sign_flip_stepdown(table).tolist(), strict=True)),
+        holm=dict(zip(taking_part, holm(sign_flip_each(table)).tolist(), strict=True)),
     )

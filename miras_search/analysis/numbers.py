@@ -46,6 +46,14 @@ def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:
     return f"{rounded:+.{decimals}f}" if signed else f"{rounded:.{decimals}f}"
 
 
+def measured(value: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its interval: +0.21 [0.17, 0.25]; alone where it has none."""
+    if low is None or high is None:
+        return fixed(value, 3, signed=True)
+    digits = interval_decimals(low, high)
+    return f"{fixed(value, digits, signed=True)} [{fixed(low, digits)}, {fixed(high, digits)}]"
+
+
 def plain(value: float) -> str:
     """A number as short as it can be: 0.01, 0.005, 20."""
     return f"{value:.6g}"

@@ -40,10 +40,17 @@ def stored_tables(
         raise MirasError(f"{name}: the study has no jobs yet: start it with `miras-search run`")
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task)
-    chances = chance_levels(study)
+    chances, controlled = chance_levels(study), controlled_trials(study)
     if task is None:
         return ablation_tables(
-            results, study=name, metric=metric, split=split, against=against, chances=chances, provenance=context
+            results,
+            study=name,
+            metric=metric,
+            split=split,
+            against=against,
+            chances=chances,
+            controlled=controlled,
+            provenance=context,
         )
     chance = chances.get(task)
     return [
@@ -55,6 +62,7 @@ def stored_tables(
             against=against,
             task=task,
             chance=chance,
+            controlled=controlled,
             provenance=context,
         )
     ]
@@ -111,3 +119,11 @@ def chance_levels(study: StudyRow) -> dict[str, float | None]:
         except SpecError:
             found[str(task["name"])] = None
     return found
+
+
+def controlled_trials(study: StudyRow) -> dict[int, Mapping[str, int]]:
+    """Which trial is which other one under a control; empty where only the base is controlled."""
+    cells = cast(Sequence[Mapping[str, object]], study.config.get("cells", ()))
+    return {
+        cast(int, cell["number"]): cast(Mapping[str, int], cell["controls"]) for cell in cells if cell.get("controls")
+    }

@@ -13,7 +13,8 @@ from miras_search.analysis.caption import TableContext, caption, legend, notes
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
 from miras_search.analysis.comparison import Comparison, JointTest, compare, joint_test
 from miras_search.analysis.numbers import decimals_for
-from miras_search.analysis.verdict import Limits, censored_side, default_margin, verdict
+from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
+from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
 from miras_search.errors import MirasError
 from miras_search.metrics import Direction, Metric
 from miras_search.store.types import ResultRow
@@ -52,6 +53,8 @@ class Row:
     mark: str = ""  # "", "†" or "‡"
     pairs: int = 0  # seeds that both the cell and the reference completed
     imputed_difference: float | None = None  # with the worst attained value for the diverged seeds
+    survives: Mapping[str, str] | None = None  # control -> yes | no | not decided; None where nothing is decided
+    under: Mapping[str, Mapping[str, float | None]] | None = None  # control -> the effect left there, and gone there
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,11 @@ class AblationTable:
         """Whether any row carries the mark of a saturated comparison."""
         return any(row.censored for row in self.rows)
 
+    @property
+    def has_controlled(self) -> bool:
+        """Whether cells were trained under controls too, so that effects have something to survive."""
+        return any(row.under for row in self.rows)
+
 
 def ablation_tables(
     results: Iterable[ResultRow],
@@ -85,6 +93,7 @@ def ablation_tables(
     split: str | None = None,
     against: str | None = None,
     chances: Mapping[str, float | None] | None = None,
+    controlled: Controlled | None = None,
     provenance: TableContext | None = None,
 ) -> list[AblationTable]:
     """One table a task, in the order in which the results name the tasks; `chances` is task -> chance level.
@@ -101,6 +110,7 @@ def ablation_tables(
             against=against,
             task=task,
             chance=(chances or {}).get(task),
+            controlled=controlled,
             provenance=provenance,
         )
         for task in task_names(rows)
@@ -116,14 +126,15 @@ def ablation_table(
     against: str | None = None,
     task: str,
     chance: float | None = None,
+    controlled: Controlled | None = None,
     provenance: TableContext | None = None,
 ) -> AblationTable:
     """Tabulate one task of a study.
 
     `split` is the metric's own by default, `against` the base; `chance` is the accuracy of guessing, below which a
-    cell counts as at the floor. Raises MirasError for an unknown metric, task or cell, for a metric that no completed
-    job recorded, and for a study without a base when `against` is not given. With nothing finished the numbers are
-    None.
+    cell counts as at the floor; `controlled` says which trial is which one under a control. Raises MirasError for an
+    unknown metric, task or cell, for a metric that no completed job recorded, and for a study without a base when
+    `against` is not given. With nothing finished the numbers are None.
     """
     context = provenance or TableContext()
     measured = metric_named(metric)
@@ -140,10 +151,15 @@ def ablation_table(
     limits = _limits(measured, chance, context)
     margin = context.margin or default_margin(measured, _mean(reference))
     decimals = decimals_for(map(_sd, cells), map(_mean, cells))
+    fates = survivals(
+        [item for item in found if item.cell.role != CONTROL], cells, controlled or {}, tests[False], limits
+    )
     lines = [_row(reference)]
     for item in found:
         test = tests[item.cell.role == CONTROL]
-        lines.append(_compared(item, test, measured, limits, margin=margin, decimals=decimals))
+        row = _compared(item, test, measured, limits, margin=margin, decimals=decimals)
+        row = _controlled(row, fates.of.get(item.cell.number, ()))
+        lines.append(_against_control(row, item, test.p.get(item.cell.number), fates, measured))
     lines = _ranked(lines, measured, limits, cells)
     lines.sort(key=lambda row: (row.cell != reference.name, row.role == CONTROL))  # stable: numbers stay in order
     censored = [row.cell for row in lines if row.censored]
@@ -172,6 +188,7 @@ def ablation_table(
                 found=found,
                 cells=tests[False],
                 controls=tests[True],
+                gone=fates.test,
                 censored=censored,
                 worst=worst,
                 decimals=decimals,
@@ -228,6 +245,34 @@ def _compared(
         pairs=found.pairs,
         imputed_difference=found.imputed,
     )
+
+
+def _controlled(row: Row, fates: Sequence[Survival]) -> Row:
+    """The row with what becomes of its effect under the controls."""
+    if not fates:
+        return row
+    text = sentence(fates, row.difference or 0.0)
+    answers = {one.control: one.answer for one in fates if one.answer is not None}
+    return replace(
+        row,
+        survives=answers or None,
+        under={one.control: one.numbers for one in fates},
+        verdict=f"{row.verdict}; {text}" if text else row.verdict,
+    )
+
+
+def _against_control(row: Row, found: Comparison, p: float | None, fates: Survivals, metric: Metric) -> Row:
+    """A control's row with what it says: of the base's, whether the base beats it; of a cell's, what is left there."""
+    if row.role != CONTROL or found.reference.role != "base":
+        return row
+    for one in (one for of_cell in fates.of.values() for one in of_cell):
+        if one.cell is found.cell and not one.is_shared and one.left is not None:
+            return replace(row, verdict=f"{row.verdict}; to {one.reference.name}: {one.left}")
+    if set(row.changes) != {CONTROL} or not is_decided(found, p):
+        return row
+    beats = ((found.difference or 0.0) < 0) == (metric.direction == "maximize")
+    said = "beats it" if beats else "does not beat it"
+    return replace(row, verdict=f"{row.verdict}; {found.reference.name} {said}")
 
 
 def _mark(p: float | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from miras_search.analysis.comparison import Comparison
-from miras_search.analysis.numbers import ROUNDING, fixed, interval_decimals, p_text, plain
+from miras_search.analysis.numbers import ROUNDING, fixed, measured, p_text, plain
 from miras_search.analysis.paired import more_seeds, smallest_p
 from miras_search.metrics import Metric
 
@@ -94,11 +94,18 @@ def verdict(
     if not any(found.differences):
         return f"{pair}: no difference in any of {found.pairs} seeds"
     spans_zero = found.ci_low <= 0.0 <= found.ci_high
-    if p is not None and p < ALPHA and not spans_zero:
+    if is_decided(found, p):
         sign = ">" if found.difference > 0 else "<"
         hint = "" if metric.direction == "maximize" else " (lower is better)"
         return f"{cell.name} {sign} {reference.name}: {_measured(found)}, decided{hint}"
     return f"{pair}: not decided; {_undecided(found, p=p, tested=tested, margin=margin, spans_zero=spans_zero)}"
+
+
+def is_decided(found: Comparison, p: float | None) -> bool:
+    """Whether the corrected test and the interval agree that there is a difference."""
+    if p is None or p >= ALPHA or found.ci_low is None or found.ci_high is None:
+        return False
+    return any(found.differences) and not found.ci_low <= 0.0 <= found.ci_high
 
 
 def _undecided(found: Comparison, *, p: float | None, tested: int, margin: float, spans_zero: bool) -> str:
@@ -129,9 +136,7 @@ def _undecided(found: Comparison, *, p: float | None, tested: int, margin: float
 
 def _measured(found: Comparison) -> str:
     """The difference with its interval: +0.21 [0.17, 0.25]."""
-    low, high = found.ci_low or 0.0, found.ci_high or 0.0
-    digits = interval_decimals(low, high)
-    return f"{fixed(found.difference, digits, signed=True)} [{fixed(low, digits)}, {fixed(high, digits)}]"
+    return measured(found.difference, found.ci_low or 0.0, found.ci_high or 0.0)
 
 
 def _half_width(found: Comparison) -> float:

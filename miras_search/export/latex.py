@@ -58,6 +58,7 @@ _SHOWN = (
     "interval",
     "p",
     "p_holm",
+    "survives",
     "n",
     "params",
     "state_bytes",
@@ -78,7 +79,7 @@ def escape(text: str) -> str:
 
 def _one(table: AblationTable, siunitx: bool) -> str:
     known = {column.key: column for column in columns(table)}
-    shown = [known[key] for key in _SHOWN]
+    shown = [known[key] for key in _SHOWN if key in known]
     lines = [
         _comment(table),
         r"\begin{table}[t]",

@@ -35,6 +35,7 @@ class Column:
 def columns(table: AblationTable) -> list[Column]:
     """The columns after the cell's name, in the order in which they are read."""
     places = table.decimals
+    survives = [Column("survives", "survives", survives_text)] if table.has_controlled else []
     return [
         Column("mean", metric_header(table), lambda row: mean_text(row, places)),
         Column("n", "n", lambda row: f"{row.n}/{row.of}"),
@@ -42,6 +43,7 @@ def columns(table: AblationTable) -> list[Column]:
         Column("interval", "95 % interval", lambda row: interval_text(row, places)),
         Column("p", "p", lambda row: p_text(row.p)),
         Column("p_holm", "p Holm", lambda row: p_text(row.p_holm)),
+        *survives,
         Column("failed", "failed", lambda row: str(row.failed)),
         Column("diverged", "diverged", lambda row: str(row.diverged)),
         Column("params", "params", lambda row: count_text(row.params), is_cost=True),
@@ -69,6 +71,14 @@ def interval_text(row: Row, places: int) -> str:
     if row.ci_low is None or row.ci_high is None:
         return NOTHING
     return f"[{fixed(row.ci_low, places)}, {fixed(row.ci_high, places)}]"
+
+
+def survives_text(row: Row) -> str:
+    """The controls that the effect survives, does not, or perhaps: "no_write, not ascent, q_is_k?"."""
+    if not row.survives:
+        return NOTHING
+    forms = {"yes": "{}", "no": "not {}"}
+    return ", ".join(forms.get(answer, "{}?").format(control) for control, answer in row.survives.items())
 
 
 def flag(row: Row) -> str:
