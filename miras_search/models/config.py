@@ -57,7 +57,9 @@ class ModelConfig:
         1.0, "multiplies the standard deviation 1/sqrt(fan in) of every projection at the start"
     )
     attention_every: int = setting(
-        0, "a hybrid: every so many layers one is softmax attention in place of the memory (2: they alternate); 0: none"
+        0,
+        "a hybrid: every so many layers one is softmax attention in place of the memory (2: they alternate), which no "
+        "axis, control or matched step of the study touches; 0: none",
     )
     attention_window: int = setting(
         WINDOW,

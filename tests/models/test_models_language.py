@@ -89,8 +89,8 @@ def test_initialise_draws_everything_from_its_generator(name: str) -> None:
         if not torch.equal(a, c):
             differing.add(label.split(".")[-1] if "start" not in label else "start")
     assert {"embedding", "head", "weight"} <= differing
-    bare = DesignPoint.parse(DESIGNS[name]).memory.bare
-    assert ("start" in differing) == (not bare)  # a matrix starts empty
+    memory = DesignPoint.parse(DESIGNS[name]).memory
+    assert ("start" in differing) == (not memory.bare and not memory.is_kernel)  # a matrix starts empty
     tokens, positions = tokens_of(7), torch.tensor([[6], [6], [6]])
     assert torch.equal(first(tokens, positions), again(tokens, positions))
 
