@@ -114,6 +114,10 @@ class Gate:
     def to_plain(self) -> dict[str, Plain]:
         """Settings that matter: a fixed gate is its value, or ladder, alone."""
         plain = _all(self)
+        if self.source == "learned":
+            plain["rank"] = 0  # nothing is projected that a bottleneck could narrow
+        if self.tie == "step":
+            plain["source"] = "data"  # the step's: no more than a rate is its own
         idle: tuple[str, ...] = () if self.squash == "sigmoid" else ("scale", "temper")
         if self.source == "fixed":
             idle = tuple(name for name in plain if name not in FIXED)
