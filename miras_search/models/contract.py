@@ -157,7 +157,9 @@ def _lengths(layer: OwnLayer) -> str:
     for length in LENGTHS:
         off = _off(_run(layer, x[:, :length]), y[:, :length])
         if off > CLOSE:
-            raise _Broken(f"a sequence of {length} has other outputs (by {off:.2g}) than the beginning of one of {TOKENS}")
+            raise _Broken(
+                f"a sequence of {length} has other outputs (by {off:.2g}) than the beginning of one of {TOKENS}"
+            )
     return f"sequences of {', '.join(map(str, LENGTHS))} tokens agree"
 
 
