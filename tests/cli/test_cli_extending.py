@@ -78,7 +78,7 @@ def test_the_commands_for_a_layer_work_in_their_order(cli, page: Path) -> None:
     said = {}
     for words in commands(LAYERS):
         plugins.use(())
-        result = cli(*words, *(LOCAL if words[0] == "run" else ()))
+        result = cli(*words, *((*LOCAL, "--set", "train.steps=2") if words[0] == "run" else ()))
         assert result.code == 0, result.err
         said[words[0]] = result.out
     assert said["check"] == "my_layers.yaml: ok (5 cells, 10 jobs)\n"
