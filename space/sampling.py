@@ -38,6 +38,7 @@ from miras_search.space.sampling_rules import Fitting, State
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+NOT_WHOLE = "the design is not in this space, where a combination counts if all of its ranges are valid"
 Choose = Callable[[str, tuple[Label, ...]], Label]  # a path and what fits there
 Draw = Callable[[Range], float]
 
@@ -187,13 +188,19 @@ class Space:
             numbers |= {it.name: cast(float, cast(Mapping[str, Plain], settings)[key]) for it in found.variant.ranges}
 
         def choose(path: str, labels: tuple[Label, ...]) -> Label:
-            if aims[path] not in labels:
-                raise SpecError.at((path,), f"{aims[path]!r} is not in this space with all its ranges")
+            if path not in aims or aims[path] not in labels:
+                raise SpecError.at((path,), NOT_WHOLE)
             params[self._name(path, labels)] = aims[path]
             return aims[path]
 
-        for it in (*self._chosen(choose), *(self._walked(own, choose) for own in given.values())):
-            params |= {found.name: numbers[found.name] for found in it.variant.ranges}
+        chosen = self._chosen(choose)
+        drawn = [
+            it for one in (*chosen, *(self._walked(own, choose) for own in given.values())) for it in one.variant.ranges
+        ]
+        params |= {it.name: numbers[it.name] for it in drawn if it.name in numbers}
+        known = all(it.name in numbers for it in drawn)
+        if not known or self._with(dict(zip(ORDER, chosen, strict=True)), numbers).hash != design.hash:
+            raise SpecError.at((), NOT_WHOLE)
         return params
 
     def contains(self, design: DesignPoint) -> bool:
@@ -289,18 +296,19 @@ class Space:
         for spelled in (design, design.canonical()):
             found = [place.find(spelled) for place in self._places]
             missing = missing or next((name for name, it in zip(ORDER, found, strict=True) if it is None), "")
-            numbers: dict[str, float] = {}
-            parts: dict[str, Any] = {}
-            for name, it in zip(ORDER, found, strict=True):
-                if it is not None:
-                    numbers |= it[1]
-                    parts[name] = it[0].made(name, self._base, numbers)
-            if None not in found and dataclasses.replace(self._base, **parts).hash == design.hash:
-                decided = [decision for it in found if it is not None for decision in it[0].variant.decisions]
-                return dict(decided), numbers
+            chosen = {name: it for name, it in zip(ORDER, found, strict=True) if it is not None}
+            numbers = {name: number for _, own in chosen.values() for name, number in own.items()}
+            own = {name: it for name, (it, _) in chosen.items()}
+            if len(own) == len(ORDER) and self._with(own, numbers).hash == design.hash:
+                return {path: label for it in own.values() for path, label in it.variant.decisions}, numbers
         part = missing or "control"
         option = getattr(design, part)
         raise SpecError.at((part,), f"{short(option) if part in AXES else option} is not in this space")
+
+    def _with(self, parts: Mapping[str, Built], numbers: Mapping[str, float]) -> DesignPoint:
+        """The base with these variants in place of its parts."""
+        made: dict[str, Any] = {name: it.made(name, self._base, numbers) for name, it in parts.items()}
+        return dataclasses.replace(self._base, **made)
 
     def _require(self, where: Path, nodes: Mapping[str, Node]) -> None:
         """Raise where there is no valid point, or none with a value that was listed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import math
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
+from ruamel.yaml import YAML
 
 from miras_search.bench import space_audit
 from miras_search.bench.space_audit import Draw
@@ -174,6 +176,16 @@ def test_numbers_of_a_range_count_as_endless_whole_ones_do_not() -> None:
     assert Space.parse({"train.lr": [0.1, 0.2, 0.3]}, configs=CONFIGS).size() == 3
 
 
+def test_a_combination_counts_if_it_is_valid_over_the_whole_range() -> None:
+    steps = {"multi_step": {"writes": {"int": [1, 3]}, "own_keys": "any"}}
+    space = Space.parse({"algorithm": steps, "bias": ["dot", "logcosh"]})
+    once: dict[str, Any] = {"algorithm": {"multi_step": {"writes": 1, "own_keys": False}}}
+    assert space.contains(DesignPoint.parse({**once, "bias": "logcosh"}))
+    with pytest.raises(SpecError, match="a combination counts if all of its ranges are valid"):
+        space.to_params(DesignPoint.parse({**once, "bias": "dot"}))  # valid, but not with two or three writes
+    assert space.size() == 3 * 2 + 3
+
+
 def test_a_range_alone_is_a_fixed_gate_of_that_value() -> None:
     space = Space.parse({"retention": {"l2": {"keep": {"uniform": [0.5, 0.9]}}}, "step": [0.5, "data"]})
     sample = space.suggest(study(2).ask())
@@ -265,6 +277,14 @@ def test_points_of_the_whole_space_are_valid_lead_back_and_train(whole: Space) -
     assert (audit.checked, audit.trained.total()) == (40, 4)
     assert space_audit.report(audit).splitlines()[-1] == "44 passed, 0 failed"
     assert "parameters" in lines[0]
+
+
+def test_points_keep_their_hash_through_yaml(whole: Space) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    for sample, _ in space_audit.drawn(whole, 10, seed=4):
+        text = io.StringIO()
+        yaml.dump(sample.design.to_plain(), text)
+        assert DesignPoint.parse(yaml.load(text.getvalue())).hash == sample.design.hash
 
 
 def test_an_audit_tells_what_failed_and_where(whole: Space, monkeypatch: pytest.MonkeyPatch) -> None:
