@@ -19,7 +19,7 @@ from sqlalchemy import URL
 
 from miras_search.metrics import METRICS
 from miras_search.store.database import apply_pragmas
-from miras_search.study.cells import Cell
+from miras_search.study.drafts import Cell
 
 FIXED = "fixed_params"  # the system attribute under which `Study.enqueue_trial` keeps a waiting trial's parameters
 PREFIX = "miras-search/"  # our studies never meet a user's own ones in the same database

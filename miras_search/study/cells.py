@@ -11,94 +11,26 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from miras_search.models import fit
-from miras_search.models.config import ModelConfig
 from miras_search.models.controlled import controlled
 from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
-from miras_search.space.fields import Path, Plain, Problem, SpecError, to_plain
+from miras_search.space.fields import Path, Problem, SpecError
 from miras_search.study import levels
-from miras_search.study.levels import Held, Variant
-from miras_search.study.whole import PRESET, Whole, read
-from miras_search.training.config import TrainConfig
+from miras_search.study.drafts import Cell, Draft, Grid, Naming
+from miras_search.study.levels import Variant
+from miras_search.study.whole import PRESET, read
 from miras_search.training.job import UNMATCHED
 
 MAX_CELLS = 2000
-
-Role = Literal["base", "cell", "control"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cell:
-    """One row of the table to come: a design point with its settings."""
-
-    number: int
-    """The trial's number in the store; the base is 0."""
-    name: str
-    """Short and unique in the study: `l2`, `huber(delta=0.5)`, `l2 + no_write`."""
-    role: Role
-    changes: Mapping[str, str]
-    """Dotted path -> level text, for the paths where the cell differs from the base."""
-    levels: Mapping[str, str]
-    """Dotted path -> level text, for every path that the study varies and the cell has."""
-    design: DesignPoint
-    model: ModelConfig
-    train: TrainConfig
-    controls: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Where every cell is controlled: control -> the number of the cell that is this one under it."""
-
-    def to_plain(self) -> dict[str, Plain]:
-        """Everything as plain data."""
-        return {
-            "number": self.number,
-            "name": self.name,
-            "role": self.role,
-            "changes": dict(self.changes),
-            "levels": dict(self.levels),
-            "design": self.design.to_plain(),
-            "model": self.model.to_plain(),
-            "train": to_plain(self.train),
-            **({"controls": dict(self.controls)} if self.controls else {}),
-        }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Grid:
-    """What a study file says about its cells."""
-
-    base: Variant
-    preset: str | None
-    """The base's name where it is a published model as it stands."""
-    vary: Mapping[str, object]
-    design: Literal["one_at_a_time", "factorial"]
-    controls: Sequence[object]
-    controls_on: Literal["base", "cells"]
-    """Which rows have negative controls."""
-    held: Held
-    own_execution: bool
-    """Whether presets may run with executions of their own."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Draft:
-    """A cell before it is known to differ from the others."""
-
-    variant: Variant
-    preset: str | None
-    role: Role
-    places: Mapping[str, Path]  # varied path -> the place of its level in the file
-    name: str = ""
-    extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    whole: Whole | None = None
-    """Its level of `preset`."""
 
 
 def build(grid: Grid) -> tuple[Cell, ...]:
     """The cells, numbered, the base first. Raises `SpecError` with every problem at its level."""
     choices = _choices(grid)
-    base = _Draft(grid.base, grid.preset, "base", {})
+    base = Draft(grid.base, grid.preset, "base", {})
     problems: list[Problem] = []
     drafts = [base]
     for combination in _combinations(grid.design, choices):
@@ -108,7 +40,7 @@ def build(grid: Grid) -> tuple[Cell, ...]:
             problems.extend(error.problems)
     if problems:
         raise SpecError(problems)
-    naming = _Naming(grid, list(choices))
+    naming = Naming(grid, list(choices))
     drafts = [*map(naming.named, drafts), *_controls(grid, naming)]
     problems = [*_rule_problems(drafts, grid), *_match_problems(drafts, grid), *_mixed_problems(drafts, grid)]
     if problems:
@@ -158,71 +90,26 @@ def _combinations(design: str, choices: Mapping[str, list[object]]) -> Iterator[
             yield dict(zip(choices, combination, strict=True))
 
 
-def _draft(grid: Grid, combination: Mapping[str, tuple[int, object]]) -> _Draft:
+def _draft(grid: Grid, combination: Mapping[str, tuple[int, object]]) -> Draft:
     variant = grid.base
     places: dict[str, Path] = {path: ("vary", path, combination[path][0]) for path in combination}
     for path in levels.application_order(combination):
         level = combination[path][1]
         variant = levels.applied(variant, path, level, grid.held, places[path])
     if PRESET not in combination:
-        return _Draft(variant, grid.preset, "cell", places)
+        return Draft(variant, grid.preset, "cell", places)
     level = read(combination[PRESET][1], places[PRESET])
     for path in combination:
         if path in level.settings:
             raise SpecError.at(
                 places[path], f"'{level.name}' of vary.preset sets {path} itself: vary it, or set it there"
             )
-    return _Draft(variant, level.text, "cell", places, whole=level)
+    return Draft(variant, level.text, "cell", places, whole=level)
 
 
-class _Naming:
-    """Level texts and cell names of one study."""
-
-    def __init__(self, grid: Grid, varied: Sequence[str]) -> None:
-        self.varied = varied
-        self.factorial = grid.design == "factorial"
-        self.whole = grid.preset or "base"
-        self.base = grid.base
-        base = _Draft(grid.base, grid.preset, "base", {})
-        self.base_levels = self.levels(base)
-        self.base_name = self._name(base)
-
-    def levels(self, draft: _Draft) -> dict[str, str]:
-        """The text of every varied path that the draft has."""
-        texts = {
-            path: (draft.preset or "base") if path == PRESET else levels.text_at(draft.variant, path)
-            for path in self.varied
-        }
-        return {path: text for path, text in texts.items() if text is not None} | dict(draft.extra)
-
-    def named(self, draft: _Draft) -> _Draft:
-        """The draft with its name."""
-        return dataclasses.replace(draft, name=self._name(draft))
-
-    def _name(self, draft: _Draft) -> str:
-        texts = self.levels(draft)
-        # the base of a one-axis study is a level like the others; of several axes it is a model
-        paths = list(draft.places) or (self.varied if self.factorial or len(self.varied) == 1 else [])
-        named = {PRESET: draft.whole.name} if draft.whole else {}
-        labels = [named.get(path) or levels.label(path, texts[path], self.varied) for path in paths if path in texts]
-        return " / ".join(labels) or self.whole
-
-    def cell(self, number: int, draft: _Draft, controls: Mapping[str, int]) -> Cell:
-        """The finished cell."""
-        texts = self.levels(draft)
-        paths = [*draft.places, *draft.extra]
-        changes = {path: texts[path] for path in paths if path in texts and texts[path] != self.base_levels.get(path)}
-        variant = draft.variant
-        if draft.whole is not None and draft.whole.settings:
-            changes |= {PRESET: draft.whole.head, **levels.besides(draft.whole, variant, self.base)}
-        return Cell(
-            number, draft.name, draft.role, changes, texts, variant.design, variant.model, variant.train, controls
-        )
-
-
-def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
+def _controls(grid: Grid, naming: Naming) -> list[Draft]:
     """The base under each negative control."""
-    found: list[_Draft] = []
+    found: list[Draft] = []
     problems: list[Problem] = []
     for i, spec in enumerate(grid.controls):
         where: Path = ("controls", i)
@@ -233,7 +120,7 @@ def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
             continue
         text = levels.text_at(variant, "control") or ""
         name = f"{naming.base_name} + {text}"
-        found.append(_Draft(variant, grid.preset, "control", {"control": where}, name, {"control": text}))
+        found.append(Draft(variant, grid.preset, "control", {"control": where}, name, {"control": text}))
     if problems:
         raise SpecError(problems)
     return found
@@ -242,11 +129,11 @@ def _controls(grid: Grid, naming: _Naming) -> list[_Draft]:
 class _Rows(NamedTuple):
     """The drafts that become rows, and for a name its rows under the controls: control -> name."""
 
-    drafts: list[_Draft]
+    drafts: list[Draft]
     under: dict[str, dict[str, str]]
 
 
-def _under_controls(grid: Grid, drafts: Sequence[_Draft]) -> _Rows:
+def _under_controls(grid: Grid, drafts: Sequence[Draft]) -> _Rows:
     """Every cell under every control that the base has, the rows of a control behind each other.
 
     One that is the same function as a row before it shares that row; one that a rule refuses is left out, which `plan`
@@ -275,7 +162,7 @@ def _under_controls(grid: Grid, drafts: Sequence[_Draft]) -> _Rows:
     return found
 
 
-def _controlled(grid: Grid, draft: _Draft, control: _Draft) -> _Draft | None:
+def _controlled(grid: Grid, draft: Draft, control: Draft) -> Draft | None:
     """The draft under the control of another one; None where it has one already, or a rule refuses it."""
     if draft.variant.design.control != NoControl():
         return None
@@ -294,7 +181,7 @@ def _controlled(grid: Grid, draft: _Draft, control: _Draft) -> _Draft | None:
     )
 
 
-def _function(draft: _Draft, base: _Draft) -> str:
+def _function(draft: Draft, base: Draft) -> str:
     """As `_key`, without what makes no difference under the draft's control."""
     variant = draft.variant
     control = variant.design.control
@@ -305,7 +192,7 @@ def _function(draft: _Draft, base: _Draft) -> str:
     return _key(dataclasses.replace(draft, variant=dataclasses.replace(variant, design=design, model=model)), base)
 
 
-def _different(drafts: Sequence[_Draft]) -> list[_Draft]:
+def _different(drafts: Sequence[Draft]) -> list[Draft]:
     """The drafts without levels that are the base itself. Raises `SpecError` where two are one function."""
     base, *rest = drafts
     kept, seen, names = [base], {_key(base, base): base}, {base.name: base}
@@ -328,7 +215,7 @@ def _different(drafts: Sequence[_Draft]) -> list[_Draft]:
     return kept
 
 
-def _key(draft: _Draft, base: _Draft) -> str:
+def _key(draft: Draft, base: Draft) -> str:
     """Equal exactly where two drafts are the same function, trained alike."""
     variant = draft.variant
     uncontrolled = dataclasses.replace(variant.design, control=NoControl())
@@ -338,7 +225,7 @@ def _key(draft: _Draft, base: _Draft) -> str:
     return variant.key
 
 
-def _rule_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
+def _rule_problems(drafts: Sequence[Draft], grid: Grid) -> list[Problem]:
     """Broken rules, each once, at the base or at the level that breaks it."""
     base, *rest = drafts
     own = _violations(base.variant)
@@ -358,7 +245,7 @@ def _violations(variant: Variant) -> list[Problem]:
     return fit.violations(variant.design, variant.model)
 
 
-def _culprit(draft: _Draft, broken: Problem, grid: Grid) -> Path:
+def _culprit(draft: Draft, broken: Problem, grid: Grid) -> Path:
     """The place of the level that breaks the rule alone, else of one on the axis that the rule names."""
     named = [path for path in draft.places if path.split(".")[0] == broken.where[0]]
     alone = []
@@ -378,7 +265,7 @@ def _alone(grid: Grid, path: str, level: object, place: Path) -> Variant | None:
         return None
 
 
-def _match_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
+def _match_problems(drafts: Sequence[Draft], grid: Grid) -> list[Problem]:
     """Models in which a cell's step is to be matched to the base's although the base does not fit into them."""
     matched = [draft for draft in drafts if draft.variant.train.inner_step == "match_base"]
     own = [draft for draft in matched if draft.variant.design.mixer or grid.base.design.mixer]
@@ -394,7 +281,7 @@ def _match_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
     return found
 
 
-def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
+def _mixed_problems(drafts: Sequence[Draft], grid: Grid) -> list[Problem]:
     """Designs that bring executions of their own although nothing says that they may."""
     settled = {draft.name: _settled(draft, grid.base.design) for draft in drafts}
     if grid.own_execution or not levels.mixed_execution(settled.values()):
@@ -414,7 +301,7 @@ def _mixed_problems(drafts: Sequence[_Draft], grid: Grid) -> list[Problem]:
     return [Problem(other.places[PRESET], what)]
 
 
-def _settled(draft: _Draft, base: DesignPoint) -> DesignPoint:
+def _settled(draft: Draft, base: DesignPoint) -> DesignPoint:
     """The design with the execution settings that its own levels vary put back to the base's: those may differ."""
     plain = base.execution.to_plain()
     varied = [path.split(".")[1:2] for path in draft.places if path.split(".")[0] == "execution"]

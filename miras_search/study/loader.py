@@ -20,8 +20,8 @@ from miras_search.space.fields import Path, Plain, Problem, SpecError, build, ne
 from miras_search.space.plugins import Plugin
 from miras_search.space.presets import PRESETS
 from miras_search.study import cells, document, levels, schema, shipped
-from miras_search.study.cells import Cell, Grid
 from miras_search.study.document import Document
+from miras_search.study.drafts import Cell, Grid
 from miras_search.study.levels import Held, Variant
 from miras_search.study.problems import Located, Place, StudyError
 from miras_search.study.schema import StudyFile

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from miras_search.models import fit
 from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
-from miras_search.study.cells import Cell
+from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, Variant, text_at
 from miras_search.study.study import Study
 

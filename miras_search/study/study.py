@@ -11,7 +11,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
 from miras_search.space.plugins import Plugin
-from miras_search.study.cells import Cell
+from miras_search.study.drafts import Cell
 from miras_search.study.schema import Resources
 from miras_search.training.config import TrainConfig
 

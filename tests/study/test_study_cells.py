@@ -8,7 +8,7 @@ import pytest
 
 from miras_search.space.design import DesignPoint
 from miras_search.space.presets import preset
-from miras_search.study.cells import Cell
+from miras_search.study.drafts import Cell
 from miras_search.study.loader import Study, StudyError, loads
 
 HEAD = "name: t\ntask: mqar\nbase: delta_net\n"

@@ -11,7 +11,7 @@ import pytest
 
 from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
-from miras_search.study.cells import Cell
+from miras_search.study.drafts import Cell
 from miras_search.study.loader import Study, StudyError, load, loads
 from miras_search.study.plan import confounds
 
