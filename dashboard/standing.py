@@ -7,6 +7,7 @@ agree.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from miras_search.analysis.table import AblationTable, Row
@@ -55,7 +56,15 @@ def headline(table: AblationTable) -> str:
     counts = Counter(standing(row, table) for row in rows)
     parts = [f"{counts[key]} {_WORD[key]}" for key in _WORD if counts[key]]
     cells = "1 cell" if len(rows) == 1 else f"{len(rows)} cells"
-    return f"Of {cells} compared with {table.base}: {', '.join(parts)}."
+    return f"Of {cells} compared with {table.base}: {', '.join(parts)}.{_surviving(rows)}"
+
+
+def _surviving(rows: Sequence[Row]) -> str:
+    """How many decided effects survive every control that they were held against; empty where none was."""
+    answers = [row.survives.values() for row in rows if row.survives]
+    whole = sum(set(found) == {"yes"} for found in answers)
+    effects = "effect survives" if len(answers) == 1 else "effects survive"
+    return f" {whole} of {len(answers)} decided {effects} every control." if answers else ""
 
 
 _WORD: dict[Standing, str] = {

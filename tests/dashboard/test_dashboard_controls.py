@@ -11,6 +11,7 @@ from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.forest import forest
 from miras_search.dashboard.markup import ablation, verdict_list
 from miras_search.dashboard.palette import LIGHT
+from miras_search.dashboard.standing import headline
 from miras_search.store.database import Database
 
 
@@ -30,6 +31,7 @@ def test_the_table_says_what_effects_survive(controlled: Path, opened: Callable[
     assert '<th colspan="1">under controls</th>' in html
     assert "<td>ascent, no_write</td>" in html
     assert "survives ascent and no_write" in verdict_list(table, LIGHT)
+    assert headline(table).endswith("1 decidedly worse. 1 of 1 decided effect survives every control.")
     figure = forest(table, LIGHT)
     assert figure is not None
     assert any("survives ascent" in text for trace in figure.data for text in trace.customdata or ())
@@ -38,4 +40,5 @@ def test_the_table_says_what_effects_survive(controlled: Path, opened: Callable[
 def test_a_study_without_controlled_cells_looks_as_before(normal: Path, opened: Callable[[Path], Database]) -> None:
     table = stored_tables(opened(normal), "bias")[0]
     assert not table.has_controlled
+    assert "control" not in headline(table)
     assert "under controls" not in ablation(table, {})
