@@ -161,7 +161,7 @@ class DesignPoint:
         step, keep = self.algorithm.step_scope(self.step), effective(self.retention.keep)
         return (union(step, keep) or step) if self.retention.coupled else step
 
-    @property
+    @functools.cached_property
     def writes(self) -> int:
         """Writes a token, one after the other: the algorithm's, as often as the control has them made."""
         return self.algorithm.writes * self.control.repeats
