@@ -58,9 +58,7 @@ class InnerSteps(Unchanged):
         if not point.descends:
             return "a memory that is solved for takes no steps that could be repeated"
         if algorithm.splits_keys:
-            return (
-                "erasing and writing are two halves of one change: writing twice would store the value twice over"
-            )
+            return "erasing and writing are two halves of one change: writing twice would store the value twice over"
         if algorithm.window > 1:
             return "a write of several tokens' pairs is made once: use an algorithm without a window"
         adds_up = algorithm.linear and not algorithm.has_momentum and point.retention.form == "dual"

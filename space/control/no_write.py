@@ -49,9 +49,7 @@ class NoWrite(Unchanged):
         one_pair = algorithm.keys == algorithm.values == algorithm.repeats("step") == 1
         if one_pair and _without_gates(algorithm) and not algorithm.static(2, 2):
             point = dataclasses.replace(point, algorithm=Gd())
-        if (
-            not retention.identity or retention.form != "dual"
-        ):  # a link shapes the start, a step of its own shrinks it
+        if not retention.identity or retention.form != "dual":  # a link shapes the start, a step of its own shrinks it
             return point
         if _without_gates(retention) and not retention.static():
             point = dataclasses.replace(point, retention=NoRetention())

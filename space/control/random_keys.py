@@ -51,9 +51,7 @@ class RandomKeys(Unchanged):
     def problem(self, point: DesignPoint) -> str | None:
         """There must be a projection that it replaces."""
         if point.retention.keep.tie == "key":
-            return (
-                "the keys are made from keep and not projected, so nothing would change: drop the control"
-            )
+            return "the keys are made from keep and not projected, so nothing would change: drop the control"
         return None
 
 
