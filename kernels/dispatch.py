@@ -94,7 +94,7 @@ def run_triton(
         body.step,
         body.threshold,
         state.dual[0],
-        bias=point.bias.triton or "",
+        bias=point.bias,
         chunk=size,
         sweeps=point.execution.gradient.sweeps or 0,
         decayed=point.execution.gradient_at == "decayed",

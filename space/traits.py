@@ -17,6 +17,7 @@ from miras_search.space.bias import Bias
 from miras_search.space.control import Control, Unchanged
 from miras_search.space.fields import FieldError, field_types
 from miras_search.space.gates import Gate, fixed
+from miras_search.space.jit import Jit
 from miras_search.space.memory import Memory, Network
 from miras_search.space.option import gates_of
 from miras_search.space.retention import Dual, Retention
@@ -27,7 +28,7 @@ class _Loss:
 
     couples_channels: ClassVar[bool] = True
     slope: ClassVar[float | None] = None
-    triton: ClassVar[str | None] = None
+    triton: ClassVar[Jit | None] = None
 
     @property
     def threshold_scopes(self) -> tuple[str, ...]:

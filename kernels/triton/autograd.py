@@ -19,7 +19,8 @@ from torch.autograd.function import FunctionCtx
 from miras_search.errors import MirasError
 from miras_search.kernels.triton.chunked import INTERPRETED
 from miras_search.kernels.triton.launch import Rule, run_backward, run_forward, why_not
-from miras_search.kernels.triton.signals import BIASES, BiasPair
+from miras_search.kernels.triton.signals import BiasPair, pair_of
+from miras_search.space.bias import Bias
 
 
 class KernelInputError(MirasError):
@@ -132,12 +133,10 @@ class _ChunkedBackward(Function):
         return _run_folded(_ChunkedBackward.apply, info.batch_size, in_dims, args[:9], args[9:])
 
 
-def _pair(bias: str | BiasPair | tuple[Callable[..., object], Callable[..., object]]) -> BiasPair:
-    if isinstance(bias, str):
-        if bias not in BIASES:
-            raise KernelInputError(f"kernels.triton.chunked: bias: {bias!r}: known pairs are {', '.join(BIASES)}")
-        return BIASES[bias]
-    return bias if isinstance(bias, BiasPair) else BiasPair(bias[0], bias[1])
+def _pair(bias: Bias) -> BiasPair:
+    if bias.triton is None:
+        raise KernelInputError(f"kernels.triton.chunked: bias: {bias.name}: no pair of jit functions is written for it")
+    return pair_of(bias.triton)
 
 
 def _check(
@@ -147,6 +146,7 @@ def _check(
     gates: dict[str, Tensor | None],
     initial_state: Tensor | None,
     rule: Rule,
+    uses_threshold: bool,
 ) -> None:
     """Raise KernelInputError on the first thing that does not fit."""
     where = "kernels.triton.chunked"
@@ -176,7 +176,7 @@ def _check(
         raise KernelInputError(f"{where}: {reason}")
     if rule.sweeps < 0:
         raise KernelInputError(f"{where}: sweeps: {rule.sweeps}: must be 0 (frozen) or more")
-    if rule.bias.uses_threshold and gates["threshold"] is None:
+    if uses_threshold and gates["threshold"] is None:
         raise KernelInputError(f"{where}: threshold: None: this bias reads a threshold [B, T, H]")
     if not (q.is_cuda or INTERPRETED):
         raise KernelInputError(
@@ -193,7 +193,7 @@ def chunked(
     threshold: Tensor | None,
     initial_state: Tensor | None,
     *,
-    bias: str | BiasPair | tuple[Callable[..., object], Callable[..., object]],
+    bias: Bias,
     chunk: int,
     sweeps: int,
     decayed: bool,
@@ -208,7 +208,7 @@ def chunked(
         step: step of the inner gradient descent, [B, T, H].
         threshold: the bias's threshold [B, T, H], or None where the bias reads none.
         initial_state: [B, H, K, V], or None for zeros.
-        bias: a name in `signals.BIASES`, a BiasPair, or two jit functions (signal, vjp) as described there.
+        bias: the option, with a pair of jit functions.
         chunk: tokens of a chunk, 1 to 64. The chunk is part of the function: sweep 0 predicts from its start.
         sweeps: refinements after sweep 0; 0 is the frozen gradient, chunk - 1 is exact.
         decayed: True takes the gradient at a_t Z_{t-1}, False at Z_{t-1}.
@@ -221,7 +221,15 @@ def chunked(
         KernelInputError: the shapes, dtypes, devices or settings do not fit, or a second derivative is asked for.
     """
     rule = Rule(bias=_pair(bias), chunk=chunk, sweeps=sweeps, decayed=decayed)
-    _check(q, k, v, {"log_keep": log_keep, "step": step, "threshold": threshold}, initial_state, rule)
+    _check(
+        q,
+        k,
+        v,
+        {"log_keep": log_keep, "step": step, "threshold": threshold},
+        initial_state,
+        rule,
+        bool(bias.threshold_scopes),
+    )
     y, final, _ = _Chunked.apply(
         q,
         k,

@@ -30,12 +30,12 @@ _ITERATE_BOUND: Final = tl.constexpr(1e6)
 def _bounded(u, channel):
     # Comparisons rather than tl.clamp: NaN must stay NaN, or a diverged training would look alive.
     u = tl.where(u > _ITERATE_BOUND, _ITERATE_BOUND, tl.where(u < -_ITERATE_BOUND, -_ITERATE_BOUND, u))
-    return tl.where(channel[None, :], u, 0.0)
+    return tl.where(channel, u, 0.0)
 
 
 @triton.jit
 def _inside(u, channel):
-    return (u >= -_ITERATE_BOUND) & (u <= _ITERATE_BOUND) & channel[None, :]
+    return (u >= -_ITERATE_BOUND) & (u <= _ITERATE_BOUND) & channel
 
 
 @triton.jit
@@ -93,6 +93,7 @@ def forward_kernel(
     K: tl.constexpr,
     V: tl.constexpr,
     SIGNAL: tl.constexpr,
+    SETTINGS: tl.constexpr,
     CHUNK: tl.constexpr,
     SWEEPS: tl.constexpr,
     DECAYED: tl.constexpr,
@@ -111,8 +112,8 @@ def forward_kernel(
     row = tl.arange(0, BLOCK_C)
     key = tl.arange(0, BLOCK_K)
     value = tl.arange(0, BLOCK_V)
-    channel = value < V
-    cell = (key < K)[:, None] & channel[None, :]
+    channel = (value < V)[None, :]
+    cell = (key < K)[:, None] & channel
     inner = key[:, None] * V + value[None, :]
     chunks = tl.cdiv(T, CHUNK)
 
@@ -133,18 +134,18 @@ def forward_kernel(
         g = tl.maximum(tl.load(log_keep_ptr + token, mask=live, other=0.0), _LOG_FLOOR)
         e = tl.load(step_ptr + token, mask=live, other=0.0)
         if HAS_THRESHOLD:
-            th = tl.load(threshold_ptr + token, mask=live, other=0.0)
+            th = tl.load(threshold_ptr + token, mask=live, other=0.0)[:, None]
         else:
-            th = tl.zeros([BLOCK_C], dtype=tl.float32)
+            th = tl.zeros([BLOCK_C, 1], dtype=tl.float32)
         through, before, between, between_before, after, whole = _decays(g, DECAYED, BLOCK_C, PRECISION)
 
         kz = tl.dot(k, z, input_precision=PRECISION)
         prediction = tl.exp(g)[:, None] * kz if DECAYED else kz
-        u = _bounded(SIGNAL(prediction, v, th), channel)
+        u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
         influence = between_before * e[None, :] * tl.dot(k, tl.trans(k), input_precision=PRECISION)
         for _ in range(SWEEPS):
             prediction = before[:, None] * kz - tl.dot(influence, u, input_precision=PRECISION)
-            u = _bounded(SIGNAL(prediction, v, th), channel)
+            u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
 
         reads = between * e[None, :] * tl.dot(q, tl.trans(k), input_precision=PRECISION)
         y = through[:, None] * tl.dot(q, z, input_precision=PRECISION) - tl.dot(reads, u, input_precision="ieee")
@@ -178,6 +179,7 @@ def backward_kernel(
     K: tl.constexpr,
     V: tl.constexpr,
     SIGNAL: tl.constexpr,
+    SETTINGS: tl.constexpr,
     VJP: tl.constexpr,
     CHUNK: tl.constexpr,
     SWEEPS: tl.constexpr,
@@ -195,8 +197,8 @@ def backward_kernel(
     row = tl.arange(0, BLOCK_C)
     key = tl.arange(0, BLOCK_K)
     value = tl.arange(0, BLOCK_V)
-    channel = value < V
-    cell = (key < K)[:, None] & channel[None, :]
+    channel = (value < V)[None, :]
+    cell = (key < K)[:, None] & channel
     inner = key[:, None] * V + value[None, :]
     upto = row[:, None] >= row[None, :]
     earlier = row[:, None] > row[None, :]
@@ -218,9 +220,9 @@ def backward_kernel(
         g = tl.maximum(log_keep, _LOG_FLOOR)
         e = tl.load(step_ptr + token, mask=live, other=0.0)
         if HAS_THRESHOLD:
-            th = tl.load(threshold_ptr + token, mask=live, other=0.0)
+            th = tl.load(threshold_ptr + token, mask=live, other=0.0)[:, None]
         else:
-            th = tl.zeros([BLOCK_C], dtype=tl.float32)
+            th = tl.zeros([BLOCK_C, 1], dtype=tl.float32)
         z = tl.load(starts_ptr + ((batch * chunks + i) * H + head) * K * V + inner, mask=cell, other=0.0)
         through, before, between, between_before, after, whole = _decays(g, DECAYED, BLOCK_C, PRECISION)
 
@@ -232,11 +234,11 @@ def backward_kernel(
         tl.debug_barrier()  # the previous chunk may still be reading the slots
         tl.store(slot, prediction)
         for m in range(SWEEPS):
-            u = _bounded(SIGNAL(prediction, v, th), channel)
+            u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
             prediction = before[:, None] * kz - tl.dot(influence, u, input_precision=PRECISION)
             tl.store(slot + (m + 1) * BLOCK_C * BLOCK_V, prediction)
         tl.debug_barrier()  # a load below may map elements to threads differently from the stores above
-        u = _bounded(SIGNAL(prediction, v, th), channel)
+        u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
 
         # The read and the state handed on. A transposed tile is formed by a dot of its own, or transposed before an
         # elementwise product: dot(trans(x), y) with x from a dot was miscompiled on Hopper by some Triton versions.
@@ -272,22 +274,22 @@ def backward_kernel(
         for n in range(SWEEPS):
             m = SWEEPS - n
             prediction = tl.load(slot + m * BLOCK_C * BLOCK_V)
-            d_u = tl.where(_inside(SIGNAL(prediction, v, th), channel), d_u, 0.0)
-            d_p, d_value, d_threshold = VJP(prediction, v, th, d_u)
+            d_u = tl.where(_inside(SIGNAL(prediction, v, th, channel, SETTINGS), channel), d_u, 0.0)
+            d_p, d_value, d_threshold = VJP(prediction, v, th, d_u, channel, SETTINGS)
             d_v += d_value
-            d_th += d_threshold
+            d_th += tl.sum(d_threshold, axis=1)
             d_kz += before[:, None] * d_p
             d_before += tl.sum(d_p * kz, axis=1)
-            u = _bounded(SIGNAL(tl.load(slot + (m - 1) * BLOCK_C * BLOCK_V), v, th), channel)
+            u = _bounded(SIGNAL(tl.load(slot + (m - 1) * BLOCK_C * BLOCK_V), v, th, channel, SETTINGS), channel)
             d_influence -= tl.dot(d_p, tl.trans(u), input_precision=PRECISION)
             d_u = -tl.dot(influence_t, d_p, input_precision=PRECISION)
 
         # Sweep 0 predicts from the chunk start.
         prediction = tl.load(slot)
-        d_u = tl.where(_inside(SIGNAL(prediction, v, th), channel), d_u, 0.0)
-        d_p, d_value, d_threshold = VJP(prediction, v, th, d_u)
+        d_u = tl.where(_inside(SIGNAL(prediction, v, th, channel, SETTINGS), channel), d_u, 0.0)
+        d_p, d_value, d_threshold = VJP(prediction, v, th, d_u, channel, SETTINGS)
         d_v += d_value
-        d_th += d_threshold
+        d_th += tl.sum(d_threshold, axis=1)
         d_first = tl.sum(d_p * kz, axis=1)
         if DECAYED:
             d_kz += tl.exp(g)[:, None] * d_p

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
+from miras_search.space.jit import Jit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ class Dot:
     source: ClassVar[str] = "Miras, Eq. 8"
     couples_channels: ClassVar[bool] = False
     slope: ClassVar[float | None] = 0.0
-    triton: ClassVar[str | None] = None
+    triton: ClassVar[Jit | None] = Jit("miras_search.kernels.triton.bias_dot")
     threshold_scopes: ClassVar[tuple[str, ...]] = NO_THRESHOLD
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:

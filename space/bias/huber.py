@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 from miras_search.space.bias.protocol import BIAS, PER_CHANNEL, PER_HEAD, Bias, given, per_head, safe_norm
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import Gate, threshold_problem
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ class Huber:
         return None
 
     @property
-    def triton(self) -> str | None:
-        """The norm form."""
-        return "huber_norm" if self.form == "norm" else None
+    def triton(self) -> Jit | None:
+        """By the form."""
+        return Jit("miras_search.kernels.triton.bias_huber", (self.form,))
 
     @property
     def threshold_scopes(self) -> tuple[str, ...]:

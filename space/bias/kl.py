@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Kl:
     source: ClassVar[str] = "Miras, Fig. 1 names it without an equation; derived here"
     couples_channels: ClassVar[bool] = True
     slope: ClassVar[float | None] = None
-    triton: ClassVar[str | None] = None
+    triton: ClassVar[Jit | None] = Jit("miras_search.kernels.triton.bias_kl")
     threshold_scopes: ClassVar[tuple[str, ...]] = NO_THRESHOLD
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 from miras_search.space.bias.lp import EPSILON, SHARPNESS, Lp
 from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
 from miras_search.space.fields import require, setting
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ class L1:
     )
     couples_channels: ClassVar[bool] = False
     slope: ClassVar[float | None] = None
-    triton: ClassVar[str | None] = None
     threshold_scopes: ClassVar[tuple[str, ...]] = NO_THRESHOLD
 
     smoothing: Literal["none", "epsilon", "tanh"] = setting("none", "the printed sign, or one of lp's smooth ones")
@@ -51,6 +51,12 @@ class L1:
         if self.smoothing == "none":
             return None
         return Lp(p=1.0, smoothing=self.smoothing, epsilon=self.epsilon, sharpness=self.sharpness)
+
+    @property
+    def triton(self) -> Jit | None:
+        """The sign, or that of lp."""
+        smooth = self.smooth
+        return Jit("miras_search.kernels.triton.bias_l1") if smooth is None else smooth.triton
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor | None:
         """Sum of |r|, or of its smooth form."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
 from miras_search.space.fields import setting
+from miras_search.space.jit import Jit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +33,9 @@ class L2:
         return 1.0 if self.scale == "half" else 2.0
 
     @property
-    def triton(self) -> str | None:
-        """The half form."""
-        return "l2" if self.scale == "half" else None
+    def triton(self) -> Jit | None:
+        """By the slope."""
+        return Jit("miras_search.kernels.triton.bias_l2", (self.slope,))
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:
         """slope / 2 |r|^2."""

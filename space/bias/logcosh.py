@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class LogCosh:
     source: ClassVar[str] = "not in Miras: a smooth relative of its Huber biases (Eq. 13-15); Remark 5 at p = 1, a = 1"
     couples_channels: ClassVar[bool] = False
     slope: ClassVar[float | None] = None
-    triton: ClassVar[str | None] = None
+    triton: ClassVar[Jit | None] = Jit("miras_search.kernels.triton.bias_logcosh")
     threshold_scopes: ClassVar[tuple[str, ...]] = NO_THRESHOLD
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:

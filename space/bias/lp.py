@@ -9,6 +9,7 @@ from miras_search.space.bias.l2 import L2
 from miras_search.space.bias.logcosh import LogCosh, log_cosh
 from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
 from miras_search.space.fields import require, setting
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ class Lp:
         "tanh: Remark 5, which smooths sign and |.| apart"
     )
     couples_channels: ClassVar[bool] = False
-    triton: ClassVar[str | None] = None
     threshold_scopes: ClassVar[tuple[str, ...]] = NO_THRESHOLD
 
     p: float = setting(1.5, "the exponent, at least 1", named=True)
@@ -64,6 +64,12 @@ class Lp:
     def factor(self) -> float:
         """s p: what multiplies r (r^2 + eps)^(p/2 - 1)."""
         return 1.0 if self.scale == "unit" else self.p
+
+    @property
+    def triton(self) -> Jit | None:
+        """By smoothing, exponent, factor, epsilon and sharpness."""
+        numbers = (self.p, self.factor, self.epsilon, self.sharpness)
+        return Jit("miras_search.kernels.triton.bias_lp", (self.smoothing, *map(float, numbers)))
 
     def loss(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor | None:
         """s sum (r^2 + eps)^(p/2); with tanh, sum log cosh(a r) / a at p = 1 and None elsewhere."""

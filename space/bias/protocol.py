@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 from miras_search.space.option import Axis, Facts
 
@@ -33,8 +34,8 @@ class Bias(Facts, Protocol):
         """g where u = g p + (a function of v): a signal linear in p can be solved exactly; else None."""
 
     @property
-    def triton(self) -> str | None:
-        """The pair of jit functions in `kernels/triton/signals.py` that computes the signal; None: there is none."""
+    def triton(self) -> Jit | None:
+        """The module with the signal as jit functions (`kernels/triton/signals.py`); None: there is none."""
 
     @property
     def threshold_scopes(self) -> tuple[str, ...]:

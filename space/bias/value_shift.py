@@ -9,6 +9,7 @@ from miras_search.space.bias.l2 import L2
 from miras_search.space.bias.protocol import BIAS, PER_HEAD, Bias, per_head, safe_norm
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import Gate, threshold_problem
+from miras_search.space.jit import Jit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ class ValueShift:
     source: ClassVar[str] = "Miras, Eq. 17"
     couples_channels: ClassVar[bool] = True
     slope: ClassVar[float | None] = None
-    triton: ClassVar[str | None] = None
+    triton: ClassVar[Jit | None] = Jit("miras_search.kernels.triton.bias_value_shift")
     threshold_scopes: ClassVar[tuple[str, ...]] = PER_HEAD
 
     delta: Gate = setting(Gate("fixed", squash="softplus", value=0.1), "radius of the ball of shifts")

@@ -21,14 +21,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from miras_search.kernels.triton.chunked import backward_kernel, forward_kernel
-from miras_search.kernels.triton.signals import BIASES
+from miras_search.kernels.triton.signals import pair_of
+from miras_search.space.bias import BIAS
 
 HALF = ("q_ptr", "k_ptr", "v_ptr", "y_ptr", "d_y_ptr", "d_q_ptr", "d_k_ptr", "d_v_ptr")
 
 
 def compile_body(body, bias, sweeps, decayed, threshold, keep, dtype):
     constants = dict(
-        K=12, V=16, SIGNAL=bias.signal, VJP=bias.vjp, CHUNK=16, SWEEPS=sweeps, DECAYED=decayed,
+        K=12, V=16, SIGNAL=bias.signal, SETTINGS=bias.settings, VJP=bias.vjp, CHUNK=16, SWEEPS=sweeps, DECAYED=decayed,
         HAS_THRESHOLD=threshold, HAS_INITIAL=keep, SAVE_STARTS=keep, BLOCK_C=16, BLOCK_K=16, BLOCK_V=16,
         PRECISION="ieee",
     )
@@ -45,8 +46,8 @@ def compile_body(body, bias, sweeps, decayed, threshold, keep, dtype):
 
 
 for body in (forward_kernel, backward_kernel):
-    compile_body(body, BIASES["huber_norm"], 2, False, True, True, "fp32")
-    compile_body(body, BIASES["l2"], 0, True, False, False, "bf16")
+    compile_body(body, pair_of(BIAS.parse("huber").triton), 2, False, True, True, "fp32")
+    compile_body(body, pair_of(BIAS.parse("l2").triton), 0, True, False, False, "bf16")
 """
 
 

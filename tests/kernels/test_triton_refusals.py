@@ -13,11 +13,19 @@ pytest.importorskip("triton")
 
 from miras_search.kernels.triton.autograd import KernelInputError, chunked
 from miras_search.kernels.triton.chunked import INTERPRETED
+from miras_search.space.bias import L2, Huber
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytestmark = pytest.mark.skipif(
     not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
 )
+
+
+class PairlessBias:
+    """As a user's bias is that says nothing of Triton."""
+
+    name = "pairless"
+    triton = None
 
 
 def call(
@@ -36,7 +44,7 @@ def call(
         "step": ones(1, T, 2),
         "threshold": None,
         "initial_state": None,
-        "bias": "l2",
+        "bias": L2(),
         "chunk": 16,
         "sweeps": 1,
         "decayed": False,
@@ -50,8 +58,8 @@ def call(
         ({"q": torch.zeros(1, 4, 2)}, {}, r"q: \[1, 4, 2\]: expected \[B, T, H, K\]"),
         ({"step": torch.zeros(1, 5, 2)}, {}, r"step: \[1, 5, 2\]: expected \[1, 4, 2\]"),
         ({"v": torch.zeros(1, 4, 2, 20, dtype=torch.bfloat16)}, {}, "cast them to one dtype"),
-        ({}, {"bias": "hubert"}, "'hubert': known pairs are l2, huber_norm"),
-        ({}, {"bias": "huber_norm"}, "threshold: None"),
+        ({}, {"bias": PairlessBias()}, "pairless: no pair of jit"),
+        ({}, {"bias": Huber()}, "threshold: None"),
         ({}, {"chunk": 65}, "at most 64"),
         ({}, {"sweeps": -1}, "sweeps: -1"),
     ],

@@ -53,10 +53,6 @@ def test_on_a_gpu_a_matrix_memory_with_refined_gradients_runs_in_triton(point: D
          "the kernel takes frozen or refined gradients; exact ones run as a triangular solve in torch"),
         (preset("delta_product"), CUDA, "the kernel makes one plain gradient step a token"),
         (REFINED.changed("algorithm", "momentum"), CUDA, "the kernel makes one plain gradient step a token"),
-        (REFINED.changed("bias", "kl"), CUDA,
-         "no pair of jit functions is written for the bias kl in this form"),
-        (REFINED.changed("bias.scale", "full"), CUDA,
-         "no pair of jit functions is written for the bias l2 in this form"),
         (REFINED.changed("retention", "kl"), CUDA, "the kernel holds a matrix memory with an identity link"),
         (REFINED, Setting("cuda", torch.float64, 16, 16),
          "dtype: float64: the Triton kernel takes float32 or bfloat16"),
@@ -81,12 +77,12 @@ def test_an_unimportable_triton_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_named_pair_of_jit_functions_exists() -> None:
-    from miras_search.kernels.triton.signals import BIASES
+    from miras_search.kernels.triton.signals import pair_of
 
-    specs: list[object] = [*BIAS.options, {"huber": {"form": "coordinate"}}, {"huber": {"form": "switch"}}]
-    named = {BIAS.parse(spec).triton for spec in specs} - {None}
-    assert named
-    assert named <= set(BIASES)
+    for name in BIAS.options:
+        where = BIAS.parse(name).triton
+        assert where is not None
+        assert all(map(callable, pair_of(where)[:2]))
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

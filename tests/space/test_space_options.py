@@ -20,6 +20,7 @@ from miras_search.space.design import AXES, DesignPoint
 from miras_search.space.facts import option_facts
 from miras_search.space.fields import SpecError, setting
 from miras_search.space.gates import Gate, fixed
+from miras_search.space.jit import Jit
 from miras_search.space.option import short, spell
 
 
@@ -32,7 +33,7 @@ class LogCosh:
     source: ClassVar[str] = "this test"
     couples_channels: ClassVar[bool] = False
     slope: ClassVar[float | None] = None
-    triton: ClassVar[str | None] = None
+    triton: ClassVar[Jit | None] = None
     threshold_scopes: ClassVar[tuple[str, ...]] = ("head", "value")
 
     delta: Gate = setting(fixed(1.0), "where the signal saturates")
