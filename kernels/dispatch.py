@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from miras_search.kernels import chunkwise, recurrence
+from miras_search.kernels.chunk import chunk_size
 from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
@@ -49,6 +50,9 @@ class Choice:
     passed_over: tuple[tuple[str, str], ...]
 
 
+_SCOPES = {"keep": ("head", "key"), "step": ("head",), "momentum": ("head",), "threshold": ("head", "value")}
+
+
 def _triton_refuses(point: DesignPoint, setting: Setting) -> str | None:
     if setting.device != "cuda":
         return f"Triton compiles for GPUs; the device is {setting.device}"
@@ -56,37 +60,46 @@ def _triton_refuses(point: DesignPoint, setting: Setting) -> str | None:
         return "the kernel descends; this memory is solved for"
     if not point.memory.bare or not point.retention.identity or point.retention.form == "primal":
         return "the kernel holds a matrix memory with an identity link"
-    plain = point.algorithm.linear and point.writes == point.algorithm.window == 1
-    if not plain or point.algorithm.has_momentum or point.algorithm.splits_keys:
-        return "the kernel makes one plain gradient step a token"
-    by_channel = [slot for slot, scope in point.scopes.items() if scope != "head"]
-    if by_channel:
-        return f"the kernel takes one gate a head: {', '.join(by_channel)} has values by channel"
+    algorithm = point.algorithm
+    if not algorithm.linear or algorithm.window > 1:
+        return "the kernel makes plain gradient steps, each on a pair of its own token"
+    foreign = [f"{slot} by {scope}" for slot, scope in point.scopes.items() if scope not in _SCOPES.get(slot, (scope,))]
+    if foreign:
+        return f"the kernel takes keep by head or key and other gates by head: {', '.join(foreign)}"
+    if algorithm.has_momentum and point.scopes["keep"] != "head":
+        return "the kernel takes keep by key channel only without momentum"
     if point.bias.triton is None:
         return f"no pair of jit functions is written for the bias {point.bias.name} in this form"
-    if point.execution.gradient.sweeps is None:
-        return "the kernel takes frozen or refined gradients; exact ones run as a triangular solve in torch"
     try:
         from miras_search.kernels.triton.launch import why_not
     except ImportError as error:
         return f"Triton cannot be imported: {error}"
-    return why_not(setting.key_dim, setting.value_dim, point.execution.chunk, setting.dtype)
+    return why_not(
+        setting.key_dim,
+        setting.value_dim,
+        chunk_size(point) * point.writes,
+        setting.dtype,
+        couples=point.bias.couples_channels,
+        momentum=algorithm.has_momentum,
+    )
 
 
 def run_triton(
     point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
 ) -> tuple[Tensor, State]:
-    """Outputs and final state by the Triton kernel; whole chunks only, so that the state stays at a chunk's start."""
+    """Outputs and final state by the Triton kernel; where chunks are part of the function whole ones only, so that the
+    state stays at a chunk's start.
+    """
     from miras_search.kernels.triton.autograd import chunked
 
-    tokens, size = inputs.q.shape[1], point.execution.chunk
+    tokens, size = inputs.q.shape[1], chunk_size(point)
     if state is None:
         state = initial_state(point, inputs, start, static)
-    full = tokens - tokens % size
+    full = tokens - tokens % size if point.chunked else tokens
     if state.position or not full:
         return _in_torch(point, inputs, start, static, state)
     body = inputs if full == tokens else inputs.tokens(0, full)
-    y, z = chunked(
+    y, z, s = chunked(
         body.q,
         body.k,
         body.v,
@@ -96,10 +109,13 @@ def run_triton(
         state.dual[0],
         bias=point.bias,
         chunk=size,
-        sweeps=point.execution.gradient.sweeps or 0,
+        sweeps=point.execution.gradient.sweeps,
         decayed=point.execution.gradient_at == "decayed",
+        w=body.w,
+        momentum=body.momentum,
+        initial_momentum=state.moments[0][0] if state.moments else None,
     )
-    state = chunk_start(point, Level((z,), ()), static)
+    state = chunk_start(point, Level((z,), () if s is None else ((s,),)), static)
     if full == tokens:
         return y, state
     tail, state = _in_torch(point, inputs.tokens(full, tokens), start, static, state)

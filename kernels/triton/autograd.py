@@ -1,25 +1,24 @@
-"""`chunked`: the Triton kernels as one differentiable function that runs under `torch.func.vmap`.
+"""`chunked`: the Triton kernels as one differentiable function.
 
-Forward and backward are autograd functions of their own, because under vmap the backward of the first receives batched
-tensors too: each folds the extra axis into the batch and launches once.
+Forward and backward are operators of their own, `miras::chunked_forward` and `miras::chunked_backward`, so that
+torch.compile sees two opaque calls with known shapes, and so that under `torch.func.vmap` either folds the extra axis
+into the batch and launches once.
 
-Legend: B batch, T time, H heads, K key dim, V value dim, N chunks, X the axis that vmap adds.
+Legend: B batch, T time, H heads, N writes in all, K key dim, V value dim, X the axis that vmap adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
 from miras_search.errors import MirasError
 from miras_search.kernels.triton.chunked import INTERPRETED
-from miras_search.kernels.triton.launch import Rule, run_backward, run_forward, why_not
-from miras_search.kernels.triton.signals import BiasPair, pair_of
+from miras_search.kernels.triton.launch import Given, Rule, run_backward, run_forward, why_not
 from miras_search.space.bias import Bias
 
 
@@ -31,6 +30,89 @@ class _VmapInfo(Protocol):
     batch_size: int
 
 
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor | None,
+    log_keep: Tensor,
+    step: Tensor,
+    momentum: Tensor | None,
+    threshold: Tensor | None,
+    initial: Tensor | None,
+    initial_s: Tensor | None,
+    rule: str,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    given = Given(q, k, v, w, log_keep, step, momentum, threshold)
+    return run_forward(given, initial, initial_s, Rule.from_text(rule), save=save)
+
+
+def _backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor | None,
+    log_keep: Tensor,
+    step: Tensor,
+    momentum: Tensor | None,
+    threshold: Tensor | None,
+    starts: Tensor,
+    starts_s: Tensor,
+    d_y: Tensor,
+    d_final: Tensor,
+    d_final_s: Tensor,
+    rule: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    given = Given(q, k, v, w, log_keep, step, momentum, threshold)
+    return run_backward(given, starts, starts_s, d_y, d_final, d_final_s, Rule.from_text(rule))
+
+
+_GIVEN = "Tensor q, Tensor k, Tensor v, Tensor? w, Tensor log_keep, Tensor step, Tensor? momentum, Tensor? threshold"
+_forward_op = torch.library.custom_op(
+    "miras::chunked_forward",
+    _forward,
+    mutates_args=(),
+    schema=f"({_GIVEN}, Tensor? initial, Tensor? initial_s, str rule, bool save)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+_backward_op = torch.library.custom_op(
+    "miras::chunked_backward",
+    _backward,
+    mutates_args=(),
+    schema=f"({_GIVEN}, Tensor starts, Tensor starts_s, Tensor d_y, Tensor d_final, Tensor d_final_s, str rule)"
+    f" -> ({', '.join(['Tensor'] * 10)})",
+)
+
+
+@_forward_op.register_fake
+def _forward_shapes(
+    q: Tensor, k: Tensor, v: Tensor, w: object, log_keep: object, step: Tensor, momentum: Tensor | None,
+    threshold: object, initial: object, initial_s: object, rule: str, save: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    batch, tokens, heads, keys = q.shape
+    values, chunk = v.shape[-1], Rule.from_text(rule).chunk
+
+    def state(*axes: int, there: bool) -> Tensor:
+        return step.new_empty((batch, *axes, heads, keys, values) if there else (batch, 0))
+
+    chunks, has_s = (tokens + chunk - 1) // chunk, momentum is not None
+    finals = (state(there=True), state(there=has_s))
+    return (
+        v.new_empty((batch, tokens, heads, values)),
+        *finals,
+        *(state(chunks, there=save and x) for x in (True, has_s)),
+    )
+
+
+@_backward_op.register_fake
+def _backward_shapes(*args: Any) -> tuple[Tensor, ...]:  # the operator's, in order
+    given, (d_final, d_final_s) = args[:8], args[11:13]
+    nothing = (args[0].shape[0], 0)
+    gradients = (args[5].new_empty(nothing) if x is None else torch.empty_like(x) for x in given)
+    return *gradients, torch.empty_like(d_final), torch.empty_like(d_final_s)
+
+
 def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     """[.., X, ..] with X at `dim` (or absent) and batch first otherwise -> [X * B, ..]."""
     if tensor is None:
@@ -39,145 +121,94 @@ def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     return moved.flatten(0, 1)
 
 
-def _run_folded(
-    apply: Callable[..., tuple[Tensor, ...]],
-    size: int,
-    dims: Sequence[int | None],
-    tensors: Sequence[Tensor | None],
-    settings: Sequence[object],
+def _folded(
+    run: Callable[..., tuple[Tensor, ...]], info: _VmapInfo, in_dims: Sequence[int | None], args: Sequence[object]
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """The vmap rule of both functions: one launch over X * B, then X split off again."""
-    folded = [_fold(tensor, dim, size) for tensor, dim in zip(tensors, dims, strict=False)]
-    out = apply(*folded, *settings)
+    size = info.batch_size
+    given = [x if isinstance(x, str | bool) else _fold(x, dim, size) for x, dim in zip(args, in_dims, strict=True)]  # type: ignore[arg-type]
+    out = run(*given)
     return tuple(x.unflatten(0, (size, x.shape[0] // size)) for x in out), (0,) * len(out)
 
 
 class _Chunked(Function):
-    """(q, k, v, log_keep, step, threshold, initial_state, rule, save_starts) -> (y, final state, chunk starts)."""
+    """Differentiates `miras::chunked_forward`, argument for argument.
+
+    A function around the operator and not an autograd formula registered for it: functorch's transforms refuse those.
+    """
 
     @staticmethod
-    def forward(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        log_keep: Tensor,
-        step: Tensor,
-        threshold: Tensor | None,
-        initial_state: Tensor | None,
-        rule: Rule,
-        save_starts: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return run_forward(q, k, v, log_keep, step, threshold, initial_state, rule, save_starts)
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        out: tuple[Tensor, ...] = _forward_op(*args)
+        return out
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, log_keep, step, threshold, initial_state, rule, _ = inputs
-        starts = output[2]
-        ctx.mark_non_differentiable(starts)
-        ctx.save_for_backward(q, k, v, log_keep, step, threshold, starts)  # type: ignore[arg-type]
-        ctx.rule = rule  # type: ignore[attr-defined]
-        ctx.has_initial = initial_state is not None  # type: ignore[attr-defined]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *_, starts, starts_s = output
+        ctx.mark_non_differentiable(starts, starts_s)
+        ctx.save_for_backward(*inputs[:8], starts, starts_s)
+        ctx.has_initial, ctx.has_initial_s, ctx.rule = inputs[8] is not None, inputs[9] is not None, inputs[10]
 
     @staticmethod
-    def backward(ctx, d_y: Tensor, d_final: Tensor, _d_starts: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _ChunkedBackward.apply(*ctx.saved_tensors, d_y, d_final, ctx.rule)
-        d_q, d_k, d_v, d_log_keep, d_step, d_initial, *d_threshold = grads
-        return (
-            d_q,
-            d_k,
-            d_v,
-            d_log_keep,
-            d_step,
-            d_threshold[0] if d_threshold else None,
-            d_initial if ctx.has_initial else None,
-            None,
-            None,
-        )
+    def backward(ctx: Any, d_y: Tensor, d_final: Tensor, d_final_s: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        *gradients, d_initial, d_initial_s = _Backward.apply(*saved, d_y, d_final, d_final_s, ctx.rule)
+        found = [None if x is None else gradient for x, gradient in zip(saved[:8], gradients, strict=True)]
+        ends = (d_initial if ctx.has_initial else None, d_initial_s if ctx.has_initial_s else None)
+        return *found, *ends, None, None
 
     @staticmethod
-    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: Tensor | None):
-        tensors, settings = args[:7], args[7:]
-        return _run_folded(_Chunked.apply, info.batch_size, in_dims, tensors, settings)
+    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
+        return _folded(_Chunked.apply, info, in_dims, args)
 
 
-class _ChunkedBackward(Function):
-    """(q, k, v, log_keep, step, threshold, starts, d_y, d_final, rule) -> what `run_backward` returns."""
-
-    @staticmethod
-    def forward(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        log_keep: Tensor,
-        step: Tensor,
-        threshold: Tensor | None,
-        starts: Tensor,
-        d_y: Tensor,
-        d_final: Tensor,
-        rule: Rule,
-    ) -> tuple[Tensor, ...]:
-        return run_backward(q, k, v, log_keep, step, threshold, starts, d_y, d_final, rule)
+class _Backward(Function):
+    """`miras::chunked_backward`, which is a function of its own because vmap hands batched tensors to it too."""
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        out: tuple[Tensor, ...] = _backward_op(*args)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep nothing: there is no second derivative."""
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> NoReturn:
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
         raise KernelInputError(
             "kernels.triton.chunked: second derivatives are not implemented; use the chunkwise torch path for them"
         )
 
     @staticmethod
-    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: Tensor | None):
-        return _run_folded(_ChunkedBackward.apply, info.batch_size, in_dims, args[:9], args[9:])
+    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
+        return _folded(_Backward.apply, info, in_dims, args)
 
 
-def _pair(bias: Bias) -> BiasPair:
-    if bias.triton is None:
-        raise KernelInputError(f"kernels.triton.chunked: bias: {bias.name}: no pair of jit functions is written for it")
-    return pair_of(bias.triton)
-
-
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: dict[str, Tensor | None],
-    initial_state: Tensor | None,
-    rule: Rule,
-    uses_threshold: bool,
-) -> None:
-    """Raise KernelInputError on the first thing that does not fit."""
+def _check(q: Tensor, tensors: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]], rule: Rule) -> None:
+    """Raise KernelInputError on the first thing that does not fit; by name each tensor, and its possible shapes."""
     where = "kernels.triton.chunked"
-    if q.ndim != 4:
-        raise KernelInputError(f"{where}: q: {list(q.shape)}: expected [B, T, H, K]")
-    B, T, H, K = q.shape
-    if v.ndim != 4:
-        raise KernelInputError(f"{where}: v: {list(v.shape)}: expected [B, T, H, V]")
-    V = v.shape[-1]
-    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "k": (k, (B, T, H, K)),
-        "v": (v, (B, T, H, V)),
-        "initial_state": (initial_state, (B, H, K, V)),
-    }
-    wanted |= {name: (gate, (B, T, H)) for name, gate in gates.items()}
-    for name, (tensor, shape) in wanted.items():
+    for name, (tensor, shapes) in tensors.items():
         if tensor is None:
             continue
-        if tensor.shape != shape:
-            raise KernelInputError(f"{where}: {name}: {list(tensor.shape)}: expected {list(shape)} to go with q")
+        if tuple(tensor.shape) not in shapes:
+            wanted = " or ".join(str(list(shape)) for shape in shapes)
+            raise KernelInputError(f"{where}: {name}: {list(tensor.shape)}: expected {wanted} to go with q")
         if tensor.device != q.device:
             raise KernelInputError(f"{where}: {name}: on {tensor.device}: move it to {q.device}, where q is")
+    k, v = tensors["k"][0], tensors["v"][0]
+    assert k is not None
+    assert v is not None
     if not q.dtype == k.dtype == v.dtype:
         raise KernelInputError(f"{where}: q, k, v: {q.dtype}, {k.dtype}, {v.dtype}: cast them to one dtype")
-    reason = why_not(K, V, rule.chunk, q.dtype)
+    momentum = tensors["momentum"][0]
+    if momentum is not None and tensors["log_keep"][0] is not None and tensors["log_keep"][0].dim() == 4:
+        raise KernelInputError(f"{where}: momentum: with keeps by key channel: use keeps by head or chunkwise torch")
+    reason = why_not(q.shape[-1], v.shape[-1], rule.rows, q.dtype, couples=rule.couples, momentum=momentum is not None)
     if reason is not None:
         raise KernelInputError(f"{where}: {reason}")
-    if rule.sweeps < 0:
-        raise KernelInputError(f"{where}: sweeps: {rule.sweeps}: must be 0 (frozen) or more")
-    if uses_threshold and gates["threshold"] is None:
-        raise KernelInputError(f"{where}: threshold: None: this bias reads a threshold [B, T, H]")
+    if rule.sweeps is not None and rule.sweeps < 0:
+        raise KernelInputError(f"{where}: sweeps: {rule.sweeps}: must be 0 (frozen) or more, or None (exact)")
     if not (q.is_cuda or INTERPRETED):
         raise KernelInputError(
             f"{where}: q: on {q.device}: move it to a CUDA device, or set TRITON_INTERPRET=1 before triton is imported"
@@ -190,55 +221,90 @@ def chunked(
     v: Tensor,
     log_keep: Tensor,
     step: Tensor,
-    threshold: Tensor | None,
-    initial_state: Tensor | None,
+    threshold: Tensor | None = None,
+    initial_state: Tensor | None = None,
     *,
     bias: Bias,
     chunk: int,
-    sweeps: int,
+    sweeps: int | None,
     decayed: bool,
-) -> tuple[Tensor, Tensor]:
-    """Run a matrix memory, identity link, plain gradient descent, one write a token, on chunks of `chunk` tokens.
+    w: Tensor | None = None,
+    momentum: Tensor | None = None,
+    initial_momentum: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run a matrix memory with the identity link by gradient descent, on chunks of `chunk` tokens.
 
     Args:
         q: queries [B, T, H, K], float32 or bfloat16; used as they are, without a scale.
-        k: keys [B, T, H, K], same dtype.
-        v: values [B, T, H, V], same dtype.
-        log_keep: log of the share of the state kept, [B, T, H], <= 0; below -30 it counts as -30.
-        step: step of the inner gradient descent, [B, T, H].
-        threshold: the bias's threshold [B, T, H], or None where the bias reads none.
+        k: keys [B, N, H, K], same dtype; N is a multiple of T, the writes of a token in order.
+        v: values [B, N, H, V], same dtype.
+        log_keep: log of the share of the state kept, [B, T, H] or [B, T, H, K], <= 0; below -30 it counts as -30.
+        step: step of the inner gradient descent, [B, N, H].
+        threshold: the bias's threshold [B, N, H] or [B, N, H, V], or None where the bias reads none.
         initial_state: [B, H, K, V], or None for zeros.
         bias: the option, with a pair of jit functions.
-        chunk: tokens of a chunk, 1 to 64. The chunk is part of the function: sweep 0 predicts from its start.
-        sweeps: refinements after sweep 0; 0 is the frozen gradient, chunk - 1 is exact.
+        chunk: tokens of a chunk, up to 64 writes. With sweeps it is part of the function: sweep 0 predicts from its
+            start.
+        sweeps: refinements after sweep 0; 0 is the frozen gradient. None is exact: by a triangular solve where the
+            signal is linear in the prediction, else by a sweep a write.
         decayed: True takes the gradient at a_t Z_{t-1}, False at Z_{t-1}.
+        w: write keys [B, N, H, K] where they differ from the read keys.
+        momentum: the share of the past change that stays, [B, N, H]; needs keeps one a head.
+        initial_momentum: [B, H, K, V], or None for zeros.
 
     Returns:
-        y [B, T, H, V] in the dtype of v, and the final state [B, H, K, V] in float32. A sequence cut at a multiple of
-        `chunk` and continued from that state gives the same outputs.
+        y [B, T, H, V] in the dtype of v, the final state [B, H, K, V] in float32, and the final momentum or None. A
+        sequence cut at a multiple of `chunk` and continued from there gives the same outputs.
 
     Raises:
         KernelInputError: the shapes, dtypes, devices or settings do not fit, or a second derivative is asked for.
     """
-    rule = Rule(bias=_pair(bias), chunk=chunk, sweeps=sweeps, decayed=decayed)
-    _check(
+    where = "kernels.triton.chunked"
+    if q.ndim != 4:
+        raise KernelInputError(f"{where}: q: {list(q.shape)}: expected [B, T, H, K]")
+    if v.ndim != 4:
+        raise KernelInputError(f"{where}: v: {list(v.shape)}: expected [B, N, H, V]")
+    if bias.triton is None:
+        raise KernelInputError(f"{where}: bias: {bias.name}: no pair of jit functions is written for it")
+    if bias.threshold_scopes and threshold is None:
+        raise KernelInputError(f"{where}: threshold: None: this bias reads a threshold [B, T, H]")
+    B, T, H, K = q.shape
+    N, V = v.shape[1], v.shape[3]
+    if not T or N % T:
+        raise KernelInputError(f"{where}: v: {list(v.shape)}: its writes are no multiple of {T} tokens")
+    slope, couples = bias.slope, bias.couples_channels
+    rule = Rule(bias.triton.module, bias.triton.settings, slope, couples, chunk, N // T, sweeps, decayed)
+    thresholds = [(B, N, H), (B, N, H, V)] if "value" in bias.threshold_scopes else [(B, N, H)]
+    if momentum is not None and initial_state is not None and initial_momentum is None:
+        initial_momentum = torch.zeros_like(initial_state)
+    shapes: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
+        "k": (k, [(B, N, H, K)]),
+        "v": (v, [(B, N, H, V)]),
+        "w": (w, [(B, N, H, K)]),
+        "log_keep": (log_keep, [(B, T, H), (B, T, H, K)]),
+        "step": (step, [(B, N, H)]),
+        "momentum": (momentum, [(B, N, H)]),
+        "threshold": (threshold, thresholds),
+        "initial_state": (initial_state, [(B, H, K, V)]),
+        "initial_momentum": (initial_momentum, [(B, H, K, V)]),
+    }
+    _check(q, shapes, rule)
+
+    def single(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.float()
+
+    y, final, final_s, _, _ = _Chunked.apply(
         q,
         k,
         v,
-        {"log_keep": log_keep, "step": step, "threshold": threshold},
-        initial_state,
-        rule,
-        bool(bias.threshold_scopes),
-    )
-    y, final, _ = _Chunked.apply(
-        q,
-        k,
-        v,
+        None if w is None else w.to(k.dtype),
         log_keep.float(),
         step.float(),
-        None if threshold is None else threshold.float(),
-        None if initial_state is None else initial_state.float(),
-        rule,
+        single(momentum),
+        single(threshold if bias.threshold_scopes else None),
+        single(initial_state),
+        single(initial_momentum if momentum is not None else None),
+        rule.to_text(),
         torch.is_grad_enabled(),
     )
-    return y, final
+    return y, final, None if momentum is None else final_s

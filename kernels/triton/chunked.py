@@ -1,10 +1,12 @@
-"""Matrix memory by gradient descent, chunk by chunk: the jit bodies, forward and backward.
+"""Matrix memory by gradient descent, chunk by chunk: the jit body of the forward, and what the backward shares with it.
 
-One program runs one (batch, head): the state stays on chip and the chunks follow one another. docs/kernels.md holds
-the tiling, what is saved, and the derivation of the backward; its symbols are the names here.
+One program runs one (batch, head) and a block of value channels: the state stays on chip and the chunks follow one
+another. docs/kernels.md holds the tiling, what is saved, and the derivation of the backward; its symbols are the names
+here.
 
-Legend: B batch, T time, H heads, K key dim, V value dim, N chunks; C tokens of a chunk. Row vectors: the state is
-[K, V] and a read is q @ state. In the bodies t is the row (the reader) and s the column (the writer) of a C x C tile.
+Legend: B batch, T time, H heads, K key dim, V value dim, N chunks; C rows of a chunk, one a write. Row vectors: the
+state is [K, V] and a read is q @ state. In the bodies t is the row (the reader) and s the column (the writer) of a
+C x C tile. A token's keep is that of its first write, its query that of its last; other rows have keep 1 and no query.
 
 The bodies carry no autotuner, so that the CPU interpreter can run them; launch.py starts them, autograd.py makes them
 one differentiable function. Every dot asks for "ieee" float32: tf32 keeps ten bits, and the sweeps feed errors back.
@@ -17,312 +19,186 @@ from typing import Final
 import triton
 import triton.language as tl
 
+from miras_search.kernels.triton.channel_decays import channel_spans, log_keeps, overlaps, rows_of
+from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, shifted, spans
+from miras_search.kernels.triton.solve import unit_inverse
+
 # True when this module's bodies were built for the CPU interpreter (decided when triton decorates them).
 INTERPRETED: Final[bool] = bool(triton.knobs.runtime.interpret)
 
-# exp(-30) is zero beside 1 in float32; the clamp keeps a gate of exactly zero (log gate -inf) out of differences.
-_LOG_FLOOR: Final = tl.constexpr(-30.0)
 # Iterates of the sweeps may overflow where the recurrence is finite; the fixed point is far inside this bound.
 _ITERATE_BOUND: Final = tl.constexpr(1e6)
 
 
 @triton.jit
-def _bounded(u, channel):
+def bounded(u, channel):
+    """Iterates held, padding zeroed."""
     # Comparisons rather than tl.clamp: NaN must stay NaN, or a diverged training would look alive.
     u = tl.where(u > _ITERATE_BOUND, _ITERATE_BOUND, tl.where(u < -_ITERATE_BOUND, -_ITERATE_BOUND, u))
     return tl.where(channel, u, 0.0)
 
 
 @triton.jit
-def _inside(u, channel):
+def inside(u, channel):
+    """Where the bound lets a gradient pass."""
     return (u >= -_ITERATE_BOUND) & (u <= _ITERATE_BOUND) & channel
 
 
 @triton.jit
-def _tile(pointer, token, live, width, WIDTH: tl.constexpr):
-    """Rows `token` of a [tokens, WIDTH] array as float32, zero outside."""
-    address = pointer + token[:, None] * WIDTH + width[None, :]
-    return tl.load(address, mask=live[:, None] & (width < WIDTH)[None, :], other=0.0).to(tl.float32)
+def put(pointer, tile, place, live, channel, WIDTH: tl.constexpr):
+    """Store rows of a [places, WIDTH] array."""
+    address = pointer + place[:, None] * WIDTH + channel[None, :]
+    tl.store(address, tile, mask=live[:, None] & (channel < WIDTH)[None, :])
 
 
 @triton.jit
-def _put(pointer, tile, token, live, width, WIDTH: tl.constexpr):
-    address = pointer + token[:, None] * WIDTH + width[None, :]
-    tl.store(address, tile, mask=live[:, None] & (width < WIDTH)[None, :])
-
-
-@triton.jit
-def _decays(g, DECAYED: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr):
-    """Products of keeps inside a chunk, from log keeps g [C] (0 on padding rows).
-
-    Returns A_t, the shifted A_s of the predictions, D_ts (s <= t), its shifted form (s < t), the product after each
-    token, and that of the whole chunk.
-    """
-    row = tl.arange(0, BLOCK_C)
-    earlier = row[:, None] > row[None, :]
-    upto = row[:, None] >= row[None, :]
-    through = tl.exp(tl.sum(tl.where(upto, g[None, :], 0.0), axis=1))
-    after = tl.exp(tl.sum(tl.where(earlier, g[:, None], 0.0), axis=0))
-    # sum of g over s < i <= t as a product with a 0/1 triangle: differences of one running sum would lose the small
-    # gates that follow a reset (a running sum near -1900 has steps of 1e-4).
-    segment = tl.dot(upto.to(tl.float32), tl.where(earlier, g[:, None], 0.0), input_precision=PRECISION)
-    between = tl.where(upto, tl.exp(segment), 0.0)
-    if DECAYED:
-        before = through
-        between_before = tl.where(earlier, between, 0.0)
+def thresholds(pointer, write, live, value, V: tl.constexpr, SCOPE: tl.constexpr, BLOCK_C: tl.constexpr):
+    """The threshold [C, 1] or, with a value a channel, [C, V]; zeros where there is none."""
+    if SCOPE == "value":
+        return rows_of(pointer, write, live, value, V)
+    elif SCOPE == "head":
+        return tl.load(pointer + write, mask=live, other=0.0)[:, None]
     else:
-        before = tl.exp(tl.sum(tl.where(earlier, g[None, :], 0.0), axis=1))
-        between_before = tl.where(earlier, tl.exp(tl.where(earlier, segment - g[:, None], 0.0)), 0.0)
-    return through, before, between, between_before, after, tl.exp(tl.sum(g, axis=0))
+        return tl.zeros([BLOCK_C, 1], dtype=tl.float32)
+
+
+@triton.jit
+def log_gates(pointer, place, live):
+    """Log keeps [C] of one a head."""
+    return tl.maximum(tl.load(pointer + place, mask=live, other=0.0), LOG_FLOOR)
+
+
+@triton.jit
+def log_momenta(pointer, write, live):
+    """Logs of momenta [C], which come as they are and may be 0."""
+    return tl.log(tl.maximum(tl.load(pointer + write, mask=live, other=1.0), GATE_FLOOR))
+
+
+@triton.jit
+def found(
+    first, base, influence, v, th, channel,
+    SIGNAL: tl.constexpr, SETTINGS: tl.constexpr, SLOPE: tl.constexpr, SWEEPS: tl.constexpr,
+    EXACT: tl.constexpr, SOLVE: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The signals u [C, V] that are written, from the predictions at the chunk's start and without its own writes."""
+    if SOLVE:
+        inverse = unit_inverse(SLOPE * influence, BLOCK_C, PRECISION)
+        right = SLOPE * base + SIGNAL(tl.zeros_like(v), v, th, channel, SETTINGS)
+        u = tl.where(channel, tl.dot(inverse, right, input_precision=PRECISION), 0.0)
+    elif EXACT:
+        prediction = base
+        for _ in range(SWEEPS):
+            u = bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
+            prediction = base - tl.dot(influence, u, input_precision=PRECISION)
+        u = tl.where(channel, SIGNAL(prediction, v, th, channel, SETTINGS), 0.0)
+    else:
+        u = bounded(SIGNAL(first, v, th, channel, SETTINGS), channel)
+        for _ in range(SWEEPS):
+            prediction = base - tl.dot(influence, u, input_precision=PRECISION)
+            u = bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
+    return u
 
 
 @triton.jit
 def forward_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    log_keep_ptr,
-    step_ptr,
-    threshold_ptr,
-    initial_ptr,
-    y_ptr,
-    final_ptr,
-    starts_ptr,
-    T,
-    H,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    SIGNAL: tl.constexpr,
-    SETTINGS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SWEEPS: tl.constexpr,
-    DECAYED: tl.constexpr,
-    HAS_THRESHOLD: tl.constexpr,
-    HAS_INITIAL: tl.constexpr,
-    SAVE_STARTS: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    q_ptr, k_ptr, v_ptr, w_ptr, log_keep_ptr, step_ptr, momentum_ptr, threshold_ptr, initial_ptr, initial_s_ptr,
+    y_ptr, final_ptr, final_s_ptr, starts_ptr, starts_s_ptr, T, H,
+    K: tl.constexpr, V: tl.constexpr, SIGNAL: tl.constexpr, SETTINGS: tl.constexpr, SLOPE: tl.constexpr,
+    CHUNK: tl.constexpr, WRITES: tl.constexpr, SWEEPS: tl.constexpr, EXACT: tl.constexpr, SOLVE: tl.constexpr,
+    DECAYED: tl.constexpr, KEYED: tl.constexpr, HAS_W: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
+    THRESHOLD: tl.constexpr, HAS_INITIAL: tl.constexpr, SAVE_STARTS: tl.constexpr, NEAR: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """One (batch, head): y and the final state, and the chunk-start states when the backward will want them."""
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
     head = program % H
     row = tl.arange(0, BLOCK_C)
     key = tl.arange(0, BLOCK_K)
-    value = tl.arange(0, BLOCK_V)
+    value = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     channel = (value < V)[None, :]
     cell = (key < K)[:, None] & channel
     inner = key[:, None] * V + value[None, :]
     chunks = tl.cdiv(T, CHUNK)
+    written = w_ptr if HAS_W else k_ptr
 
+    z = tl.zeros([BLOCK_K, BLOCK_V], dtype=tl.float32)
+    s = tl.zeros([BLOCK_K, BLOCK_V], dtype=tl.float32)
     if HAS_INITIAL:
         z = tl.load(initial_ptr + program * K * V + inner, mask=cell, other=0.0)
-    else:
-        z = tl.zeros([BLOCK_K, BLOCK_V], dtype=tl.float32)
+        if HAS_MOMENTUM:
+            s = tl.load(initial_s_ptr + program * K * V + inner, mask=cell, other=0.0)
 
     for i in range(0, chunks):
         if SAVE_STARTS:
-            tl.store(starts_ptr + ((batch * chunks + i) * H + head) * K * V + inner, z, mask=cell)
-        time = i * CHUNK + row
-        live = (row < CHUNK) & (time < T)
-        token = (batch * T + time) * H + head
-        q = _tile(q_ptr, token, live, key, K)
-        k = _tile(k_ptr, token, live, key, K)
-        v = _tile(v_ptr, token, live, value, V)
-        g = tl.maximum(tl.load(log_keep_ptr + token, mask=live, other=0.0), _LOG_FLOOR)
-        e = tl.load(step_ptr + token, mask=live, other=0.0)
-        if HAS_THRESHOLD:
-            th = tl.load(threshold_ptr + token, mask=live, other=0.0)[:, None]
+            start = ((batch * chunks + i) * H + head) * K * V + inner
+            tl.store(starts_ptr + start, z, mask=cell)
+            if HAS_MOMENTUM:
+                tl.store(starts_s_ptr + start, s, mask=cell)
+        ordinal = i * (CHUNK * WRITES) + row
+        live = (row < CHUNK * WRITES) & (ordinal < T * WRITES)
+        fades = live & (ordinal % WRITES == 0)
+        reads = live & (ordinal % WRITES == WRITES - 1)
+        write = (batch * T * WRITES + ordinal) * H + head
+        token = (batch * T + ordinal // WRITES) * H + head
+        q = rows_of(q_ptr, token, reads, key, K)
+        k = rows_of(k_ptr, write, live, key, K)
+        w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
+        v = rows_of(v_ptr, write, live, value, V)
+        e = tl.load(step_ptr + write, mask=live, other=0.0)
+        th = thresholds(threshold_ptr, write, live, value, V, THRESHOLD, BLOCK_C)
+
+        if KEYED:
+            g = log_keeps(log_keep_ptr, token, fades, key, K)
+            fade = tl.exp(g)
+            through, before, after, whole = channel_spans(g, DECAYED, BLOCK_C, PRECISION)
+            faded = k * fade if DECAYED else k
+            overlap, seen = overlaps(
+                faded, q * fade, w, g, written, log_keep_ptr, write, token, ordinal, live, key, H,
+                K, WRITES, NEAR, BLOCK_C, PRECISION,
+            )  # fmt: skip
+            seen += tl.where(row[:, None] == row[None, :], tl.sum(q * w, axis=1)[:, None], 0.0)
+            first = tl.dot(faded, z, input_precision=PRECISION)
+            base = tl.dot(k * before, z, input_precision=PRECISION)
+            y = tl.dot(q * through, z, input_precision=PRECISION)
+            z = whole[:, None] * z
+            given = w * after
         else:
-            th = tl.zeros([BLOCK_C, 1], dtype=tl.float32)
-        through, before, between, between_before, after, whole = _decays(g, DECAYED, BLOCK_C, PRECISION)
+            g = log_gates(log_keep_ptr, token, fades)
+            through, after, whole, between, segment = spans(g, BLOCK_C, PRECISION)
+            before, between_before = shifted(g, through, between, segment, DECAYED, BLOCK_C)
+            kz = tl.dot(k, z, input_precision=PRECISION)
+            first = tl.exp(g)[:, None] * kz if DECAYED else kz
+            base = before[:, None] * kz
+            y = through[:, None] * tl.dot(q, z, input_precision=PRECISION)
+            z = whole * z
+            if HAS_MOMENTUM:
+                h = log_momenta(momentum_ptr, write, live)
+                m_through, m_after, m_whole, lasting, _ = spans(h, BLOCK_C, PRECISION)
+                after = tl.where(live, after, 0.0)  # padding rows add no momentum
+                # What the start momentum has added by each row, and what is left at the end of each write.
+                m_before = tl.sum(between_before * m_through[None, :], axis=1)
+                base += m_before[:, None] * tl.dot(k, s, input_precision=PRECISION)
+                m_read = tl.sum(between * m_through[None, :], axis=1)
+                y += m_read[:, None] * tl.dot(q, s, input_precision=PRECISION)
+                z += tl.sum(after * m_through) * s
+                after = tl.sum(lasting * after[:, None], axis=0)
+                between = tl.dot(between, lasting, input_precision=PRECISION)
+                between_before = tl.dot(between_before, lasting, input_precision=PRECISION)
+            overlap = between_before * tl.dot(k, tl.trans(w), input_precision=PRECISION)
+            seen = between * tl.dot(q, tl.trans(w), input_precision=PRECISION)
+            given = w * after[:, None]
 
-        kz = tl.dot(k, z, input_precision=PRECISION)
-        prediction = tl.exp(g)[:, None] * kz if DECAYED else kz
-        u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
-        influence = between_before * e[None, :] * tl.dot(k, tl.trans(k), input_precision=PRECISION)
-        for _ in range(SWEEPS):
-            prediction = before[:, None] * kz - tl.dot(influence, u, input_precision=PRECISION)
-            u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
-
-        reads = between * e[None, :] * tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        y = through[:, None] * tl.dot(q, z, input_precision=PRECISION) - tl.dot(reads, u, input_precision="ieee")
-        _put(y_ptr, y, token, live, value, V)
-        z = whole * z - tl.dot(tl.trans(k), (e * after)[:, None] * u, input_precision=PRECISION)
+        u = found(
+            first, base, overlap * e[None, :], v, th, channel,
+            SIGNAL, SETTINGS, SLOPE, SWEEPS, EXACT, SOLVE, BLOCK_C, PRECISION,
+        )  # fmt: skip
+        y -= tl.dot(seen * e[None, :], u, input_precision=PRECISION)
+        put(y_ptr, y, token, reads, value, V)
+        z -= tl.dot(tl.trans(given), e[:, None] * u, input_precision=PRECISION)
+        if HAS_MOMENTUM:
+            s = m_whole * s - tl.dot(tl.trans(w), (e * m_after)[:, None] * u, input_precision=PRECISION)
 
     tl.store(final_ptr + program * K * V + inner, z, mask=cell)
-
-
-@triton.jit
-def backward_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    log_keep_ptr,
-    step_ptr,
-    threshold_ptr,
-    starts_ptr,
-    d_y_ptr,
-    d_final_ptr,
-    scratch_ptr,
-    d_q_ptr,
-    d_k_ptr,
-    d_v_ptr,
-    d_log_keep_ptr,
-    d_step_ptr,
-    d_threshold_ptr,
-    d_initial_ptr,
-    T,
-    H,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    SIGNAL: tl.constexpr,
-    SETTINGS: tl.constexpr,
-    VJP: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SWEEPS: tl.constexpr,
-    DECAYED: tl.constexpr,
-    HAS_THRESHOLD: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """One (batch, head): chunks in reverse, each replayed from its start and differentiated through all sweeps."""
-    program = tl.program_id(0).to(tl.int64)
-    batch = program // H
-    head = program % H
-    row = tl.arange(0, BLOCK_C)
-    key = tl.arange(0, BLOCK_K)
-    value = tl.arange(0, BLOCK_V)
-    channel = (value < V)[None, :]
-    cell = (key < K)[:, None] & channel
-    inner = key[:, None] * V + value[None, :]
-    upto = row[:, None] >= row[None, :]
-    earlier = row[:, None] > row[None, :]
-    # The predictions of all sweeps of the chunk at hand, one [C, V] slot each; rewritten for every chunk.
-    slot = scratch_ptr + program * (SWEEPS + 1) * BLOCK_C * BLOCK_V + row[:, None] * BLOCK_V + value[None, :]
-    chunks = tl.cdiv(T, CHUNK)
-    d_z = tl.load(d_final_ptr + program * K * V + inner, mask=cell, other=0.0)
-
-    for j in range(0, chunks):
-        i = chunks - 1 - j
-        time = i * CHUNK + row
-        live = (row < CHUNK) & (time < T)
-        token = (batch * T + time) * H + head
-        q = _tile(q_ptr, token, live, key, K)
-        k = _tile(k_ptr, token, live, key, K)
-        v = _tile(v_ptr, token, live, value, V)
-        d_y = _tile(d_y_ptr, token, live, value, V)
-        log_keep = tl.load(log_keep_ptr + token, mask=live, other=0.0)
-        g = tl.maximum(log_keep, _LOG_FLOOR)
-        e = tl.load(step_ptr + token, mask=live, other=0.0)
-        if HAS_THRESHOLD:
-            th = tl.load(threshold_ptr + token, mask=live, other=0.0)[:, None]
-        else:
-            th = tl.zeros([BLOCK_C, 1], dtype=tl.float32)
-        z = tl.load(starts_ptr + ((batch * chunks + i) * H + head) * K * V + inner, mask=cell, other=0.0)
-        through, before, between, between_before, after, whole = _decays(g, DECAYED, BLOCK_C, PRECISION)
-
-        # Replay the sweeps.
-        kz = tl.dot(k, z, input_precision=PRECISION)
-        kk = tl.dot(k, tl.trans(k), input_precision=PRECISION)
-        influence = between_before * e[None, :] * kk
-        prediction = tl.exp(g)[:, None] * kz if DECAYED else kz
-        tl.debug_barrier()  # the previous chunk may still be reading the slots
-        tl.store(slot, prediction)
-        for m in range(SWEEPS):
-            u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
-            prediction = before[:, None] * kz - tl.dot(influence, u, input_precision=PRECISION)
-            tl.store(slot + (m + 1) * BLOCK_C * BLOCK_V, prediction)
-        tl.debug_barrier()  # a load below may map elements to threads differently from the stores above
-        u = _bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
-
-        # The read and the state handed on. A transposed tile is formed by a dot of its own, or transposed before an
-        # elementwise product: dot(trans(x), y) with x from a dot was miscompiled on Hopper by some Triton versions.
-        k_dz = tl.dot(k, d_z, input_precision=PRECISION)
-        handed = e * after
-        d_reads = -tl.dot(d_y, tl.trans(u), input_precision=PRECISION)
-        d_reads_t = -tl.dot(u, tl.trans(d_y), input_precision=PRECISION)
-        between_t = tl.trans(between) * e[:, None]
-        d_q = tl.dot(d_reads * between * e[None, :], k, input_precision=PRECISION)
-        d_q += tl.dot(through[:, None] * d_y, tl.trans(z), input_precision=PRECISION)
-        _put(d_q_ptr, d_q, token, live, key, K)
-        d_k = tl.dot(d_reads_t * between_t, q, input_precision=PRECISION)
-        d_k -= tl.dot(handed[:, None] * u, tl.trans(d_z), input_precision=PRECISION)
-        reads_t = between_t * tl.dot(k, tl.trans(q), input_precision=PRECISION)
-        d_u = -tl.dot(reads_t, d_y, input_precision=PRECISION) - handed[:, None] * k_dz
-
-        d_between = d_reads * tl.dot(q, tl.trans(k), input_precision=PRECISION) * between  # dP_ts * D_ts
-        d_handed = -tl.sum(u * k_dz, axis=1)
-        d_e = tl.sum(d_between, axis=0) + d_handed * after
-        d_segment = d_between * e[None, :]
-        d_after = d_handed * handed
-        d_through = through * tl.sum(d_y * tl.dot(q, z, input_precision=PRECISION), axis=1)
-        d_whole = whole * tl.sum(d_z * z)
-        d_z = whole * d_z + tl.dot(tl.trans(q), through[:, None] * d_y, input_precision=PRECISION)
-
-        # The sweeps, last to first: prediction(m) = before * kz - influence @ u(m - 1).
-        influence_t = tl.trans(between_before) * e[:, None] * kk
-        d_kz = tl.zeros([BLOCK_C, BLOCK_V], dtype=tl.float32)
-        d_v = tl.zeros([BLOCK_C, BLOCK_V], dtype=tl.float32)
-        d_influence = tl.zeros([BLOCK_C, BLOCK_C], dtype=tl.float32)
-        d_before = tl.zeros([BLOCK_C], dtype=tl.float32)
-        d_th = tl.zeros([BLOCK_C], dtype=tl.float32)
-        for n in range(SWEEPS):
-            m = SWEEPS - n
-            prediction = tl.load(slot + m * BLOCK_C * BLOCK_V)
-            d_u = tl.where(_inside(SIGNAL(prediction, v, th, channel, SETTINGS), channel), d_u, 0.0)
-            d_p, d_value, d_threshold = VJP(prediction, v, th, d_u, channel, SETTINGS)
-            d_v += d_value
-            d_th += tl.sum(d_threshold, axis=1)
-            d_kz += before[:, None] * d_p
-            d_before += tl.sum(d_p * kz, axis=1)
-            u = _bounded(SIGNAL(tl.load(slot + (m - 1) * BLOCK_C * BLOCK_V), v, th, channel, SETTINGS), channel)
-            d_influence -= tl.dot(d_p, tl.trans(u), input_precision=PRECISION)
-            d_u = -tl.dot(influence_t, d_p, input_precision=PRECISION)
-
-        # Sweep 0 predicts from the chunk start.
-        prediction = tl.load(slot)
-        d_u = tl.where(_inside(SIGNAL(prediction, v, th, channel, SETTINGS), channel), d_u, 0.0)
-        d_p, d_value, d_threshold = VJP(prediction, v, th, d_u, channel, SETTINGS)
-        d_v += d_value
-        d_th += tl.sum(d_threshold, axis=1)
-        d_first = tl.sum(d_p * kz, axis=1)
-        if DECAYED:
-            d_kz += tl.exp(g)[:, None] * d_p
-        else:
-            d_kz += d_p
-
-        d_kk = d_influence * between_before * e[None, :]
-        d_k += tl.dot(d_kk + tl.trans(d_kk), k, input_precision=PRECISION)
-        d_k += tl.dot(d_kz, tl.trans(z), input_precision=PRECISION)
-        d_z += tl.dot(tl.trans(k), d_kz, input_precision=PRECISION)
-        d_between = d_influence * kk * between_before
-        d_e += tl.sum(d_between, axis=0)
-        d_shifted = d_between * e[None, :]
-        d_segment += d_shifted
-
-        # Log keeps: token i takes part in every product that runs across it.
-        flow = d_through + tl.sum(d_segment, axis=1) - tl.sum(d_segment, axis=0)
-        d_before = d_before * before
-        if DECAYED:
-            flow += d_before
-        d_g = tl.sum(tl.where(upto, flow[:, None], 0.0), axis=0)
-        d_g += tl.sum(tl.where(earlier, d_after[None, :], 0.0), axis=1) + d_whole
-        if DECAYED:
-            d_g += tl.exp(g) * d_first
-        else:
-            d_g += tl.sum(tl.where(earlier, d_before[:, None], 0.0), axis=0) - tl.sum(d_shifted, axis=1)
-        d_g = tl.where(log_keep >= _LOG_FLOOR, d_g, 0.0)
-
-        _put(d_k_ptr, d_k, token, live, key, K)
-        _put(d_v_ptr, d_v, token, live, value, V)
-        tl.store(d_log_keep_ptr + token, d_g, mask=live)
-        tl.store(d_step_ptr + token, d_e, mask=live)
-        if HAS_THRESHOLD:
-            tl.store(d_threshold_ptr + token, d_th, mask=live)
-
-    tl.store(d_initial_ptr + program * K * V + inner, d_z, mask=cell)
+    if HAS_MOMENTUM:
+        tl.store(final_s_ptr + program * K * V + inner, s, mask=cell)

@@ -1,51 +1,93 @@
 """Start the chunked kernels: what they accept, their block sizes, their warps and stages, their buffers.
 
-Everything a tuned launcher would change is in `launch_options`. The values there are guesses that compile, not the
-result of a measurement.
+Everything a tuner may change is in `configurations`, the first of which is used. They are guesses that compile, not the
+result of a measurement. The bodies stay plain jit functions, as the CPU interpreter cannot run an autotuner; on a
+device MIRAS_TRITON_TUNE=1 times all configurations of a shape at its first call and keeps the fastest.
 
-Legend: B batch, T time, H heads, K key dim, V value dim, N chunks.
+Legend: B batch, T time, H heads, N writes in all, K key dim, V value dim, C rows of a chunk.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 import triton
 from torch import Tensor
 
-from miras_search.kernels.triton.chunked import backward_kernel, forward_kernel
-from miras_search.kernels.triton.signals import BiasPair
+from miras_search.kernels.triton.chunked import INTERPRETED, forward_kernel
+from miras_search.kernels.triton.chunked_backward import backward_kernel
+from miras_search.kernels.triton.signals import pair_of
+from miras_search.space.jit import Jit
 
-# tl.dot wants tiles of at least 16; biases that couple channels keep a whole state of one head in one program.
-_SMALLEST_BLOCK: Final = 16
+_SMALLEST_BLOCK: Final = 16  # what tl.dot takes
 _LARGEST_STATE: Final = 128 * 128
-_LARGEST_CHUNK: Final = 64
+_LARGEST_KEY: Final = 256
+_LARGEST_ROWS: Final = 64
 # At chunk 64 a state of 128 x 128 asks for 240 KiB of shared memory; an H200 has 227.
-_LARGEST_STATE_AT_LONG_CHUNKS: Final = 64 * 64
+_LARGEST_STATE_OF_LONG_CHUNKS: Final = 64 * 64
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """The part of the design point that the kernel compiles in."""
 
-    bias: BiasPair
+    module: str
+    """Of the bias's jit functions."""
+    settings: tuple[float | int | str, ...]
+    slope: float | None
+    couples: bool
     chunk: int
-    sweeps: int
+    writes: int
+    sweeps: int | None
+    """None: exact."""
     decayed: bool
+
+    @property
+    def rows(self) -> int:
+        """Writes a chunk."""
+        return self.chunk * self.writes
+
+    @property
+    def loops(self) -> int:
+        """Sweeps that are run; none where one triangular solve does, or where signals see no prediction."""
+        if self.slope == 0 or (self.solves and self.sweeps is None):
+            return 0
+        return self.rows - 1 if self.sweeps is None else self.sweeps
+
+    @property
+    def solves(self) -> bool:
+        """Whether exact signals come from a triangular solve."""
+        return self.sweeps is None and bool(self.slope)
+
+    def to_text(self) -> str:
+        """As an operator's argument; formatted by hand, because torch.compile traces it."""
+        settings = "".join([f"{x!r}, " for x in self.settings])
+        flags = f"{self.slope!r}, {self.couples!r}, {self.chunk!r}, {self.writes!r}, {self.sweeps!r}, {self.decayed!r}"
+        return f"{self.module!r}, ({settings}), {flags}"
+
+    @classmethod
+    @functools.cache
+    def from_text(cls, text: str) -> Rule:
+        """Back from `to_text`."""
+        return cls(*ast.literal_eval(text))
 
 
 @dataclass(frozen=True, slots=True)
-class LaunchOptions:
+class Configuration:
     """How a body is compiled: threads are 32 * `num_warps`, `num_stages` is the depth of load pipelining.
 
     `precision` is the `input_precision` of every tl.dot; anything but "ieee" changes the numbers.
     """
 
     num_warps: int
-    num_stages: int
-    precision: str
+    num_stages: int = 1
+    precision: str = "ieee"
 
 
 def block(size: int) -> int:
@@ -53,8 +95,17 @@ def block(size: int) -> int:
     return max(_SMALLEST_BLOCK, 1 << (size - 1).bit_length())
 
 
-def launch_options(block_c: int, block_k: int, block_v: int, backward: bool) -> LaunchOptions:
-    """Warps and stages for a tile shape. Untimed: of 4, 8 and 16 warps, the count that spills least for sm_90."""
+def value_block(key_dim: int, value_dim: int, *, couples: bool) -> int:
+    """Value channels of one program: all where the bias couples them, else as many as keep the state's tile small."""
+    whole = block(value_dim)
+    return whole if couples else min(whole, max(_SMALLEST_BLOCK, _LARGEST_STATE_OF_LONG_CHUNKS // block(key_dim)))
+
+
+def configurations(block_c: int, block_k: int, block_v: int, *, backward: bool) -> list[Configuration]:
+    """Those worth trying for a tile shape, the untuned default first.
+
+    The default is, of 4, 8 and 16 warps, the count that spilled least when compiled for sm_90; none was timed.
+    """
     volume = block_c * block_k * block_v
     if volume <= 16**3:
         warps = 4
@@ -62,150 +113,207 @@ def launch_options(block_c: int, block_k: int, block_v: int, backward: bool) -> 
         warps = 8
     else:
         warps = 16
-    return LaunchOptions(num_warps=warps, num_stages=1, precision="ieee")
+    return [Configuration(warps), *(Configuration(other) for other in (2, 4, 8, 16) if other != warps)]
 
 
-def why_not(key_dim: int, value_dim: int, chunk: int, dtype: torch.dtype) -> str | None:
-    """The reason that the kernel cannot run this shape, or None when it can."""
+def why_not(
+    key_dim: int, value_dim: int, rows: int, dtype: torch.dtype, *, couples: bool = True, momentum: bool = False
+) -> str | None:
+    """The reason that the kernel cannot run this shape, or None when it can. `rows`: writes a chunk."""
     if dtype not in (torch.float32, torch.bfloat16):
         return f"dtype: {str(dtype).removeprefix('torch.')}: the Triton kernel takes float32 or bfloat16"
-    if min(key_dim, value_dim, chunk) < 1:
-        return f"K={key_dim}, V={value_dim}, chunk={chunk}: each must be at least 1"
-    if chunk > _LARGEST_CHUNK:
-        return f"chunk: {chunk}: the Triton kernel takes at most {_LARGEST_CHUNK}; use less or chunkwise torch"
-    state = block(key_dim) * block(value_dim)
-    if chunk > 32 and state > _LARGEST_STATE_AT_LONG_CHUNKS:
-        return f"K={key_dim}, V={value_dim}, chunk={chunk}: the backward would not fit on chip; use chunk 32 or less"
-    if state > _LARGEST_STATE:
-        padded = f"{block(key_dim)} x {block(value_dim)} after padding"
+    if min(key_dim, value_dim, rows) < 1:
+        return f"K={key_dim}, V={value_dim}, chunk={rows}: each must be at least 1"
+    if rows > _LARGEST_ROWS:
+        return f"chunk: {rows} writes: the Triton kernel takes at most {_LARGEST_ROWS}; use less or chunkwise torch"
+    if key_dim > _LARGEST_KEY:
+        return f"K={key_dim}: the Triton kernel takes at most {_LARGEST_KEY}; use more heads or chunkwise torch"
+    state = block(key_dim) * value_block(key_dim, value_dim, couples=couples)
+    if rows > 32 and state > _LARGEST_STATE_OF_LONG_CHUNKS:
+        return f"K={key_dim}, V={value_dim}, chunk={rows}: the backward would not fit on chip; use chunk 32 or less"
+    if state * (2 if momentum else 1) > _LARGEST_STATE:
+        padded = f"{block(key_dim)} x {block(value_dim)} after padding{', twice with momentum,' if momentum else ''}"
         return f"K={key_dim}, V={value_dim}: {padded} exceeds 128 x 128; use more heads or chunkwise torch"
     return None
 
 
+@functools.cache
+def _tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
+    return triton.autotune(
+        configs=[
+            triton.Config({"PRECISION": one.precision}, num_warps=one.num_warps, num_stages=one.num_stages)
+            for one in configs
+        ],
+        key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM"],
+    )(body)
+
+
+def _start(body: Any, grid: tuple[int, int], configs: list[Configuration]) -> Callable[..., object]:
+    """The body with its options: all arguments but those of a configuration are still to be given."""
+    if os.environ.get("MIRAS_TRITON_TUNE") == "1" and not INTERPRETED:
+        tuned: Callable[..., object] = _tuned(body, tuple(configs))[grid]
+        return tuned
+    first = configs[0]
+    return functools.partial(
+        body[grid], PRECISION=first.precision, num_warps=first.num_warps, num_stages=first.num_stages
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The tensors of a call: q [B,T,H,K], k and w [B,N,H,K], v [B,N,H,V] in one dtype; gates and states in float32.
+
+    log_keep [B,T,H] or [B,T,H,K]; step and momentum [B,N,H]; threshold [B,N,H] or [B,N,H,V].
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    w: Tensor | None
+    log_keep: Tensor
+    step: Tensor
+    momentum: Tensor | None
+    threshold: Tensor | None
+
+    def pointers(self) -> list[Tensor | None]:
+        """As the bodies take them."""
+        tensors = (self.q, self.k, self.v, self.w, self.log_keep, self.step, self.momentum, self.threshold)
+        return [None if x is None else x.contiguous() for x in tensors]
+
+    def constants(self, rule: Rule) -> dict[str, object]:
+        """What is compiled in."""
+        keys, values = self.q.shape[-1], self.v.shape[-1]
+        scope = "none" if self.threshold is None else "head" if self.threshold.dim() == 3 else "value"
+        pair = pair_of(Jit(rule.module, rule.settings))
+        return {
+            "K": keys,
+            "V": values,
+            "SIGNAL": pair.signal,
+            "SETTINGS": pair.settings,
+            "SLOPE": rule.slope or 0.0,
+            "CHUNK": rule.chunk,
+            "WRITES": rule.writes,
+            "SWEEPS": rule.loops,
+            "EXACT": rule.sweeps is None,
+            "SOLVE": rule.solves,
+            "DECAYED": rule.decayed,
+            "KEYED": self.log_keep.dim() == 4,
+            "HAS_W": self.w is not None,
+            "HAS_MOMENTUM": self.momentum is not None,
+            "THRESHOLD": scope,
+            "NEAR": min(16, rule.rows),
+            "BLOCK_C": block(rule.rows),
+            "BLOCK_K": block(keys),
+            "BLOCK_V": value_block(keys, values, couples=rule.couples),
+        }
+
+
+def _grid(given: Given, constants: dict[str, Any]) -> tuple[int, int]:
+    batch, _, heads, _ = given.q.shape
+    return batch * heads, triton.cdiv(constants["V"], constants["BLOCK_V"])
+
+
 def run_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_keep: Tensor,
-    step: Tensor,
-    threshold: Tensor | None,
-    initial_state: Tensor | None,
-    rule: Rule,
-    save_starts: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    given: Given, initial: Tensor | None, initial_s: Tensor | None, rule: Rule, *, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Launch the forward body.
 
-    q, k [B, T, H, K] and v [B, T, H, V] share a dtype; gates [B, T, H] and states are float32.
-
-    Returns y [B, T, H, V] in the dtype of v, the final state [B, H, K, V], and the chunk-start states [B, N, H, K, V]
-    (N = 0 unless `save_starts`).
+    Returns y [B,T,H,V] in the dtype of v, the final state and momentum [B,H,K,V], and with `save` those at the chunks'
+    starts [B,chunks,H,K,V]. What there is none of has shape [B,0].
     """
-    B, T, H, K = q.shape
-    V = v.shape[-1]
-    chunks = triton.cdiv(T, rule.chunk) if save_starts else 0
-    y = torch.empty((B, T, H, V), dtype=v.dtype, device=v.device)
-    final = torch.empty((B, H, K, V), dtype=torch.float32, device=v.device)
-    starts = torch.empty((B, chunks, H, K, V), dtype=torch.float32, device=v.device)
-    if B * H == 0:
-        return y, final, starts
-    blocks = (block(rule.chunk), block(K), block(V))
-    options = launch_options(*blocks, backward=False)
-    with torch.cuda.device_of(v):
-        forward_kernel[(B * H,)](
-            q.contiguous(),
-            k.contiguous(),
-            v.contiguous(),
-            log_keep.contiguous(),
-            step.contiguous(),
-            None if threshold is None else threshold.contiguous(),
-            None if initial_state is None else initial_state.contiguous(),
-            y,
-            final,
-            starts,
-            T,
-            H,
-            K=K,
-            V=V,
-            SIGNAL=rule.bias.signal,
-            SETTINGS=rule.bias.settings,
-            CHUNK=rule.chunk,
-            SWEEPS=rule.sweeps,
-            DECAYED=rule.decayed,
-            HAS_THRESHOLD=threshold is not None,
-            HAS_INITIAL=initial_state is not None,
-            SAVE_STARTS=save_starts,
-            BLOCK_C=blocks[0],
-            BLOCK_K=blocks[1],
-            BLOCK_V=blocks[2],
-            PRECISION=options.precision,
-            num_warps=options.num_warps,
-            num_stages=options.num_stages,
-        )
-    return y, final, starts
+    batch, tokens, heads, keys = given.q.shape
+    values, device = given.v.shape[-1], given.v.device
+    has_s = given.momentum is not None
+
+    def state(*axes: int, there: bool) -> Tensor:
+        shape = (batch, *axes, heads, keys, values) if there else (batch, 0)
+        return torch.empty(shape, dtype=torch.float32, device=device)
+
+    y = torch.empty((batch, tokens, heads, values), dtype=given.v.dtype, device=device)
+    final, final_s = state(there=True), state(there=has_s)
+    chunks = triton.cdiv(tokens, rule.chunk)
+    starts, starts_s = (state(chunks, there=save and there) for there in (True, has_s))
+    if batch * heads > 0:
+        constants = given.constants(rule)
+        tiles = [constants[name] for name in ("BLOCK_C", "BLOCK_K", "BLOCK_V")]
+        with torch.cuda.device_of(given.v):
+            _start(forward_kernel, _grid(given, constants), configurations(*tiles, backward=False))(  # type: ignore[arg-type]
+                *given.pointers(),
+                *(None if x is None else x.contiguous() for x in (initial, initial_s)),
+                y,
+                final,
+                final_s,
+                starts,
+                starts_s,
+                tokens,
+                heads,
+                HAS_INITIAL=initial is not None,
+                SAVE_STARTS=save,
+                **constants,
+            )
+    return y, final, final_s, starts, starts_s
 
 
 def run_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_keep: Tensor,
-    step: Tensor,
-    threshold: Tensor | None,
-    starts: Tensor,
-    d_y: Tensor,
-    d_final: Tensor,
-    rule: Rule,
-) -> tuple[Tensor, ...]:
+    given: Given, starts: Tensor, starts_s: Tensor, d_y: Tensor, d_final: Tensor, d_final_s: Tensor, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Launch the backward body on what `run_forward` took and saved, and the gradients of its outputs.
 
-    Returns d_q, d_k, d_v (dtypes of q, k, v), d_log_keep, d_step, d_initial_state (float32), and d_threshold last
-    when there is a threshold.
+    Returns the gradients of the tensors in `given`, in their order, and of the initial state and momentum. What there
+    is none of has shape [B,0].
     """
-    B, T, H, K = q.shape
-    V = v.shape[-1]
-    d_q, d_k, d_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-    gates = [torch.empty((B, T, H), dtype=torch.float32, device=v.device) for _ in range(2 if threshold is None else 3)]
-    d_initial = torch.empty((B, H, K, V), dtype=torch.float32, device=v.device)
-    d_threshold = gates[2:]
-    if B * H > 0:
-        blocks = (block(rule.chunk), block(K), block(V))
-        options = launch_options(*blocks, backward=True)
-        scratch = torch.empty((B * H, rule.sweeps + 1, blocks[0], blocks[2]), dtype=torch.float32, device=v.device)
-        with torch.cuda.device_of(v):
-            backward_kernel[(B * H,)](
-                q.contiguous(),
-                k.contiguous(),
-                v.contiguous(),
-                log_keep.contiguous(),
-                step.contiguous(),
-                None if threshold is None else threshold.contiguous(),
+    batch, _, heads, _ = given.q.shape
+    device = given.v.device
+    constants = given.constants(rule)
+    grid = _grid(given, constants)
+    parts = grid[1]
+
+    def shared(x: Tensor | None) -> Tensor:
+        """Room for a gradient to which every part of the value channels adds."""
+        if x is None:
+            return torch.empty((batch, 0), dtype=torch.float32, device=device)
+        if parts == 1:
+            return torch.empty(x.shape, dtype=x.dtype, device=device)
+        return torch.empty((parts, *x.shape), dtype=torch.float32, device=device)
+
+    def total(gradient: Tensor, x: Tensor | None) -> Tensor:
+        return gradient if x is None or parts == 1 else gradient.sum(0).to(x.dtype)
+
+    def own(x: Tensor) -> Tensor:
+        return torch.empty(x.shape, dtype=x.dtype, device=device)
+
+    split = {name: getattr(given, name) for name in ("q", "k", "w", "log_keep", "step", "momentum")}
+    by_channel = given.threshold is not None and given.threshold.dim() == 4
+    if not by_channel:
+        split["threshold"] = given.threshold
+    room = {name: shared(x) for name, x in split.items()}
+    room["v"] = own(given.v)
+    if given.threshold is not None and by_channel:
+        room["threshold"] = own(given.threshold)
+    d_initial, d_initial_s = own(d_final), own(d_final_s)
+    names = ("q", "k", "v", "w", "log_keep", "step", "momentum", "threshold")
+    if batch * heads > 0:
+        tiles = [constants[name] for name in ("BLOCK_C", "BLOCK_K", "BLOCK_V")]
+        slots = 0 if rule.sweeps is None else rule.loops + 1
+        scratch = torch.empty((grid[0] * parts, slots, tiles[0], tiles[2]), dtype=torch.float32, device=device)  # type: ignore[arg-type]
+        with torch.cuda.device_of(given.v):
+            _start(backward_kernel, grid, configurations(*tiles, backward=True))(  # type: ignore[arg-type]
+                *given.pointers(),
                 starts.contiguous(),
+                starts_s.contiguous(),
                 d_y.contiguous(),
                 d_final.contiguous(),
+                d_final_s.contiguous(),
                 scratch,
-                d_q,
-                d_k,
-                d_v,
-                gates[0],
-                gates[1],
-                d_threshold[0] if d_threshold else None,
+                *(room[name] for name in names),
                 d_initial,
-                T,
-                H,
-                K=K,
-                V=V,
-                SIGNAL=rule.bias.signal,
-                SETTINGS=rule.bias.settings,
-                VJP=rule.bias.vjp,
-                CHUNK=rule.chunk,
-                SWEEPS=rule.sweeps,
-                DECAYED=rule.decayed,
-                HAS_THRESHOLD=threshold is not None,
-                BLOCK_C=blocks[0],
-                BLOCK_K=blocks[1],
-                BLOCK_V=blocks[2],
-                PRECISION=options.precision,
-                num_warps=options.num_warps,
-                num_stages=options.num_stages,
+                d_initial_s,
+                given.q.shape[1],
+                heads,
+                VJP=pair_of(Jit(rule.module, rule.settings)).vjp,
+                **constants,
             )
-    return d_q, d_k, d_v, gates[0], gates[1], d_initial, *d_threshold
+    q, k, v, w, log_keep, step, momentum, threshold = (
+        total(room[name], split.get(name)) if name in split else room[name] for name in names
+    )
+    return q, k, v, w, log_keep, step, momentum, threshold, d_initial, d_initial_s

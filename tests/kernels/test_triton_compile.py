@@ -20,34 +20,39 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from miras_search.kernels.triton.chunked import backward_kernel, forward_kernel
+from miras_search.kernels.triton.chunked import forward_kernel
+from miras_search.kernels.triton.chunked_backward import backward_kernel
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.space.bias import BIAS
 
-HALF = ("q_ptr", "k_ptr", "v_ptr", "y_ptr", "d_y_ptr", "d_q_ptr", "d_k_ptr", "d_v_ptr")
+WIDE = ("q_ptr", "k_ptr", "v_ptr", "w_ptr", "y_ptr", "d_y_ptr", "d_q_ptr", "d_k_ptr", "d_v_ptr", "d_w_ptr")
 
 
-def compile_body(body, bias, sweeps, decayed, threshold, keep, dtype):
+def compile_body(body, bias, dtype, **rule):
+    pair = pair_of(bias.triton)
     constants = dict(
-        K=12, V=16, SIGNAL=bias.signal, SETTINGS=bias.settings, VJP=bias.vjp, CHUNK=16, SWEEPS=sweeps, DECAYED=decayed,
-        HAS_THRESHOLD=threshold, HAS_INITIAL=keep, SAVE_STARTS=keep, BLOCK_C=16, BLOCK_K=16, BLOCK_V=16,
+        K=12, V=16, SIGNAL=pair.signal, VJP=pair.vjp, SETTINGS=pair.settings, SLOPE=bias.slope or 0.0, CHUNK=16,
+        WRITES=1, SWEEPS=0, EXACT=False, SOLVE=False, DECAYED=False, KEYED=False, HAS_W=False, HAS_MOMENTUM=False,
+        THRESHOLD="none", HAS_INITIAL=True, SAVE_STARTS=True, NEAR=16, BLOCK_C=16, BLOCK_K=16, BLOCK_V=16,
         PRECISION="ieee",
-    )
-    absent = () if threshold else ("threshold_ptr", "d_threshold_ptr")
-    absent += () if keep else ("initial_ptr",)
+    ) | rule
+    parts = {"w": constants["HAS_W"], "momentum": constants["HAS_MOMENTUM"], "threshold": bool(bias.threshold_scopes)}
+    absent = {f"{d}{name}_ptr" for name, there in parts.items() if not there for d in ("", "d_")}
     constants = {n: constants.get(n) for n in body.arg_names if n in constants or n in absent}
-    types = {"T": "i32", "H": "i32"} | {n: f"*{dtype}" for n in HALF}
+    types = {"T": "i32", "H": "i32"} | {n: f"*{dtype}" for n in WIDE}
     signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in body.arg_names}
     positions = {(body.arg_names.index(n),): value for n, value in constants.items()}
     built = triton.compile(
         ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}
     )
-    print(built.metadata.name, len(built.asm["ptx"]))
+    print(built.metadata.name, len(built.asm["ptx"]), flush=True)
 
 
 for body in (forward_kernel, backward_kernel):
-    compile_body(body, pair_of(BIAS.parse("huber").triton), 2, False, True, True, "fp32")
-    compile_body(body, pair_of(BIAS.parse("l2").triton), 0, True, False, False, "bf16")
+    compile_body(body, BIAS.parse("huber"), "fp32", SWEEPS=2, DECAYED=True, THRESHOLD="head", HAS_MOMENTUM=True)
+    compile_body(
+        body, BIAS.parse("l2"), "bf16", EXACT=True, SOLVE=True, KEYED=True, HAS_W=True, WRITES=2, BLOCK_C=32
+    )
 """
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 from miras_search.kernels.triton.autograd import KernelInputError, chunked
 from miras_search.kernels.triton.chunked import INTERPRETED
-from miras_search.space.bias import L2, Huber
+from miras_search.space.bias import L2, Huber, Kl
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytestmark = pytest.mark.skipif(
@@ -49,7 +49,7 @@ def call(
         "sweeps": 1,
         "decayed": False,
     }
-    return chunked(**(given | changes))  # type: ignore[arg-type]
+    return chunked(**(given | changes))[:2]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,8 @@ def call(
         ({}, {"bias": Huber()}, "threshold: None"),
         ({}, {"chunk": 65}, "at most 64"),
         ({}, {"sweeps": -1}, "sweeps: -1"),
+        ({"v": torch.zeros(1, 6, 2, 20)}, {}, r"v: \[1, 6, 2, 20\]: its writes are no multiple of 4 tokens"),
+        ({"log_keep": torch.zeros(1, 4, 2, 12), "momentum": torch.zeros(1, 4, 2)}, {}, "momentum: with keeps by key"),
     ],
 )
 def test_misfits_are_named(change: dict[str, Tensor], rule: dict[str, object], message: str) -> None:
@@ -72,9 +74,11 @@ def test_misfits_are_named(change: dict[str, Tensor], rule: dict[str, object], m
 
 def test_large_states_and_other_dtypes_are_refused() -> None:
     with pytest.raises(KernelInputError, match="exceeds 128 x 128"):
-        call(K=130, V=128)
+        call(K=130, V=128, bias=Kl())
+    with pytest.raises(KernelInputError, match="at most 256"):
+        call(K=257)
     with pytest.raises(KernelInputError, match="use chunk 32 or less"):
-        call(K=65, V=64, chunk=33)
+        call(K=65, V=64, chunk=33, bias=Kl())
     with pytest.raises(KernelInputError, match="float64: the Triton kernel takes"):
         call(dtype=torch.float64)
 

@@ -35,9 +35,13 @@ def test_on_a_cpu_triton_is_passed_over_with_the_reason(name: str) -> None:
     assert choice.passed_over == (("triton", "Triton compiles for GPUs; the device is cpu"),)
 
 
-@pytest.mark.parametrize("point", [REFINED, GATED], ids=["delta_net refined", "huber gated"])
+@pytest.mark.parametrize(
+    "point",
+    [REFINED, GATED, *map(preset, ("delta_net", "gated_delta_net", "delta_product", "gla", "rwkv7"))],
+    ids=str,
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_a_matrix_memory_with_refined_gradients_runs_in_triton(point: DesignPoint, dtype: torch.dtype) -> None:
+def test_on_a_gpu_a_matrix_memory_runs_in_triton(point: DesignPoint, dtype: torch.dtype) -> None:
     choice = choose(point, Setting("cuda", dtype, 16, 16))
     assert choice.name == "triton"
     assert choice.run is dispatch.run_triton
@@ -49,17 +53,21 @@ def test_on_a_gpu_a_matrix_memory_with_refined_gradients_runs_in_triton(point: D
     [
         (preset("yaad"), CUDA, "the kernel holds a matrix memory with an identity link"),
         (preset("memora"), CUDA, "the kernel holds a matrix memory with an identity link"),
-        (preset("delta_net"), CUDA,
-         "the kernel takes frozen or refined gradients; exact ones run as a triangular solve in torch"),
-        (preset("delta_product"), CUDA, "the kernel makes one plain gradient step a token"),
-        (REFINED.changed("algorithm", "momentum"), CUDA, "the kernel makes one plain gradient step a token"),
+        (DesignPoint.parse({"algorithm": "omega"}), CUDA,
+         "the kernel makes plain gradient steps, each on a pair of its own token"),
+        (GATED.changed("retention.keep.scope", "value"), CUDA,
+         "the kernel takes keep by head or key and other gates by head: keep by value"),
+        (GATED.changed("retention.keep.scope", "key").changed("algorithm", "momentum"), CUDA,
+         "the kernel takes keep by key channel only without momentum"),
+        (REFINED, Setting("cuda", torch.float32, 512, 16),
+         "K=512: the Triton kernel takes at most 256; use more heads or chunkwise torch"),
         (REFINED.changed("retention", "kl"), CUDA, "the kernel holds a matrix memory with an identity link"),
         (REFINED, Setting("cuda", torch.float64, 16, 16),
          "dtype: float64: the Triton kernel takes float32 or bfloat16"),
-        (REFINED, Setting("cuda", torch.float32, 256, 256),
+        (GATED, Setting("cuda", torch.float32, 256, 256),
          "K=256, V=256: 256 x 256 after padding exceeds 128 x 128; use more heads or chunkwise torch"),
         (REFINED.changed("execution.chunk", 128), CUDA,
-         "chunk: 128: the Triton kernel takes at most 64; use less or chunkwise torch"),
+         "chunk: 128 writes: the Triton kernel takes at most 64; use less or chunkwise torch"),
     ],
 )  # fmt: skip
 def test_on_a_gpu_the_reason_is_told(point: DesignPoint, setting: Setting, reason: str) -> None:

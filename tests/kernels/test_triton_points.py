@@ -1,0 +1,200 @@
+"""The chunked Triton kernel through dispatch against the recurrence: every part of the design space that it runs.
+
+A covering set in float32: outputs, final states and all gradients. The token loop is the definition, so nothing of the
+kernel's chunks, coefficients or solves is in what it is compared with.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from memories import Case, case, evaluate
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+pytest.importorskip("triton")
+
+from miras_search.kernels import dispatch, recurrence
+from miras_search.kernels.dispatch import Setting, choose
+from miras_search.kernels.triton.autograd import chunked
+from miras_search.kernels.triton.chunked import INTERPRETED
+from miras_search.kernels.triton.launch import Configuration, Rule, block, configurations, value_block
+from miras_search.space.bias import L2
+from miras_search.space.design import DesignPoint
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = pytest.mark.skipif(
+    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
+)
+NEEDS_CUDA = pytest.mark.skipif(
+    INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device and Triton out of its interpreter"
+)
+SOFT = {"source": "data", "squash": "softplus", "value": 1.0}
+BY_KEY = {"l2": {"keep": {"source": "data", "scope": "key"}}}
+
+
+def huber(form: str, scope: str = "head") -> dict[str, object]:
+    return {"huber": {"form": form, "delta": {**SOFT, "scope": scope}}}
+
+
+def execution(gradient: object, chunk: int = 4, at: str = "previous") -> dict[str, object]:
+    return {"execution": {"gradient": gradient, "chunk": chunk, "gradient_at": at}}
+
+
+POINTS: list[tuple[dict[str, object], int]] = [  # with their tokens
+    # exact gradients: by a triangular solve, by sweeps, without either
+    ({"preset": "gated_delta_net"}, 17),
+    ({"bias": {"l2": {"scale": "full"}}}, 17),
+    ({"bias": "dot", "retention": "l2"}, 5),
+    ({"bias": "lp", "retention": "l2"}, 18),
+    ({"bias": huber("coordinate", "value"), "retention": "l2"} | execution("exact", at="decayed"), 7),
+    ({"algorithm": "implicit", "retention": "l2"} | execution("exact", at="decayed"), 1),
+    # frozen and refined
+    ({"bias": "l1"} | execution("frozen"), 8),
+    ({"bias": {"lp": {"p": 3.0, "smoothing": "tanh"}}, "retention": "l2"} | execution({"refined": 2}), 8),
+    ({"bias": huber("pseudo", "value"), "retention": "l2"} | execution({"refined": 1}, at="decayed"), 8),
+    ({"bias": huber("pseudo_norm")} | execution({"refined": 2}, 5), 5),
+    ({"bias": huber("switch"), "retention": "l2"} | execution("frozen"), 8),
+    ({"bias": {"value_shift": {"delta": SOFT}}} | execution({"refined": 2}), 4),
+    # several writes a token, and write keys of their own
+    ({"preset": "delta_product"}, 9),
+    ({"algorithm": {"multi_step": {"writes": 3}}, "bias": "logcosh", "retention": "l2"}
+     | execution({"refined": 2}, at="decayed"), 8),
+    ({"preset": "rwkv7"}, 9),
+    # momentum
+    ({"algorithm": "momentum", "retention": "l2"}, 18),
+    ({"algorithm": "momentum", "bias": "kl", "retention": "l2"} | execution({"refined": 2}, at="decayed"), 8),
+    ({"algorithm": "momentum", "bias": "logcosh"} | execution("exact"), 5),
+    # keeps by key channel; chunks beyond a block of 16
+    ({"preset": "gla"}, 17),
+    ({"retention": BY_KEY}, 7),
+    ({"bias": "logcosh", "retention": BY_KEY} | execution({"refined": 2}, 20, "decayed"), 20),
+    ({"algorithm": {"multi_step": {"writes": 3}}, "retention": BY_KEY} | execution("frozen", 12, "decayed"), 12),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def poisoned_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that a kernel forgets to write must show up as NaN, not as whatever the allocator left."""
+    plain = torch.empty
+
+    def poisoned(*args: object, **kwargs: object) -> Tensor:
+        tensor: Tensor = plain(*args, **kwargs)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor], ratio: float = 1e-5) -> None:
+    """RMS of the difference over RMS of the expected value, tensor by tensor; a NaN compares false."""
+    assert len(found) == len(expected)
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        scale = b.double().square().mean().sqrt()
+        error = (a.double() - b.double()).square().mean().sqrt()
+        assert error <= ratio * scale + 1e-7, (i, float(error), float(scale))
+
+
+def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int = 7) -> Case:
+    given = case(point, tokens, seed=1, batch=1, heads=2, key_dim=key_dim, value_dim=value_dim, dtype=torch.float32)
+    return given.with_leaves([x.to(DEVICE) for x in given.leaves()])
+
+
+@pytest.mark.parametrize(("spec", "tokens"), POINTS, ids=[json.dumps(spec)[:80] for spec, _ in POINTS])
+def test_triton_is_the_recurrence(spec: dict[str, object], tokens: int) -> None:
+    point = DesignPoint.parse(spec)
+    assert choose(point, Setting("cuda", torch.float32, 5, 7)).run is dispatch.run_triton
+    given = given_of(point, tokens)
+    expected, expected_gradients, expected_state = evaluate(recurrence.run, point, given)
+    found, gradients, state = evaluate(dispatch.run_triton, point, given)
+    assert list(state.tensors()) == list(expected_state.tensors())
+    assert_near(found, expected)
+    assert_near(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("spec", [POINTS[0][0], POINTS[15][0], POINTS[18][0]], ids=["solved", "momentum", "by key"])
+def test_value_channels_split_over_programs(monkeypatch: pytest.MonkeyPatch, spec: dict[str, object]) -> None:
+    """What the parts share is summed; each still writes its own channels, the last of which is padded."""
+    monkeypatch.setattr("miras_search.kernels.triton.launch._LARGEST_STATE_OF_LONG_CHUNKS", 16 * 16)
+    assert value_block(5, 37, couples=False) == 16
+    point = DesignPoint.parse(spec)
+    given = given_of(point, 4, value_dim=37)
+    expected, expected_gradients, _ = evaluate(recurrence.run, point, given)
+    found, gradients, _ = evaluate(dispatch.run_triton, point, given)
+    assert_near(found, expected)
+    assert_near(gradients, expected_gradients)
+
+
+def leaves(tokens: int = 4, heads: int = 1) -> list[Tensor]:
+    """q, k, v, log_keep by key, step."""
+    gen = torch.Generator().manual_seed(3)
+    q, k, v, g, e = (torch.randn(1, tokens, heads, *channels, generator=gen) for channels in ([5], [5], [7], [5], []))
+    given = [q, torch.nn.functional.normalize(k, dim=-1), v, -g.abs(), torch.sigmoid(e)]
+    return [x.to(DEVICE).requires_grad_() for x in given]
+
+
+def run(q: Tensor, k: Tensor, v: Tensor, g: Tensor, e: Tensor) -> Tensor:
+    y, final, _ = chunked(q, k, v, g, e, bias=L2(), chunk=4, sweeps=None, decayed=True)
+    return y.sin().sum() + final.square().sum()
+
+
+def test_keeps_by_key_of_zero_and_one() -> None:
+    """Resets of single channels leave the others alone, and 1/a is never formed."""
+    q, k, v, g, e = leaves(tokens=18)
+    with torch.no_grad():
+        g[:, 3:17:2, :, 1] = -torch.inf
+        g[..., 2] = 0.0
+    found = torch.autograd.grad(run(q, k, v, g, e), (q, k, v, g, e))
+    point = DesignPoint.parse({"retention": BY_KEY} | execution("exact", at="decayed"))
+    given = given_of(point, 18)
+    floored = g.detach().clamp(min=-30.0).requires_grad_()
+    inputs = given.inputs._replace(q=q, k=k, v=v, log_keep=floored, step=e)
+    start = (torch.zeros(1, 5, 7, device=DEVICE),)
+    y, state = recurrence.run(point, inputs, start, {})
+    expected = torch.autograd.grad(y.sin().sum() + state.dual[0].square().sum(), (q, k, v, floored, e))
+    wanted = [*expected[:3], torch.where(g.isinf(), 0.0, expected[3]), expected[4]]
+    assert_near(list(found), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_it_is_two_opaque_operators(backend: str) -> None:
+    given = leaves()
+    expected = torch.autograd.grad(run(*given), given)
+    compiled = torch.compile(run, backend=backend, fullgraph=True)
+    assert_near(list(torch.autograd.grad(compiled(*given), given)), list(expected))
+
+
+def test_checkpointed_it_runs_again() -> None:
+    given = leaves()
+    expected = torch.autograd.grad(run(*given), given)
+    again = checkpoint(run, *given, use_reentrant=False)
+    assert_near(list(torch.autograd.grad(again, given)), list(expected), 1e-7)
+
+
+def test_the_operators_are_registered_as_torch_expects() -> None:
+    given = leaves(tokens=2)
+    assert L2().triton is not None
+    rule = Rule(*L2().triton, slope=1.0, couples=False, chunk=2, writes=1, sweeps=None, decayed=True)
+    assert Rule.from_text(rule.to_text()) == rule
+    q, k, v, g, e = (x.detach() for x in given)
+    arguments = (q, k, v, None, g, e, None, None, None, None, rule.to_text(), True)
+    torch.library.opcheck(torch.ops.miras.chunked_forward, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+@pytest.mark.parametrize("number", range(len(POINTS)))
+@pytest.mark.parametrize("warps", [2, 4, 8, 16])
+def test_every_configuration_on_a_device(monkeypatch: pytest.MonkeyPatch, number: int, warps: int) -> None:
+    """Each configuration that a tuner may take, not only the one that is used."""
+    one = Configuration(warps)
+    assert one in configurations(block(16), block(32), block(64), backward=True)
+    monkeypatch.setattr("miras_search.kernels.triton.launch.configurations", lambda *tiles, backward: [one])
+    point = DesignPoint.parse(POINTS[number][0])
+    given = given_of(point, 64 + POINTS[number][1], key_dim=32, value_dim=48)
+    expected, expected_gradients, _ = evaluate(recurrence.run, point, given)
+    found, gradients, _ = evaluate(dispatch.run_triton, point, given)
+    assert_near(found, expected, 1e-3)
+    assert_near(gradients, expected_gradients, 2e-3)
