@@ -142,7 +142,7 @@ def paired_t_p(d: ArrayLike) -> float:
     """
     values = _differences(d)
     spread = values.std(ddof=1)
-    if _is_flat(values):
+    if is_flat(values):
         return 0.0 if values.any() else 1.0
     t = values.mean() / (spread / math.sqrt(values.size))
     return float(2.0 * special.stdtr(values.size - 1, -abs(t)))
@@ -162,7 +162,7 @@ def bca_interval(d: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[floa
     Differences that are all equal give that number twice. Raises ValueError below two seeds.
     """
     values = _differences(d)
-    if _is_flat(values):
+    if is_flat(values):
         return float(values.mean()), float(values.mean())
     from scipy import stats  # most of a second to import, and most tables have fewer than 20 seeds
 
@@ -224,6 +224,6 @@ def _differences(d: ArrayLike) -> Floats:
     return values
 
 
-def _is_flat(values: Floats) -> bool:
+def is_flat(values: Floats) -> bool:
     """Whether all differences are equal, up to the rounding of the subtraction that made them."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
