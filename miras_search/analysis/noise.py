@@ -32,7 +32,7 @@ class ReferenceNoise:
     """The reference's noise beside the cells'."""
 
     ratio: float
-    """Its sd over theirs; infinite where the cells have none."""
+    """Its sd over theirs."""
     skew: float
     """The sample skewness of its luck, and the mean one of the cells' noise."""
     cells_skew: float
@@ -47,13 +47,12 @@ class ReferenceNoise:
     def reason(self, reference: str) -> str:
         """What was found, in words."""
         if self.is_noisier:
-            times = "many" if not math.isfinite(self.ratio) or self.ratio > 99 else f"{self.ratio:.1f}"
-            return f"{reference}'s noise is {times} times that of the cells"
+            return f"{reference}'s noise is {self.ratio:.1f} times that of the cells"
         return f"{reference}'s noise is skewed ({self.skew:+.1f}), the cells' is not ({self.cells_skew:+.1f})"
 
 
 def reference_noise(differences: Floats) -> ReferenceNoise | None:
-    """Compare the noise; None where it cannot be told apart (one cell) or is not there (fewer than four seeds).
+    """Compare the noise; None where it cannot be told apart (one cell, or copies of one; fewer than four seeds).
 
     With one cell the joint test is that cell's own, and Holm over one would not differ.
     """
@@ -67,10 +66,8 @@ def reference_noise(differences: Floats) -> ReferenceNoise | None:
     own = float((rest**2).sum()) / freedom
     shared = float(common.var(ddof=1))
     scale = float(np.abs(differences).max()) ** 2
-    if shared <= 1e-24 * scale:  # all differences are equal within each cell: nobody has noise
-        return ReferenceNoise(0.0, 0.0, 0.0, False, False)
-    if own <= 1e-24 * scale:
-        return ReferenceNoise(math.inf, -skewness(common), 0.0, True, False)
+    if min(shared, own) <= 1e-24 * scale:  # nobody has noise, or the cells are one: the joint test is that of one cell
+        return None
     ratio = math.sqrt(max(shared - own / cells, 0.0) / own)
     f = shared / (own * (1 + 1 / cells))
     is_noisier = ratio > MUCH and float(special.fdtrc(seeds - 1, freedom, f)) < LEVEL

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -108,6 +109,7 @@ def _unit_columns(table: Floats) -> Floats:
     return unit
 
 
+@lru_cache(maxsize=8)
 def _enumerated(start: int, count: int, seeds: int) -> Floats:
     """Flips `start .. start + count` of the 2^(n-1) that leave the first seed alone.
 
@@ -116,6 +118,7 @@ def _enumerated(start: int, count: int, seeds: int) -> Floats:
     bits = (np.arange(start, start + count)[:, None] >> np.arange(seeds - 1)) & 1
     signs = np.ones((count, seeds))
     signs[:, 1:] -= 2.0 * bits
+    signs.flags.writeable = False  # handed out again: every family of a study has the same flips
     return signs
 
 
