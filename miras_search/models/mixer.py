@@ -19,6 +19,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.models.controlled import controlled
 from miras_search.models.convolution import CausalConvolution
 from miras_search.models.gates import Gates
+from miras_search.models.norms import rms_norm
 from miras_search.models.rotary import rotate
 from miras_search.space.algorithm import Pairs
 from miras_search.space.control import Inputs
@@ -121,7 +122,7 @@ class Mixer(nn.Module):
         if self.is_normalised:
             y = features.divided(y)
         if self.norm is not None:
-            y = functional.rms_norm(y, (y.shape[-1],), self.norm, self.config.norm_eps)
+            y = rms_norm(y, self.norm, self.config.norm_eps)
         return y.flatten(-2), memory
 
     def _scaled(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -148,14 +149,14 @@ class Mixer(nn.Module):
         algorithm = self.design.algorithm
         q, k, v = torch.split(qkv, self.widths, -1)
         batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
-        q = self._features(q.reshape(batch, tokens, heads, -1), position)
+        q = self._features(_heads_first(q.reshape(batch, tokens, heads, -1)), position)
         if self.design.retention.keep.tie == "key":
             k = -torch.expm1(gates["keep"])
         else:
-            k = k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys)
+            k = _heads_first(k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys))
             k = self.design.control.keys(k, position * algorithm.keys)
             k = self._features(k, position, algorithm.keys)
-        v = v.reshape(batch, tokens * algorithm.values, heads, self.config.values)
+        v = _heads_first(v.reshape(batch, tokens * algorithm.values, heads, self.config.values))
         if self.is_normalised:
             v = features.counted(v)
         pairs = Pairs(*(x.view(batch, tokens, -1, *x.shape[2:]) for x in (k, v)))
@@ -191,3 +192,11 @@ class Mixer(nn.Module):
             )
         # keep acts before a token's first write only
         return {**gates, "step": torch.cat([step[:, :, :1] * keep, step[:, :, 1:]], 2)}
+
+
+def _heads_first(x: Tensor) -> Tensor:
+    """[B,N,H,D] in memory as the chunkwise form takes it, [B,H,N,D]: one copy here and none after it.
+
+    Triton's kernels take the order of the axes.
+    """
+    return x if x.is_cuda else x.transpose(1, 2).contiguous().transpose(1, 2)
