@@ -68,8 +68,8 @@ def _mean_square(table: Floats, chosen: tuple[int, ...]) -> float:
     for size in range(len(chosen) + 1):
         for kept in itertools.combinations(chosen, size):
             others = tuple(place for place in range(table.ndim) if place not in kept)
-            effect += (-1) ** (len(chosen) - size) * table.mean(axis=others, keepdims=True)
-    return float((effect**2).sum()) / math.prod(table.shape[place] - 1 for place in chosen)
+            effect += _sign(len(chosen) - size) * table.mean(axis=others, keepdims=True)
+    return float((effect**2).sum() / np.prod([table.shape[place] - 1 for place in chosen]))
 
 
 def _component(table: Floats, chosen: tuple[int, ...], squares: Mapping[tuple[int, ...], float]) -> float:
@@ -77,5 +77,9 @@ def _component(table: Floats, chosen: tuple[int, ...], squares: Mapping[tuple[in
     total = 0.0
     for other, square in squares.items():
         if set(chosen) <= set(other):
-            total += (-1) ** (len(other) - len(chosen)) * square
-    return total / math.prod(table.shape[place] for place in range(table.ndim) if place not in chosen)
+            total += _sign(len(other) - len(chosen)) * square
+    return total / float(np.prod([table.shape[place] for place in range(table.ndim) if place not in chosen]))
+
+
+def _sign(count: int) -> float:
+    return -1.0 if count % 2 else 1.0

@@ -55,7 +55,8 @@ def _modes(random: np.random.Generator, seeds: int, columns: int) -> Floats:
 
 
 def _uneven_cells(random: np.random.Generator, seeds: int, columns: int) -> Floats:
-    return random.normal(size=(seeds, columns)) * np.concatenate([[1.0], np.linspace(0.3, 3.0, columns - 1)])
+    scale: Floats = np.concatenate([[1.0], np.linspace(0.3, 3.0, columns - 1)])
+    return random.normal(size=(seeds, columns)) * scale
 
 
 def _uneven_seeds(random: np.random.Generator, seeds: int, columns: int) -> Floats:
@@ -64,7 +65,8 @@ def _uneven_seeds(random: np.random.Generator, seeds: int, columns: int) -> Floa
 
 
 def _noisy_base(random: np.random.Generator, seeds: int, columns: int) -> Floats:
-    return random.normal(size=(seeds, columns)) * np.concatenate([[3.0], np.ones(columns - 1)])
+    scale: Floats = np.concatenate([[3.0], np.ones(columns - 1)])
+    return random.normal(size=(seeds, columns)) * scale
 
 
 def _skewed_base(random: np.random.Generator, seeds: int, columns: int) -> Floats:
