@@ -174,8 +174,8 @@ def _divergences(reference: Cell, found: Sequence[Comparison], *, worst: float |
 def _interval_kind(pairs: Sequence[int]) -> str:
     many = [count >= BCA_SEEDS for count in pairs if count >= 2]
     if many and all(many):
-        return "BCa bootstrap"
-    return "t (BCa bootstrap from 20 seeds)" if any(many) else "t"
+        return "t and BCa bootstrap (the outer end of both)"
+    return "t (from 20 seeds the outer end of t and BCa bootstrap)" if any(many) else "t"
 
 
 def _direction(metric: Metric) -> str:

@@ -24,7 +24,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are drawn
 DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
-BCA_SEEDS = 20  # below this, a bootstrap interval is too narrow and the t interval is reported
+BCA_SEEDS = 20  # below this, a bootstrap is too coarse and the t interval alone is reported
 _BLOCK = 4_096  # flips handled at once: bounds the memory at 4,096 x cells numbers
 _TIE = 1e-9  # accuracies are shares with few distinct values: equal statistics must not be split by rounding
 
@@ -186,9 +186,23 @@ def bca_interval(d: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[floa
 
 
 def interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """The interval a table reports: t below 20 seeds, BCa from there. Raises ValueError below two seeds."""
+    """The interval a table reports: t below 20 seeds; from there the outer ends of t and widened BCa.
+
+    BCa leans with the skew, which t does not, but alone it covers 92 to 93 % at 20 and 30 seeds with normal noise and
+    87 % with heavy tails. Its level is therefore raised to what makes it as wide as t, and it only ever moves an end of
+    t's outwards. Raises ValueError below two seeds.
+    """
     values = _differences(d)
-    return bca_interval(values, level) if values.size >= BCA_SEEDS else t_interval(values, level)
+    low, high = t_interval(values, level)
+    if values.size < BCA_SEEDS:
+        return low, high
+    left, right = bca_interval(values, widened(level, values.size))
+    return min(low, left), max(high, right)
+
+
+def widened(level: float, n: int) -> float:
+    """The level at which a bootstrap of n numbers is as wide as t: by itself it lacks t's tails and 1/n of the variance."""
+    return float(1.0 - 2.0 * special.ndtr(-math.sqrt(n / (n - 1)) * _t_quantile(n, level)))
 
 
 def more_seeds(d: ArrayLike, half_width: float, level: float = 0.95) -> int:

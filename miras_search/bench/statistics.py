@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from miras_search.analysis.paired import bca_interval
+from miras_search.analysis.paired import interval
 from miras_search.bench import pipeline
 from miras_search.bench.report import Columns, aligned
 from miras_search.bench.surrogate import SETTINGS, Setting
@@ -45,14 +45,14 @@ def run(
             family.append(_family(SETTINGS[name], n, found))
             coverage.append(_covered(name, n, "t", [ends for one in found for ends in one.intervals]))
     fewer = max(studies // 4, 1)
-    for name in ("normal", "skewed"):
+    for name in ("normal", "skewed", "skewed base"):
         for n in BCA_SEEDS:
             random = np.random.default_rng((start, 1000, n))
             ends = []
             for _ in range(fewer):
                 values = SETTINGS[name].trainings(random, n, 2)
-                ends.append(bca_interval(values[:, 1] - values[:, 0]))
-            coverage.append(_covered(name, n, "BCa", ends))
+                ends.append(interval(values[:, 1] - values[:, 0]))
+            coverage.append(_covered(name, n, "t, BCa", ends))
     power: list[Plain] = []
     for n in seeds:
         for size in EFFECTS:
