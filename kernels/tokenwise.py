@@ -19,19 +19,19 @@ def loop_refuses(point: DesignPoint, device: str, dtype: torch.dtype, key_dim: i
     if device != "cuda":
         return f"Triton compiles for GPUs; the device is {device}"
     try:
-        from miras_search.kernels.triton import loop_run
+        from miras_search.kernels.triton.loop_run import loop_refuses as refuses
     except ImportError as error:
         return f"Triton cannot be imported: {error}"
-    return loop_run.loop_refuses(point, key_dim, value_dim, dtype)
+    return refuses(point, key_dim, value_dim, dtype)
 
 
 def run_loop(
     point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
 ) -> tuple[Tensor, State]:
     """Outputs and final state by the loop, of a point that `loop_refuses` lets pass."""
-    from miras_search.kernels.triton import loop_run
+    from miras_search.kernels.triton.loop_run import run_loop as run
 
-    return loop_run.run_loop(point, inputs, start, static, state)
+    return run(point, inputs, start, static, state)
 
 
 def decodes(point: DesignPoint, inputs: Inputs) -> bool:
@@ -39,18 +39,18 @@ def decodes(point: DesignPoint, inputs: Inputs) -> bool:
     if inputs.q.shape[1] != 1 or torch.is_grad_enabled() or inputs.q.device.type != "cuda":
         return False
     try:
-        from miras_search.kernels.triton import decode_run
+        from miras_search.kernels.triton.decode_run import decode_refuses
     except ImportError:
         return False
-    return decode_run.decode_refuses(point, inputs.q.shape[-1], inputs.v.shape[-1], inputs.q.dtype) is None
+    return decode_refuses(point, inputs.q.shape[-1], inputs.v.shape[-1], inputs.q.dtype) is None
 
 
 def decode(
     point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
 ) -> tuple[Tensor, State]:
     """Output and state of one token that `decodes` lets pass; as `recurrence.run`, argument for argument."""
-    from miras_search.kernels.triton import decode_run
+    from miras_search.kernels.triton.decode_run import decode as step
 
     if state is None:
         state = initial_state(point, inputs, start, static)
-    return decode_run.decode(point, inputs, static, state)
+    return step(point, inputs, static, state)
