@@ -19,7 +19,7 @@ def solved(lower: Tensor, *rights: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Solved(Function):
-    """(lower, rights) -> (inverse of 1 - lower, its product with each right); the first has no gradient."""
+    """(lower, rights) -> (inverse of 1 - lower, its product with each right)."""
 
     generate_vmap_rule = True
 
@@ -33,33 +33,17 @@ class _Solved(Function):
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(output[0])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output)
+        ctx.save_for_backward(*output)  # of these the backward can be differentiated again
 
     @staticmethod
-    def backward(ctx: FunctionCtx, _: None, *gradients: Tensor | None) -> tuple[Tensor, ...]:
+    def backward(ctx: FunctionCtx, of_inverse: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         inverse, *found = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from the stub
-        given = [torch.zeros_like(x) if g is None else g for x, g in zip(found, gradients, strict=True)]
-        gradient: tuple[Tensor, ...] = _SolvedBackward.apply(inverse, *found, *given)  # type: ignore[no-untyped-call]
-        return gradient
-
-
-class _SolvedBackward(Function):
-    """(inverse, solutions, their gradients) -> (dl/dlower, dl/drights); it has no derivative of its own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(inverse: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        count = len(given) // 2
-        rights = tuple(inverse.transpose(-1, -2) @ gradient for gradient in given[count:])
-        lower = sum(
-            (right @ x.transpose(-1, -2) for right, x in zip(rights[1:], given[1:count], strict=True)),
-            start=rights[0] @ given[0].transpose(-1, -2),
-        )
+        turned = inverse.transpose(-1, -2)
+        rights = [None if gradient is None else turned @ gradient for gradient in gradients]
+        lower = None if of_inverse is None else turned @ of_inverse @ turned
+        for right, x in zip(rights, found, strict=True):
+            if right is not None:
+                product = right @ x.transpose(-1, -2)
+                lower = product if lower is None else lower + product
         return lower, *rights
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep nothing."""

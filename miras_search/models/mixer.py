@@ -106,7 +106,7 @@ class Mixer(nn.Module):
             qkv = features.activate(self.config, qkv, self.widths[2]).to(self.project.weight)
             y, memory = self._remember(qkv, raw.to(self.project.weight), state)
         if self.config.output_gate:
-            y = y * functional.silu(gate)
+            y = y * functional.silu(gate.contiguous())  # on a CPU, rows of a wider matrix take twice the time
         return self.out(y), MixerState(past, memory, position + x.shape[1])
 
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
@@ -141,7 +141,8 @@ class Mixer(nn.Module):
 
     def _features(self, x: Tensor, position: int, writes: int = 1) -> Tensor:
         """Keys or queries [B,N,H,K] of projections [B,N,H,D], tokens counted from `position`."""
-        x = features.normalised(self.config.qk_norm, features.mapped(self.config.feature_map, x))
+        x = features.normalised(self.config.qk_norm, features.mapped(self.config.feature_map, _by_head(x)))
+        x = x.transpose(1, 2)
         return rotate(x, position, writes) if self.config.rope else x
 
     def _inputs(self, qkv: Tensor, gates: dict[str, Tensor], position: int = 0) -> Inputs:
@@ -149,14 +150,14 @@ class Mixer(nn.Module):
         algorithm = self.design.algorithm
         q, k, v = torch.split(qkv, self.widths, -1)
         batch, tokens, heads = q.shape[0], q.shape[1], self.config.heads
-        q = self._features(_heads_first(q.reshape(batch, tokens, heads, -1)), position)
+        q = self._features(q.reshape(batch, tokens, heads, -1), position)
         if self.design.retention.keep.tie == "key":
             k = -torch.expm1(gates["keep"])
         else:
-            k = _heads_first(k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys))
+            k = k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys)
             k = self.design.control.keys(k, position * algorithm.keys)
             k = self._features(k, position, algorithm.keys)
-        v = _heads_first(v.reshape(batch, tokens * algorithm.values, heads, self.config.values))
+        v = _by_head(v.reshape(batch, tokens * algorithm.values, heads, self.config.values)).transpose(1, 2)
         if self.is_normalised:
             v = features.counted(v)
         pairs = Pairs(*(x.view(batch, tokens, -1, *x.shape[2:]) for x in (k, v)))
@@ -194,9 +195,7 @@ class Mixer(nn.Module):
         return {**gates, "step": torch.cat([step[:, :, :1] * keep, step[:, :, 1:]], 2)}
 
 
-def _heads_first(x: Tensor) -> Tensor:
-    """[B,N,H,D] in memory as the chunkwise form takes it, [B,H,N,D]: one copy here and none after it.
-
-    Triton's kernels take the order of the axes.
-    """
-    return x if x.is_cuda else x.transpose(1, 2).contiguous().transpose(1, 2)
+def _by_head(x: Tensor) -> Tensor:
+    """[B,N,H,D] -> [B,H,N,D], in memory too where the chunkwise form takes it so: one copy here and none after it."""
+    x = x.transpose(1, 2)
+    return x if x.is_cuda else x.contiguous()  # Triton's kernels take the order of the axes that was there

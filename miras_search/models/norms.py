@@ -28,7 +28,7 @@ def scaled(x: Tensor, share: float, eps: float) -> Tensor:
 
 
 class _Scaled(Function):
-    """(x, share, eps) -> (y = x r, r = (share |x|^2 + eps)^-1/2); the second has no gradient."""
+    """(x, share, eps) -> (y = x r, r = (share |x|^2 + eps)^-1/2)."""
 
     generate_vmap_rule = True
 
@@ -40,30 +40,18 @@ class _Scaled(Function):
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, float, float], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output)
+        ctx.save_for_backward(*output)  # of these the backward can be differentiated again
         ctx.share = inputs[1]  # type: ignore[attr-defined]  # absent from the stub
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
-        if gradient is None:  # nobody asked for y
-            return None, None, None
+    def backward(ctx: FunctionCtx, dy: Tensor | None, dr: Tensor | None) -> tuple[Tensor | None, None, None]:
         y, r = ctx.saved_tensors  # type: ignore[attr-defined]
-        dx = _ScaledBackward.apply(y, r, gradient, ctx.share)  # type: ignore[attr-defined,no-untyped-call]
-        return dx, None, None
-
-
-class _ScaledBackward(Function):
-    """(y, r, dl/dy, share) -> dl/dx = r (dl/dy - share y (y . dl/dy)); it has no derivative of its own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(y: Tensor, r: Tensor, gradient: Tensor, share: float) -> Tensor:
-        along = (y * gradient).sum(-1, keepdim=True)
-        return torch.addcmul(gradient, y, along, value=-share).mul_(r)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor | float, ...], output: Tensor) -> None:
-        """Keep nothing."""
+        along = None if dr is None else dr * r
+        if dy is not None:
+            product = (y * dy).sum(-1, keepdim=True)
+            along = product if along is None else product + along
+        if along is None:
+            return None, None, None
+        across = y * along if dy is None else torch.addcmul(dy, y, along, value=-ctx.share)  # type: ignore[attr-defined]
+        return across.mul_(r if dy is not None else -ctx.share * r), None, None  # type: ignore[attr-defined]

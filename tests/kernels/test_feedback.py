@@ -86,10 +86,11 @@ def test_solutions_fulfil_their_equation() -> None:
         torch.testing.assert_close(x, right + lower @ x)
 
 
-def test_solutions_pass_gradcheck() -> None:
+def test_solutions_pass_gradcheck_twice() -> None:
     lower, one, other = normal(2, 4, 4, seed=1), normal(2, 4, 2, seed=2), normal(2, 4, 3, seed=3)
     inputs = tuple(x.requires_grad_() for x in (lower, one, other))
     assert torch.autograd.gradcheck(lambda lower, *rights: solved(lower.tril(-1), *rights), inputs)
+    assert torch.autograd.gradgradcheck(lambda lower, *rights: solved(lower.tril(-1), *rights), inputs)
 
 
 def test_a_solution_that_nobody_asks_for_has_no_part_in_the_gradient() -> None:

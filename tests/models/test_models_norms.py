@@ -27,12 +27,13 @@ def test_rms_norm_and_its_gradients_are_torchs() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
-def test_scaled_passes_gradcheck_and_zero_stays_zero(share: float) -> None:
+def test_scaled_passes_gradcheck_twice_and_zero_stays_zero(share: float) -> None:
     x = normal(3, 4, seed=1)
     x[1] = 0
     assert not scaled(x, share, 1e-6)[1].any()
     torch.testing.assert_close(scaled(x, share, 0.0)[0].norm() ** 2 * share, x.new_ones(()))
     assert torch.autograd.gradcheck(lambda x: scaled(x, share, 1e-2), (x.requires_grad_(),))
+    assert torch.autograd.gradgradcheck(lambda x: scaled(x, share, 1e-2), (x,))
 
 
 def test_scaled_under_vmap_of_grad_is_a_loop() -> None:
