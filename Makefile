@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env env-test run test lint types gpu space-audit clean
+.PHONY: env env-test run test test-all lint types gpu space-audit clean
 
 env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
@@ -32,6 +32,10 @@ types: env-test
 	$(BIN)/mypy
 
 test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "not slow"
+
+# Those that take minutes too.
+test-all: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
 
 # Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.

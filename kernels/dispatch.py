@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from miras_search.kernels import chunkwise, recurrence
+from miras_search.kernels import chunkwise, recurrence, tokenwise
 from miras_search.kernels.chunk import chunk_size
 from miras_search.kernels.state import Layers, Level, State, chunk_start, initial_state
 from miras_search.space.control import Inputs
@@ -130,8 +130,13 @@ def _in_torch(point: DesignPoint, inputs: Inputs, start: Layers, static: Static,
     return y.to(inputs.v.dtype), state
 
 
+def _loop_refuses(point: DesignPoint, setting: Setting) -> str | None:
+    return tokenwise.loop_refuses(point, setting.device, setting.dtype, setting.key_dim, setting.value_dim)
+
+
 IMPLEMENTATIONS: tuple[Implementation, ...] = (
     Implementation("triton", run_triton, _triton_refuses),
+    Implementation("triton loop", tokenwise.run_loop, _loop_refuses),
     Implementation("chunkwise", chunkwise.run, lambda point, setting: None),
     Implementation("recurrence", recurrence.run, lambda point, setting: None),
 )
@@ -151,7 +156,9 @@ def choose(point: DesignPoint, setting: Setting) -> Choice:
 def run(
     point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
 ) -> tuple[Tensor, State]:
-    """Outputs y [B,T,H,V] and the final state, by the fastest implementation."""
+    """Outputs y [B,T,H,V] and the final state, by the fastest implementation; a streamed token by the decode kernel."""
+    if tokenwise.decodes(point, inputs):
+        return tokenwise.decode(point, inputs, start, static, state)
     q, v = inputs.q, inputs.v
     choice = choose(point, Setting(q.device.type, q.dtype, q.shape[-1], v.shape[-1]))
     return choice.run(point, inputs, start, static, state)

@@ -152,7 +152,9 @@ class _Chunked(Function):
     @staticmethod
     def backward(ctx: Any, d_y: Tensor, d_final: Tensor, d_final_s: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        *gradients, d_initial, d_initial_s = _Backward.apply(*saved, d_y, d_final, d_final_s, ctx.rule)
+        # torch.compile would hand the inner function's forward a context, and has no use for what it adds
+        run = _backward_op if torch.compiler.is_compiling() else _Backward.apply
+        *gradients, d_initial, d_initial_s = run(*saved, d_y, d_final, d_final_s, ctx.rule)
         found = [None if x is None else gradient for x, gradient in zip(saved[:8], gradients, strict=True)]
         ends = (d_initial if ctx.has_initial else None, d_initial_s if ctx.has_initial_s else None)
         return *found, *ends, None, None

@@ -58,6 +58,12 @@ def softplus(x):
 
 
 @triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow."""
+    return tl.exp(tl.minimum(x, 0.0)) / (1 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
 def arctan(x):
     """By reduction to |x| <= tan(pi/8) and a polynomial of degree 9."""
     size = tl.abs(x)

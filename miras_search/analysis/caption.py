@@ -52,10 +52,16 @@ def caption(
     if cells.size:
         n = len(cells.seeds)
         flips = f"exact, smallest p {smallest_p(n):.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
-        parts.append(
-            f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {_many(cells.size, 'cell')}; "
-            "Holm p: Holm over each cell's own sign-flip test"
-        )
+        if cells.by_holm and cells.noise is not None:
+            parts.append(
+                f"p: Holm over the {_many(cells.size, 'cell')}' own sign-flip tests (n = {n}, {flips}) and not the "
+                f"joint test, because {cells.noise.reason(reference.name)}"
+            )
+        else:
+            parts.append(
+                f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {_many(cells.size, 'cell')}; "
+                "Holm p: Holm over each cell's own sign-flip test"
+            )
     if context.execution:
         parts.append(f"Execution: {context.execution}")
     origin = ", ".join(part for part in (context.commit and f"commit {context.commit}", context.date) if part)
@@ -126,6 +132,14 @@ def notes(
 def _reach(found: Sequence[Comparison], cells: JointTest) -> list[str]:
     n = len(cells.seeds)
     compared = [item for item in found if item.cell.role != "control" and item.pairs]
+    if cells.by_holm and smallest_p(n) < ALPHA <= cells.size * smallest_p(n):
+        need = n
+        while cells.size * smallest_p(need) >= ALPHA:
+            need += 1
+        return [
+            f"With n = {n} Holm over {_many(cells.size, 'cell')} cannot reach p < {plain(ALPHA)} "
+            f"(smallest p {cells.size * smallest_p(n):.3g}); {need} seeds can ({cells.size * smallest_p(need):.3g})."
+        ]
     if not compared or (n and smallest_p(n) < ALPHA):
         return []
     if n == 0:
@@ -160,8 +174,8 @@ def _divergences(reference: Cell, found: Sequence[Comparison], *, worst: float |
 def _interval_kind(pairs: Sequence[int]) -> str:
     many = [count >= BCA_SEEDS for count in pairs if count >= 2]
     if many and all(many):
-        return "BCa bootstrap"
-    return "t (BCa bootstrap from 20 seeds)" if any(many) else "t"
+        return "t and BCa bootstrap (the outer end of both)"
+    return "t (from 20 seeds the outer end of t and BCa bootstrap)" if any(many) else "t"
 
 
 def _direction(metric: Metric) -> str:

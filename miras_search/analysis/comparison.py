@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from miras_search.analysis.cells import Cell
+from miras_search.analysis.noise import ReferenceNoise, reference_noise
 from miras_search.analysis.paired import Floats, holm, interval, sign_flip_each, sign_flip_stepdown
 
 MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
@@ -71,12 +72,21 @@ class JointTest:
 
     size: int = 0  # cells that take part
     seeds: tuple[int, ...] = ()  # the seeds that all of them and the reference completed
-    p: Mapping[int, float] = field(default_factory=dict)  # trial number -> step-down p
+    p: Mapping[int, float] = field(default_factory=dict)  # trial number -> the p that decides: step-down, or Holm's
     holm: Mapping[int, float] = field(default_factory=dict)  # trial number -> Holm p of the cells' own sign-flip tests
+    noise: ReferenceNoise | None = None  # the reference's beside the cells', where that was looked at
+
+    @property
+    def by_holm(self) -> bool:
+        """Whether Holm decides, because the reference's noise is unlike that of the cells."""
+        return self.noise is not None and self.noise.is_uneven
 
 
-def joint_test(reference: Cell, family: Sequence[Cell]) -> JointTest:
+def joint_test(reference: Cell, family: Sequence[Cell], *, check: bool = False) -> JointTest:
     """Test the family on the seeds that all cells taking part completed.
+
+    With `check`, Holm decides instead of the step-down p where the reference is much noisier or more skewed than the
+    cells (noise.py). Controls are not checked: theirs is the noise of guessing, by construction.
 
     A cell with a divergence takes no part: its missing seeds are the bad ones. If the reference diverged, nobody
     does. A cell with fewer than three pairs takes no part while others have more, since it would shrink the seeds
@@ -86,10 +96,10 @@ def joint_test(reference: Cell, family: Sequence[Cell]) -> JointTest:
         return JointTest()
     columns = {cell.number: _by_seed(cell, reference) for cell in family}
     most = max(map(len, columns.values()), default=0)
-    return family_test({cell.number: columns[cell.number] for cell in family if not cell.diverged}, most)
+    return family_test({cell.number: columns[cell.number] for cell in family if not cell.diverged}, most, check=check)
 
 
-def family_test(columns: Mapping[int, Mapping[int, float]], most: int) -> JointTest:
+def family_test(columns: Mapping[int, Mapping[int, float]], most: int, *, check: bool = False) -> JointTest:
     """Test columns of differences, seed -> difference, on the seeds that all have; `most` is how many any has."""
     enough = max(MIN_TEST, min(ENOUGH, most))
     taking_part = {number: column for number, column in columns.items() if len(column) >= enough}
@@ -99,9 +109,10 @@ def family_test(columns: Mapping[int, Mapping[int, float]], most: int) -> JointT
     if len(seeds) < MIN_TEST:
         return JointTest()
     table = np.asarray([[column[seed] for column in taking_part.values()] for seed in seeds], dtype=np.float64)
-    return JointTest(
-        size=len(taking_part),
-        seeds=tuple(seeds),
-        p=dict(zip(taking_part, sign_flip_stepdown(table).tolist(), strict=True)),
-        holm=dict(zip(taking_part, holm(sign_flip_each(table)).tolist(), strict=True)),
-    )
+    corrected = dict(zip(taking_part, holm(sign_flip_each(table)).tolist(), strict=True))
+    noise = reference_noise(table) if check else None
+    if noise is not None and noise.is_uneven:
+        p = corrected
+    else:
+        p = dict(zip(taking_part, sign_flip_stepdown(table).tolist(), strict=True))
+    return JointTest(size=len(taking_part), seeds=tuple(seeds), p=p, holm=corrected, noise=noise)

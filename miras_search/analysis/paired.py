@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are drawn
 DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
-BCA_SEEDS = 20  # below this, a bootstrap interval is too narrow and the t interval is reported
+BCA_SEEDS = 20  # below this, a bootstrap is too coarse and the t interval alone is reported
 _BLOCK = 4_096  # flips handled at once: bounds the memory at 4,096 x cells numbers
 _TIE = 1e-9  # accuracies are shares with few distinct values: equal statistics must not be split by rounding
 
@@ -108,6 +109,7 @@ def _unit_columns(table: Floats) -> Floats:
     return unit
 
 
+@lru_cache(maxsize=8)
 def _enumerated(start: int, count: int, seeds: int) -> Floats:
     """Flips `start .. start + count` of the 2^(n-1) that leave the first seed alone.
 
@@ -116,6 +118,7 @@ def _enumerated(start: int, count: int, seeds: int) -> Floats:
     bits = (np.arange(start, start + count)[:, None] >> np.arange(seeds - 1)) & 1
     signs = np.ones((count, seeds))
     signs[:, 1:] -= 2.0 * bits
+    signs.flags.writeable = False  # handed out again: every family of a study has the same flips
     return signs
 
 
@@ -142,7 +145,7 @@ def paired_t_p(d: ArrayLike) -> float:
     """
     values = _differences(d)
     spread = values.std(ddof=1)
-    if _is_flat(values):
+    if is_flat(values):
         return 0.0 if values.any() else 1.0
     t = values.mean() / (spread / math.sqrt(values.size))
     return float(2.0 * special.stdtr(values.size - 1, -abs(t)))
@@ -162,7 +165,7 @@ def bca_interval(d: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[floa
     Differences that are all equal give that number twice. Raises ValueError below two seeds.
     """
     values = _differences(d)
-    if _is_flat(values):
+    if is_flat(values):
         return float(values.mean()), float(values.mean())
     from scipy import stats  # most of a second to import, and most tables have fewer than 20 seeds
 
@@ -183,9 +186,23 @@ def bca_interval(d: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[floa
 
 
 def interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """The interval a table reports: t below 20 seeds, BCa from there. Raises ValueError below two seeds."""
+    """The interval a table reports: t below 20 seeds; from there the outer ends of t and widened BCa.
+
+    BCa leans with the skew, which t does not, but alone it covers 92 to 93 % at 20 and 30 seeds with normal noise and
+    87 % with heavy tails. Its level is therefore raised to what makes it as wide as t, and it only ever moves an end of
+    t's outwards. Raises ValueError below two seeds.
+    """
     values = _differences(d)
-    return bca_interval(values, level) if values.size >= BCA_SEEDS else t_interval(values, level)
+    low, high = t_interval(values, level)
+    if values.size < BCA_SEEDS:
+        return low, high
+    left, right = bca_interval(values, widened(level, values.size))
+    return min(low, left), max(high, right)
+
+
+def widened(level: float, n: int) -> float:
+    """The level at which a bootstrap of n numbers is as wide as t: by itself it lacks t's tails and 1/n of the variance."""
+    return float(1.0 - 2.0 * special.ndtr(-math.sqrt(n / (n - 1)) * _t_quantile(n, level)))
 
 
 def more_seeds(d: ArrayLike, half_width: float, level: float = 0.95) -> int:
@@ -224,6 +241,6 @@ def _differences(d: ArrayLike) -> Floats:
     return values
 
 
-def _is_flat(values: Floats) -> bool:
+def is_flat(values: Floats) -> bool:
     """Whether all differences are equal, up to the rounding of the subtraction that made them."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

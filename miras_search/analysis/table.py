@@ -38,7 +38,9 @@ class Row:
     difference: float | None  # cell minus reference, over the paired seeds
     ci_low: float | None
     ci_high: float | None
-    p: float | None  # joint sign flips, step-down over the family
+    p: (
+        float | None
+    )  # the one that decides: joint sign flips, step-down over the family; Holm's where the caption says so
     p_holm: float | None
     params: int | None
     state_bytes: int | None
@@ -145,7 +147,9 @@ def ablation_table(
     worst = _worst(cells, measured)
     found = [compare(cell, reference, worst=worst) for cell in others]
     tests = {
-        is_control: joint_test(reference, [cell for cell in others if (cell.role == CONTROL) == is_control])
+        is_control: joint_test(
+            reference, [cell for cell in others if (cell.role == CONTROL) == is_control], check=not is_control
+        )
         for is_control in (False, True)
     }
     limits = _limits(measured, chance, context)

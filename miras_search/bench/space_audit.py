@@ -50,6 +50,7 @@ NUMBERS: Mapping[str, Plain] = {  # small, so that a training takes a second
 TASK: Mapping[str, Plain] = {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2}
 MODEL = ModelConfig(layers=1, d_model=16, heads=2)
 SHOWN = 20  # failures printed in full
+TOLD = 50  # times that a long audit says how far it is
 
 
 def whole(words: Mapping[str, Plain] = WORDS) -> dict[str, Plain]:
@@ -169,6 +170,8 @@ def run(
             except Exception as error:  # whatever a kernel raises is what an audit is for
                 audit.trained["failed"] += 1
                 audit.failures.append((f"training: {type(error).__name__}: {error}", sample.design))
+        if points >= TOLD and (number + 1) % (points // TOLD) == 0:
+            tell(f"{number + 1} points, {audit.trained.total()} trained, {len(audit.failures)} failed")
     return audit
 
 

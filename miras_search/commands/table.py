@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +31,16 @@ def table(
         str | None, typer.Option(metavar="CELL", help="The cell that differences refer to; else the base.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Effect sizes, equivalence, modes, effects of axes, ranks, fronts.")
+    ] = False,
+    margin: Annotated[
+        float | None, typer.Option(metavar="X", help="A difference too small to matter, for --statistics.")
+    ] = None,
+    solved: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="The value from which a seed counts as solved, for --statistics; else found."),
+    ] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,22 +49,45 @@ def table(
     Paired differences with intervals and corrected tests, costs, failures, and a verdict for each cell.
     """
     from miras_search.analysis.stored import stored_tables
+    from miras_search.analysis.stored_findings import stored_findings
+    from miras_search.export import findings
     from miras_search.export.formats import RENDERERS
+    from miras_search.export.json_ import to_plain
     from miras_search.export.text import to_text
 
     if as_json and form not in (None, "json"):
         raise MirasError(f"table: --json and --format {form} contradict each other: give one of them")
+    chosen = "json" if as_json else form or _by_ending(output)
+    _check(statistics, margin, solved, chosen)
     with open_database(db) as database:
         tables = stored_tables(database, study, metric=metric, split=split, against=against, task=task)
-    chosen = "json" if as_json else form or _by_ending(output)
+        more = stored_findings(database, study, tables, margin=margin, limit=solved) if statistics else None
+    width = output_width() if output is None else 120
+    if more is None:
+        text = to_text(tables, width) if chosen == "text" else RENDERERS[chosen](tables)
+    elif chosen == "json":
+        text = json.dumps({**to_plain(tables), **findings.to_plain(*more)}, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = f"{to_text(tables, width)}\n{findings.to_text(*more, width=width)}"
     if output is None:
-        say(to_text(tables, output_width()) if chosen == "text" else RENDERERS[chosen](tables))
+        say(text)
         return
     try:
-        output.write_text(RENDERERS[chosen](tables), encoding="utf-8")
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise EnvironmentProblem(f"{output}: cannot be written: {error.strerror}: name another file") from error
     note(f"{chosen} table written to {output}")
+
+
+def _check(statistics: bool, margin: float | None, solved: float | None, form: str) -> None:
+    """Raise MirasError for options that go with --statistics alone, and formats that it has not."""
+    for name, value in (("margin", margin), ("solved", solved)):
+        if value is not None and not statistics:
+            raise MirasError(f"--{name} {value:g}: it belongs to --statistics: add that, or leave this out")
+    if margin is not None and not margin > 0:
+        raise MirasError(f"--margin {margin:g}: a margin is positive: give how small a difference does not matter")
+    if statistics and form not in ("text", "json"):
+        raise MirasError(f"table: --statistics has no {form} form: take --format text or json")
 
 
 def _by_ending(output: Path | None) -> str:

@@ -135,6 +135,27 @@ def bench_kernels(
         say(kernels.table(result))
 
 
+@bench.command("statistics")
+def bench_statistics(
+    studies: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Null studies a setting; 2000 for the record.")
+    ] = 200,
+    start: Annotated[int, typer.Option(min=0, metavar="N", help="The simulation's seed.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """How often the statistics err: family-wise error, coverage, power.
+
+    Studies without an effect, from a surrogate trainer, go through selection, test and top-up.
+    """
+    from miras_search.bench import statistics
+
+    result = statistics.run(studies=studies, start=start)
+    if as_json:
+        emit(result)
+    else:
+        say(statistics.table(result))
+
+
 def _chosen(
     names: Sequence[str] | None, designs: Mapping[str, Mapping[str, object]]
 ) -> Mapping[str, Mapping[str, object]]:

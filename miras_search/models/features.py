@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from miras_search.models.config import DPFP_NU, FeatureMap, ModelConfig, QkNorm
+from miras_search.models.norms import scaled
 
 EPS = 1e-6  # under square roots and in denominators: features that are all zero stay zero
 
@@ -49,9 +50,7 @@ def normalised(name: QkNorm, x: Tensor) -> Tensor:
     """Keys or queries with their length set; 0 stays 0."""
     if name == "none":
         return x
-    square = x.square()
-    size = square.sum(-1, keepdim=True) if name == "l2" else square.mean(-1, keepdim=True)
-    return x * torch.rsqrt(size + EPS)
+    return scaled(x, 1.0 if name == "l2" else 1 / x.shape[-1], EPS)
 
 
 def counted(v: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from miras_search.models import fit
 from miras_search.models.config import ModelConfig
 from miras_search.models.layout import Slot, layout
 from miras_search.models.mixer import Mixer, MixerState, Observer
+from miras_search.models.norms import rms_norm
 from miras_search.models.own_layer import OwnLayer, OwnState
 from miras_search.space.design import DesignPoint
 
@@ -65,10 +66,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """[B,T,D] -> [B,T,D] and the mixer's state."""
-        y, state = self.mixer(functional.rms_norm(x, x.shape[-1:], self.mixer_norm, NORM_EPS), state)
+        y, state = self.mixer(rms_norm(x, self.mixer_norm, NORM_EPS), state)
         x = x + y
         if self.feed_forward is not None and self.feed_forward_norm is not None:
-            x = x + self.feed_forward(functional.rms_norm(x, x.shape[-1:], self.feed_forward_norm, NORM_EPS))
+            x = x + self.feed_forward(rms_norm(x, self.feed_forward_norm, NORM_EPS))
         return x, state
 
 
@@ -152,4 +153,4 @@ class LanguageModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., vocab]."""
         weight = self.embedding if self.head is None else self.head
-        return functional.linear(functional.rms_norm(hidden, hidden.shape[-1:], self.norm, NORM_EPS), weight)
+        return functional.linear(rms_norm(hidden, self.norm, NORM_EPS), weight)

@@ -19,6 +19,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.models.controlled import controlled
 from miras_search.models.convolution import CausalConvolution
 from miras_search.models.gates import Gates
+from miras_search.models.norms import rms_norm
 from miras_search.models.rotary import rotate
 from miras_search.space.algorithm import Pairs
 from miras_search.space.control import Inputs
@@ -105,7 +106,7 @@ class Mixer(nn.Module):
             qkv = features.activate(self.config, qkv, self.widths[2]).to(self.project.weight)
             y, memory = self._remember(qkv, raw.to(self.project.weight), state)
         if self.config.output_gate:
-            y = y * functional.silu(gate)
+            y = y * functional.silu(gate.contiguous())  # on a CPU, rows of a wider matrix take twice the time
         return self.out(y), MixerState(past, memory, position + x.shape[1])
 
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
@@ -121,7 +122,7 @@ class Mixer(nn.Module):
         if self.is_normalised:
             y = features.divided(y)
         if self.norm is not None:
-            y = functional.rms_norm(y, (y.shape[-1],), self.norm, self.config.norm_eps)
+            y = rms_norm(y, self.norm, self.config.norm_eps)
         return y.flatten(-2), memory
 
     def _scaled(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -140,7 +141,8 @@ class Mixer(nn.Module):
 
     def _features(self, x: Tensor, position: int, writes: int = 1) -> Tensor:
         """Keys or queries [B,N,H,K] of projections [B,N,H,D], tokens counted from `position`."""
-        x = features.normalised(self.config.qk_norm, features.mapped(self.config.feature_map, x))
+        x = features.normalised(self.config.qk_norm, features.mapped(self.config.feature_map, _by_head(x)))
+        x = x.transpose(1, 2)
         return rotate(x, position, writes) if self.config.rope else x
 
     def _inputs(self, qkv: Tensor, gates: dict[str, Tensor], position: int = 0) -> Inputs:
@@ -155,7 +157,7 @@ class Mixer(nn.Module):
             k = k.reshape(batch, tokens * algorithm.keys, heads, self.config.keys)
             k = self.design.control.keys(k, position * algorithm.keys)
             k = self._features(k, position, algorithm.keys)
-        v = v.reshape(batch, tokens * algorithm.values, heads, self.config.values)
+        v = _by_head(v.reshape(batch, tokens * algorithm.values, heads, self.config.values)).transpose(1, 2)
         if self.is_normalised:
             v = features.counted(v)
         pairs = Pairs(*(x.view(batch, tokens, -1, *x.shape[2:]) for x in (k, v)))
@@ -191,3 +193,9 @@ class Mixer(nn.Module):
             )
         # keep acts before a token's first write only
         return {**gates, "step": torch.cat([step[:, :, :1] * keep, step[:, :, 1:]], 2)}
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """[B,N,H,D] -> [B,H,N,D], in memory too where the chunkwise form takes it so: one copy here and none after it."""
+    x = x.transpose(1, 2)
+    return x if x.is_cuda else x.contiguous()  # Triton's kernels take the order of the axes that was there

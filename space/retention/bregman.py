@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import KEEP, Gate
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 from miras_search.space.retention.l2 import L2Retention
 from miras_search.space.retention.protocol import RETENTION, Dual, Retention, Static, check_keep
@@ -73,6 +74,13 @@ class BregmanRetention(Dual):
     def link(self, dual: Tensor, static: Static) -> Tensor:
         """(f')^-1(Z), entry by entry."""
         return POTENTIALS[self.potential].weights(dual, self)
+
+    @property
+    def triton(self) -> Jit:
+        """The link of the potential."""
+        power = ((1 / (self.r - 1) - 1) / 2, self.epsilon)
+        numbers = {"arcsinh": (self.b,), "power": power}.get(self.potential, ())
+        return Jit("miras_search.kernels.triton.link_bregman", (self.potential, *numbers))
 
     def canonical(self) -> Retention:
         """Weight decay at a power of 2; settings that do nothing are reset."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import KEEP, Gate
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 from miras_search.space.retention.l2 import L2Retention
 from miras_search.space.retention.protocol import RETENTION, Dual, Parameters, Retention, Static, check_keep
@@ -81,6 +82,12 @@ class ElasticNet(Dual):
     def identity(self) -> bool:
         """Where the weights themselves are kept."""
         return self.view == "learning_retaining"
+
+    @property
+    def triton(self) -> Jit:
+        """Its threshold, of what is read or of the weights in place."""
+        numbers = (self.threshold, self.learned_shrink, self.shrink, self.sharpness)
+        return Jit("miras_search.kernels.triton.link_elastic_net", numbers)
 
     def static(self) -> Parameters:
         """log shrink, if learned."""

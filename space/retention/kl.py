@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import KEEP, Gate, Scope
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 from miras_search.space.retention.protocol import RETENTION, Dual, Parameters, Retention, Static, check_keep
 
@@ -61,6 +62,12 @@ class KlRetention(Dual):
         """Constant inside a slice, or the logits would not be those of Eq. 27."""
         own: dict[Slice, tuple[Scope, ...]] = {"column": ("value",), "row": ("key",), "whole": ()}
         return ("head", *own[self.slice])
+
+    @property
+    def triton(self) -> Jit:
+        """The softmax over its axis, with its scale."""
+        axis: dict[Slice, int] = {"column": 0, "row": 1, "whole": 2}
+        return Jit("miras_search.kernels.triton.link_kl", (axis[self.slice], self.learned_scale, self.scale))
 
     def static(self) -> Parameters:
         """log c, if learned."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import KEEP, Gate
+from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
 from miras_search.space.retention.l2 import L2Retention
 from miras_search.space.retention.protocol import RETENTION, Dual, Layers, Retention, Static, check_keep
@@ -77,6 +78,17 @@ class LqRetention(Dual):
         require(1e-4 <= self.epsilon < 1, "epsilon", f"{self.epsilon:g} is not between 1e-4 and 1")
         objective = not self.coupled or self.reading != "literal" or self.q == 2
         require(objective, "coupled", "the literal reading minimises nothing that could couple step and keep")
+
+    @property
+    def triton(self) -> Jit:
+        """The link of the reading, of a memory with one layer."""
+        axis = {"column": 0, "row": 1}.get(self.over, 2)
+        q = self.q
+        p = q / (q - 1)
+        form: dict[str, tuple[str, float, float]] = {
+            "literal": ("scaled", q, 2 - q), "dual_index": ("powered", q, 1.0), "primal_index": ("powered", p, q - 1)
+        }  # fmt: skip
+        return Jit("miras_search.kernels.triton.link_lq", (*form[self.reading], axis, self.epsilon))
 
     def start(self, weights: Tensor) -> Tensor:
         """`starts` of a single layer."""

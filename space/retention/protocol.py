@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from miras_search.space.fields import require
 from miras_search.space.gates import Gate, Scope, keep_problem
+from miras_search.space.jit import Jit
 from miras_search.space.option import Axis, Facts
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Retention(Facts, Protocol):
     @property
     def keep_scopes(self) -> tuple[Scope, ...]:
         """What the keep gate may have values for."""
+
+    @property
+    def triton(self) -> Jit | None:
+        """The jit functions of its link, or of a primal gate's step; None: there are none, or it is the identity."""
 
     def static(self) -> Parameters:
         """Parameters a head that only the outer loop trains: shape and starting value by name."""
@@ -108,6 +113,11 @@ class Dual:
     def keep_scopes(self) -> tuple[Scope, ...]:
         """All."""
         return ("head", "key", "value", "key_value")
+
+    @property
+    def triton(self) -> Jit | None:
+        """None."""
+        return None
 
     def static(self) -> Parameters:
         """None."""

@@ -22,6 +22,7 @@ from miras_search.analysis.paired import (
     sign_flip_stepdown,
     smallest_p,
     t_interval,
+    widened,
 )
 
 TABLES = arrays.arrays(
@@ -192,8 +193,17 @@ def test_bca_without_spread_is_a_point() -> None:
 
 def test_the_interval_changes_at_twenty_seeds() -> None:
     d = np.random.default_rng(4).normal(0.1, 1.0, 20)
-    assert interval(d) == bca_interval(d)
+    low, high = zip(t_interval(d), bca_interval(d, widened(0.95, 20)), strict=True)
+    assert interval(d) == (min(low), max(high))
     assert interval(d[:19]) == t_interval(d[:19])
+
+
+def test_a_widened_bootstrap_is_as_wide_as_t() -> None:
+    d = np.random.default_rng(6).normal(0.0, 1.0, 25)
+    normal = -stats.norm.ppf((1 - widened(0.95, 25)) / 2) * d.std(ddof=0) / 5  # what the bootstrap's spread comes to
+    low, high = t_interval(d)
+    assert normal == pytest.approx((high - low) / 2)
+    assert 0.95 < widened(0.95, 25) < widened(0.95, 20) < 0.98
 
 
 @pytest.mark.parametrize("half_width", [0.2, 0.05, 0.001])

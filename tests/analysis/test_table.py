@@ -335,7 +335,7 @@ def test_many_seeds_use_the_bootstrap_and_drawn_flips(results) -> None:
     random = np.random.default_rng(0)
     base = random.normal(0.5, 0.02, 22)
     table = _table(results({"dot": base.tolist(), "l2": (base + random.normal(0.1, 0.02, 22)).tolist()}))
-    assert "95 % BCa bootstrap intervals" in table.caption
+    assert "95 % t and BCa bootstrap (the outer end of both) intervals" in table.caption
     assert "65,535 drawn" in table.caption
     assert table.rows[1].p == pytest.approx(1 / 65_536, abs=1e-4)
 

@@ -25,6 +25,7 @@ VERBS = {
     "doctor",
     "bench training",
     "bench kernels",
+    "bench statistics",
     "db upgrade",
     "db backup",
 }

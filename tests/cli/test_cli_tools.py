@@ -116,7 +116,7 @@ def test_bench_kernels_measures_each_implementation_or_says_why_not(cli) -> None
     result = cli("bench", "kernels", *words, "--json")
     assert result.code == 0, result.err
     rows = {row["implementation"]: row for row in result.json["rows"]}
-    assert set(rows) == {"triton", "chunkwise", "recurrence"}
+    assert set(rows) == {"triton", "triton loop", "chunkwise", "recurrence"}
     assert "GPU" in rows["triton"]["refused"] and rows["triton"]["training_ms"] is None
     for name in ("chunkwise", "recurrence"):
         assert rows[name]["refused"] is None

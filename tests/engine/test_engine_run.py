@@ -148,7 +148,6 @@ def test_workers_are_used_again_but_not_after_a_failure(local) -> None:
     assert len(set(pids[2:])) == 1
 
 
-@pytest.mark.slow
 def test_ray_workers_are_used_again_unless_they_may_change_their_gpu(on_ray) -> None:
     run = on_ray
     assert run(max_jobs=4).complete == 4

@@ -1,0 +1,226 @@
+"""The token loop as operators of torch's library, and as one differentiable function that runs under `torch.func.vmap`.
+
+An operator takes no functions, so what a kernel compiles in is registered under a name. The gradients are autograd
+functions around the operators, as those that a library gives to an operator do not run under functorch's transforms:
+under vmap each folds the extra axis into the batch and launches once.
+
+Legend: B batch, T tokens, N writes, H heads, K key dim, V value dim, X the axis that vmap adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+from miras_search.errors import MirasError
+from miras_search.kernels.triton.loop_launch import LoopInputs, LoopRule, loop_backward, loop_forward, segment
+from miras_search.kernels.triton.token_loop import INTERPRETED
+
+OPTIONAL = ("w", "momentum", "threshold", "parameter")
+GIVEN = ("q", "k", "v", "log_keep", "step", "state", *OPTIONAL)  # in the order of the operator's arguments
+
+_RULES: dict[str, LoopRule] = {}
+_NAMES: dict[LoopRule, str] = {}
+
+
+class LoopInputError(MirasError):
+    """A call of the token loop asks for what it cannot give."""
+
+
+class _VmapInfo(Protocol):
+    batch_size: int
+
+
+def rule_name(rule: LoopRule) -> str:
+    """The name under which a rule is known to the operators of this process."""
+    if rule not in _NAMES:
+        _NAMES[rule] = f"rule {len(_NAMES)}"
+        _RULES[_NAMES[rule]] = rule
+    return _NAMES[rule]
+
+
+def rule_of(name: str) -> LoopRule:
+    """The rule of a name."""
+    return _RULES[name]
+
+
+def inputs_of(*tensors: Tensor | None) -> LoopInputs:
+    """An operator's tensors, contiguous, in the order of `GIVEN`."""
+    return LoopInputs(**{n: None if x is None else x.contiguous() for n, x in zip(GIVEN, tensors, strict=True)})  # type: ignore[arg-type]
+
+
+@torch.library.custom_op("miras::token_loop", mutates_args=())
+def loop_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_keep: Tensor,
+    step: Tensor,
+    state: Tensor,
+    w: Tensor | None,
+    momentum: Tensor | None,
+    threshold: Tensor | None,
+    parameter: Tensor | None,
+    rule: str,
+    position: int,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `loop_forward` returns."""
+    x = inputs_of(q, k, v, log_keep, step, state, w, momentum, threshold, parameter)
+    return loop_forward(x, rule_of(rule), position, save=save)
+
+
+@torch.library.custom_op("miras::token_loop_backward", mutates_args=())
+def loop_backward_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_keep: Tensor,
+    step: Tensor,
+    w: Tensor | None,
+    momentum: Tensor | None,
+    threshold: Tensor | None,
+    parameter: Tensor | None,
+    saved: Tensor,
+    d_y: Tensor,
+    d_final: Tensor,
+    rule: str,
+    position: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients in the order of `GIVEN`; empty for what was not given."""
+    # the state's place is taken by what stands for it: where segments start is saved
+    x = inputs_of(q, k, v, log_keep, step, d_final, w, momentum, threshold, parameter)
+    args = saved.contiguous(), d_y.contiguous(), d_final.contiguous()
+    found = loop_backward(x, *args, rule_of(rule), position)
+    a, b, c, d, e, f, g, h, i, j = (found[name] if name in found else d_final.new_empty(0) for name in GIVEN)
+    return a, b, c, d, e, f, g, h, i, j
+
+
+@loop_op.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, log_keep: Tensor, step: Tensor, state: Tensor, w: Tensor | None,
+    momentum: Tensor | None, threshold: Tensor | None, parameter: Tensor | None, rule: str, position: int, save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    tokens, writes = q.shape[1], k.shape[1]
+    count = -(-writes // segment(writes)) if save else 0
+    y = v.new_empty((v.shape[0], tokens, *v.shape[2:]))
+    return y, torch.empty_like(state), state.new_empty((*state.shape[:2], count, *state.shape[2:]))
+
+
+@loop_backward_op.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, log_keep: Tensor, step: Tensor, w: Tensor | None, momentum: Tensor | None,
+    threshold: Tensor | None, parameter: Tensor | None, saved: Tensor, d_y: Tensor, d_final: Tensor, rule: str,
+    position: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    wanted = (q, k, v, log_keep, step, d_final, w, momentum, threshold, parameter)
+    a, b, c, d, e, f, g, h, i, j = (
+        d_final.new_empty(0) if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
+        for x in wanted
+    )
+    return a, b, c, d, e, f, g, h, i, j
+
+
+def folded(
+    op: Callable[..., tuple[Tensor, ...]], info: _VmapInfo, dims: Sequence[int | None], args: Sequence[object]
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    """One launch over X * B, then X split off again."""
+    size = info.batch_size
+
+    def fold(x: object, dim: int | None) -> object:
+        if not isinstance(x, Tensor):
+            return x
+        moved = x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+        return moved.flatten(0, 1)
+
+    out = op(*(fold(x, dim) for x, dim in zip(args, dims, strict=True)))
+    absent = [x.dim() == 1 for x in out]  # gradients of what was not given
+    split = tuple(x if none else x.unflatten(0, (size, -1)) for x, none in zip(out, absent, strict=True))
+    return split, tuple(None if none else 0 for none in absent)
+
+
+class _Loop(Function):
+    """The arguments of `loop_op` -> what it returns."""
+
+    @staticmethod
+    def forward(*args: object) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = loop_op(*args)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, rule, position, _ = inputs
+        ctx.mark_non_differentiable(output[2])
+        ctx.rule, ctx.position = rule, position  # type: ignore[attr-defined]
+        state = GIVEN.index("state")
+        ctx.save_for_backward(*tensors[:state], *tensors[state + 1 :], output[2])  # type: ignore[arg-type]
+
+    @staticmethod
+    def backward(ctx, d_y: Tensor, d_final: Tensor, _d_saved: Tensor) -> tuple[Tensor | None, ...]:
+        found = _LoopBackward.apply(*ctx.saved_tensors, d_y, d_final, ctx.rule, ctx.position)
+        given = [*ctx.saved_tensors[:5], d_final, *ctx.saved_tensors[5:-1]]
+        gradients = [None if x is None else g for x, g in zip(given, found, strict=True)]
+        return (*gradients, None, None, None)
+
+    @staticmethod
+    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object):
+        return folded(_Loop.apply, info, in_dims, args)
+
+
+class _LoopBackward(Function):
+    """The arguments of `loop_backward_op` -> what it returns."""
+
+    @staticmethod
+    def forward(*args: object) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = loop_backward_op(*args)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep nothing: there is no second derivative."""
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> NoReturn:
+        raise LoopInputError(
+            "kernels.triton.token_loop: second derivatives are not implemented; use the recurrence in torch for them"
+        )
+
+    @staticmethod
+    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object):
+        return folded(_LoopBackward.apply, info, in_dims, args)
+
+
+def widened(x: LoopInputs) -> list[Tensor | None]:
+    """The tensors in the order of `GIVEN`; gates and everything kept in float32."""
+    given = ((name, getattr(x, name)) for name in GIVEN)
+    return [t if t is None or name in ("q", "k", "v", "w") else t.float() for name, t in given]
+
+
+def token_loop(x: LoopInputs, rule: LoopRule, position: int = 0) -> tuple[Tensor, Tensor]:
+    """Run the writes one after the other; the same function as the recurrence of the design point behind `rule`.
+
+    Args:
+        x: the tensors; q, k, v, w of one dtype, float32 or bfloat16, the others are taken to float32.
+        rule: what is compiled in.
+        position: tokens since the chunk's start, where chunks are part of the function.
+
+    Returns:
+        y [B, T, H, V] in the dtype of v, and what is kept at the end, [B, H, TILES, K, V] in float32. Both can be
+        differentiated once, by every tensor of `x`.
+
+    Raises:
+        LoopInputError: the tensors are on no CUDA device and Triton is not in its interpreter, or a second derivative
+            is asked for.
+    """
+    if not (x.q.is_cuda or INTERPRETED):
+        raise LoopInputError(
+            f"kernels.triton.token_loop: q: on {x.q.device}: move it to a CUDA device, or set TRITON_INTERPRET=1 "
+            "before triton is imported"
+        )
+    y, final, _ = _Loop.apply(*widened(x), rule_name(rule), position, torch.is_grad_enabled())
+    return y, final

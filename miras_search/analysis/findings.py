@@ -1,0 +1,225 @@
+"""What a study says beyond its table: how large effects are, whether they are nothing, modes, axes, fronts.
+
+One object a task, plain data, for the terminal and for JSON. The table decides; nothing here puts a dagger anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from miras_search.analysis.cells import Cell, cell_named, gather, metric_named
+from miras_search.analysis.comparison import Comparison, compare
+from miras_search.analysis.effects import Equivalence, Wins, equivalence, paired_d, wins
+from miras_search.analysis.factorial import Anova, Levels, Observation, anova
+from miras_search.analysis.importance import Importance, importances
+from miras_search.analysis.modes import Solved, Speed, Time, solve_rates, solve_speed, time_to, two_modes
+from miras_search.analysis.pareto import Front, pareto
+from miras_search.analysis.ranks import RankTable, rank_table
+from miras_search.analysis.shapley import Shares, shapley
+from miras_search.analysis.table import AblationTable
+from miras_search.analysis.verdict import default_margin
+from miras_search.metrics import METRICS, Metric
+from miras_search.store.types import CurveRow, ResultRow
+
+CONTROL = "control"
+AS_BASE = "(base)"  # the level of an axis that a cell leaves as it is
+COST = "tokens_per_second"
+
+RULES = (
+    "Diverged: never a value. The cell has no effect size and no equivalence; the seed counts as not solved, and as "
+    "never solving; the cell ranks last on that task; effects of axes, shares and importances leave the training out.",
+    "Failed: missing, whatever the reason; counted in the table, left out of everything here.",
+    "Censored (cell and reference all at floor or ceiling): the task cannot tell them apart, so no effect size and no "
+    "equivalence is given; ranks, effects of axes and fronts keep the values.",
+)
+"""What becomes of trainings that gave no number, or one that says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellEffect:
+    """One cell beside the reference. None where its rule says so, or seeds are too few."""
+
+    cell: str
+    role: str
+    effect_size: float | None
+    wins: Wins | None
+    equivalence: Equivalence | None
+    solved: Solved | None = None
+    speed: Speed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The statistics of one study on one task."""
+
+    study: str
+    task: str
+    metric: str
+    split: str
+    base: str
+    margin: float
+    limit: float | None
+    """What parts solved from not solved: given, or found where seeds fall into two modes."""
+    cells: tuple[CellEffect, ...]
+    axes: Anova | None
+    best: str | None
+    """The cell whose gain over the base is shared out."""
+    shares: Shares | None
+    importance: Importance | None
+    front: Front
+    costs: str
+    """The cost of the front's second objective."""
+    notes: tuple[str, ...]
+
+
+def findings(
+    results: Iterable[ResultRow],
+    table: AblationTable,
+    *,
+    margin: float | None = None,
+    limit: float | None = None,
+    curves: Sequence[CurveRow] = (),
+) -> Findings:
+    """The statistics that go with a table, from the same results.
+
+    `margin` is the difference that is too small to matter (else the table's default), `limit` the value that parts
+    solved from not solved (else found, where seeds fall into two modes), `curves` the metric over the steps of a
+    training, for steps to the solution.
+    """
+    metric = metric_named(table.metric)
+    higher = metric.direction == "maximize"
+    cells = gather(results, task=table.task, metric=table.metric, split=table.split)
+    reference = cell_named(cells, table.base)
+    values = list(reference.values.values())
+    margin = margin or default_margin(metric, math.fsum(values) / len(values) if values else None)
+    limit = two_modes(cell.values.values() for cell in cells if cell.role != CONTROL) if limit is None else limit
+    censored = {row.cell for row in table.rows if row.censored}
+    times = _times(curves, limit, higher, table.task)
+    found = []
+    for cell in cells:
+        if cell is reference:
+            continue
+        one = _effect(compare(cell, reference, worst=None), margin, higher, censored)
+        if limit is not None:
+            solved = solve_rates(
+                _with_worst(cell, higher), _with_worst(reference, higher), limit, higher_is_better=higher
+            )
+            speed = solve_speed(times.get(cell.name, {}), times.get(reference.name, {}))
+            one = CellEffect(one.cell, one.role, one.effect_size, one.wins, one.equivalence, solved, speed)
+        found.append(one)
+    observed = observations(cells)
+    best = _best(cells, higher)
+    levels = {cell.name: cell_levels for cell, cell_levels in zip(_designs(cells), _levels(cells), strict=True)}
+    shares = shapley(observed, levels[reference.name], levels[best]) if best and reference.name in levels else None
+    return Findings(
+        study=table.study,
+        task=table.task,
+        metric=table.metric,
+        split=table.split,
+        base=reference.name,
+        margin=margin,
+        limit=limit,
+        cells=tuple(found),
+        axes=anova(observed),
+        best=best if shares else None,
+        shares=shares,
+        importance=importances(observed, direction=metric.direction),
+        front=_front(cells, metric),
+        costs=COST,
+        notes=tuple(_notes(cells)),
+    )
+
+
+def ranks(tables: Sequence[AblationTable]) -> RankTable | None:
+    """The cells' ranks over the tasks of a study, controls apart; None for a single task."""
+    if len(tables) < 2:
+        return None
+    higher = tables[0].direction == "maximize"
+    worst = -math.inf if higher else math.inf
+    scores: dict[str, dict[str, float | None]] = {
+        table.task: {row.cell: worst if row.diverged else row.mean for row in table.rows if row.role != CONTROL}
+        for table in tables
+    }
+    return rank_table(scores, higher_is_better=higher)
+
+
+def observations(cells: Sequence[Cell]) -> list[Observation]:
+    """The trainings that gave a number, controls apart, with a level for every axis that some cell changes."""
+    return [
+        Observation(levels, seed, value)
+        for cell, levels in zip(_designs(cells), _levels(cells), strict=True)
+        for seed, value in cell.values.items()
+    ]
+
+
+def _designs(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.role != CONTROL]
+
+
+def _levels(cells: Sequence[Cell]) -> list[Levels]:
+    kept = _designs(cells)
+    axes = list(dict.fromkeys(axis for cell in kept for axis in cell.changes))
+    return [{axis: cell.changes.get(axis, AS_BASE) for axis in axes} for cell in kept]
+
+
+def _effect(found: Comparison, margin: float, higher: bool, censored: set[str]) -> CellEffect:
+    name, role, d = found.cell.name, found.cell.role, found.differences
+    if found.cell.diverged or found.reference.diverged or name in censored:
+        return CellEffect(name, role, None, wins(d, higher_is_better=higher), None)
+    return CellEffect(name, role, paired_d(d), wins(d, higher_is_better=higher), equivalence(d, margin))
+
+
+def _with_worst(cell: Cell, higher: bool) -> Mapping[int, float]:
+    return {**cell.values, **dict.fromkeys(cell.diverged, -math.inf if higher else math.inf)}
+
+
+def _times(curves: Sequence[CurveRow], limit: float | None, higher: bool, task: str) -> dict[str, dict[int, Time]]:
+    """Cell -> seed -> when its curve passed the limit."""
+    if limit is None:
+        return {}
+    points: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for row in curves:
+        if row.task == task:
+            points.setdefault((row.cell, row.seed), []).append((float(row.step), row.value))
+    found: dict[str, dict[int, Time]] = {}
+    for (cell, seed), curve in points.items():
+        time = time_to(sorted(curve), limit, higher_is_better=higher)
+        if time is not None:
+            found.setdefault(cell, {})[seed] = time
+    return found
+
+
+def _best(cells: Sequence[Cell], higher: bool) -> str | None:
+    """The complete cell with the best mean, unless it is the base."""
+    means = {
+        cell.name: math.fsum(cell.values.values()) / len(cell.values)
+        for cell in _designs(cells)
+        if cell.is_complete and cell.values
+    }
+    if not means:
+        return None
+    best = (max if higher else min)(means, key=lambda name: means[name])
+    return None if next(cell.role for cell in cells if cell.name == best) == "base" else best
+
+
+def _front(cells: Sequence[Cell], metric: Metric) -> Front:
+    points = {
+        cell.name: (
+            math.fsum(cell.values.values()) / len(cell.values) if cell.values and not cell.diverged else None,
+            cell.costs.get(COST),
+        )
+        for cell in _designs(cells)
+    }
+    return pareto(points, (metric.direction, METRICS[COST].direction))
+
+
+def _notes(cells: Sequence[Cell]) -> list[str]:
+    kept = _designs(cells)
+    diverged, failed = sum(len(cell.diverged) for cell in kept), sum(cell.failed for cell in kept)
+    return [
+        f"{count} of {sum(cell.of for cell in kept)} trainings {what}: see the rules."
+        for count, what in ((diverged, "diverged"), (failed, "failed"))
+        if count
+    ]

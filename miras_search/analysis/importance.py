@@ -1,0 +1,95 @@
+"""What optuna's evaluators make of the axes, labelled as what they are.
+
+Neither is a test, and neither is the variance that an analysis of variance shares out:
+
+    PED-ANOVA   how far the best tenth of the trainings has other levels than the rest: what it takes to be among the
+                best, whatever happens elsewhere
+    fANOVA      the share of the variance of a *random forest* that was fitted to the trainings; needs scikit-learn
+
+They are made for searches, where levels are drawn and no design is balanced. In a factorial, read `factorial.anova`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from miras_search.analysis.factorial import Observation
+from miras_search.metrics import Direction
+
+if TYPE_CHECKING:
+    import optuna
+
+Method = Literal["PED-ANOVA", "fANOVA"]
+LABELS: Mapping[Method, str] = {
+    "PED-ANOVA": "share of the difference in levels between the best tenth of the trainings and all of them",
+    "fANOVA": "share of the variance of a random forest fitted to the trainings",
+}
+FEWEST = 10  # trainings: a tenth of fewer is none
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """An evaluator's shares of the axes, largest first; they sum to 1."""
+
+    method: Method
+    label: str
+    shares: Mapping[str, float]
+
+
+def importances(
+    observations: Sequence[Observation],
+    *,
+    direction: Direction = "maximize",
+    method: Method = "PED-ANOVA",
+    seed: int = 0,
+) -> Importance | None:
+    """The evaluator's shares over the axes that vary, each training one trial of a search.
+
+    None with fewer than ten trainings, fewer than two axes, the same value everywhere, or for fANOVA without
+    scikit-learn. Raises ValueError for numbers that are not finite.
+    """
+    data = list(observations)
+    if any(not math.isfinite(one.value) for one in data):
+        raise ValueError("observations contain numbers that are not finite; leave out the diverged seeds first")
+    levels = {axis: list(dict.fromkeys(one.levels[axis] for one in data)) for axis in (data[0].levels if data else ())}
+    levels = {axis: names for axis, names in levels.items() if len(names) > 1}
+    if len(data) < FEWEST or len(levels) < 2 or len({one.value for one in data}) < 2:
+        return None
+    if method == "fANOVA" and importlib.util.find_spec("sklearn") is None:
+        return None
+    study = _study(data, levels, direction)
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+
+    evaluator = FanovaImportanceEvaluator(seed=seed) if method == "fANOVA" else PedAnovaImportanceEvaluator()
+    found = get_param_importances(study, evaluator=evaluator)
+    if not all(map(math.isfinite, found.values())):  # no level is any commoner among the best
+        return None
+    shares = {str(axis): float(share) for axis, share in found.items()}
+    return Importance(method, LABELS[method], dict(sorted(shares.items(), key=lambda item: -item[1])))
+
+
+def _study(data: Sequence[Observation], levels: Mapping[str, list[str]], direction: Direction) -> optuna.study.Study:
+    """The trainings as the finished trials of a study in memory."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(direction=direction)
+        optuna.logging.set_verbosity(verbosity)
+    space = {axis: optuna.distributions.CategoricalDistribution(names) for axis, names in levels.items()}
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={axis: one.levels[axis] for axis in space}, distributions=dict(space), value=one.value
+            )
+            for one in data
+        ]
+    )
+    return study

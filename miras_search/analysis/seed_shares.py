@@ -1,0 +1,85 @@
+"""How much of the spread over seeds comes from starting weights, from training data, and from evaluation data.
+
+A study's seed sets all three at once. Trained crosswise, every start with every draw of data and every evaluation, the
+spread can be taken apart: variance components of a balanced random-effects model, from its mean squares. What is common
+to two or three of them only (this start on these data) is a share of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from miras_search.analysis.paired import Floats
+
+SOURCES = ("init", "data", "eval")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """The variance that one source has by itself, or several have together only."""
+
+    sources: tuple[str, ...]
+    variance: float
+    """Negative estimates, which chance gives where there is nearly none, count as 0."""
+    share: float
+
+    def __str__(self) -> str:
+        return " x ".join(self.sources)
+
+
+def seed_shares(values: ArrayLike, sources: Sequence[str] = SOURCES) -> tuple[Component, ...] | None:
+    """Variance components of `values`, one axis a source, crosswise and complete, one training a place.
+
+    Largest first. None where a source has one value only, or nothing varies. The component of all sources together also
+    holds whatever is not repeatable. Raises ValueError for a shape that does not fit the sources and for numbers that
+    are not finite.
+    """
+    table: Floats = np.asarray(values, dtype=np.float64)
+    if table.ndim != len(sources):
+        raise ValueError(f"values have shape {table.shape}; expected one axis for each of {', '.join(sources)}")
+    if not np.isfinite(table).all():
+        raise ValueError(
+            "values contain numbers that are not finite; a crossing with a diverged training has no shares"
+        )
+    if table.size == 0 or min(table.shape) < 2 or np.ptp(table) == 0:
+        return None
+    places = range(table.ndim)
+    subsets = [chosen for size in range(1, table.ndim + 1) for chosen in itertools.combinations(places, size)]
+    squares = {chosen: _mean_square(table, chosen) for chosen in subsets}
+    found = {chosen: max(_component(table, chosen, squares), 0.0) for chosen in subsets}
+    whole = math.fsum(found.values())
+    if whole <= 1e-24 * float(np.abs(table).max()) ** 2:
+        return None
+    components = [
+        Component(tuple(sources[place] for place in chosen), variance, variance / whole)
+        for chosen, variance in found.items()
+    ]
+    return tuple(sorted(components, key=lambda one: -one.variance))
+
+
+def _mean_square(table: Floats, chosen: tuple[int, ...]) -> float:
+    effect = np.zeros(table.shape)
+    for size in range(len(chosen) + 1):
+        for kept in itertools.combinations(chosen, size):
+            others = tuple(place for place in range(table.ndim) if place not in kept)
+            effect += _sign(len(chosen) - size) * table.mean(axis=others, keepdims=True)
+    return float((effect**2).sum() / np.prod([table.shape[place] - 1 for place in chosen]))
+
+
+def _component(table: Floats, chosen: tuple[int, ...], squares: Mapping[tuple[int, ...], float]) -> float:
+    """The expected mean square of a term sums the components of all terms that contain it; this turns that round."""
+    total = 0.0
+    for other, square in squares.items():
+        if set(chosen) <= set(other):
+            total += _sign(len(other) - len(chosen)) * square
+    return total / float(np.prod([table.shape[place] for place in range(table.ndim) if place not in chosen]))
+
+
+def _sign(count: int) -> float:
+    return -1.0 if count % 2 else 1.0

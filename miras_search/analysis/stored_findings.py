@@ -1,0 +1,40 @@
+"""The findings of a stored study: the same results as its tables, and the curves for steps to the solution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from miras_search.analysis.findings import Findings, findings, ranks
+from miras_search.analysis.ranks import RankTable
+from miras_search.analysis.table import AblationTable
+from miras_search.store import queries
+from miras_search.store.database import Database
+
+CURVES = "validation"  # the split that a training looks at as it goes
+
+
+def stored_findings(
+    db: Database,
+    name: str,
+    tables: Sequence[AblationTable],
+    *,
+    margin: float | None = None,
+    limit: float | None = None,
+) -> tuple[list[Findings], RankTable | None]:
+    """What goes with the tables of the study called `name`: one a table, and the ranks over them.
+
+    `margin` and `limit` as in `findings`. Raises StudyNotFound.
+    """
+    study = queries.study(db, name)
+    results = queries.results(db, study.id)
+    found = [
+        findings(
+            results,
+            table,
+            margin=margin,
+            limit=limit,
+            curves=queries.curves(db, study.id, table.metric, CURVES, task=table.task),
+        )
+        for table in tables
+    ]
+    return found, ranks(tables)

@@ -1,0 +1,99 @@
+"""Studies without any effect, or with a planted one, from a surrogate trainer: numbers with the noise of trainings.
+
+A surrogate training is the luck of its seed and noise of its own. Where no choice changes anything at all, whatever the
+noise looks like, and wherever the noise is symmetric, sign flips are exact. In the other settings cell and base have
+the same mean and unlike, skewed noise: no test of so few seeds is exact for that, and the figures say how far off this
+one is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from miras_search.analysis.paired import Floats
+
+Noise = Callable[[np.random.Generator, int, int], Floats]
+"""(random, seeds, columns) -> noise [seeds, columns] of mean zero; column 0 is the base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One kind of noise."""
+
+    name: str
+    help: str
+    noise: Noise
+    exact: bool = True
+    """Whether sign flips are exact here, so that the family's error must not exceed its level."""
+
+    def trainings(self, random: np.random.Generator, seeds: int, columns: int) -> Floats:
+        """The values of a null study, [seeds, columns]: noise around the luck that all cells share within a seed."""
+        found: Floats = self.noise(random, seeds, columns) + random.normal(size=(seeds, 1))
+        return found
+
+
+def _normal(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    return random.normal(size=(seeds, columns))
+
+
+def _skewed(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    found: Floats = np.exp(random.normal(size=(seeds, columns))) - math.exp(0.5)
+    return found / math.sqrt((math.e - 1) * math.e)
+
+
+def _heavy(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    return random.standard_t(3, size=(seeds, columns))
+
+
+def _modes(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    solved = (random.random((seeds, columns)) < 0.7).astype(np.float64)
+    return solved - 0.7 + 0.05 * random.normal(size=(seeds, columns))
+
+
+def _uneven_cells(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    scale: Floats = np.concatenate([[1.0], np.linspace(0.3, 3.0, columns - 1)])
+    return random.normal(size=(seeds, columns)) * scale
+
+
+def _uneven_seeds(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    scale: Floats = np.exp(random.normal(size=(seeds, 1)))
+    return random.normal(size=(seeds, columns)) * scale
+
+
+def _noisy_base(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    scale: Floats = np.concatenate([[3.0], np.ones(columns - 1)])
+    return random.normal(size=(seeds, columns)) * scale
+
+
+def _skewed_base(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    base: Floats = 3.0 * (random.exponential(size=(seeds, 1)) - 1)
+    return np.hstack([base, random.normal(size=(seeds, columns - 1))])
+
+
+def _skewed_cells(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    cells: Floats = 3.0 * (random.exponential(size=(seeds, columns - 1)) - 1)
+    return np.hstack([random.normal(size=(seeds, 1)), cells])
+
+
+SETTINGS: Mapping[str, Setting] = {
+    one.name: one
+    for one in (
+        Setting("normal", "normal noise", _normal),
+        Setting("skewed", "log-normal noise, the same everywhere", _skewed),
+        Setting("heavy", "Student's t with 3 degrees of freedom", _heavy),
+        Setting("modes", "seven of ten trainings solve it", _modes),
+        Setting("uneven cells", "normal, the cells' sd from 0.3 to 3 times the base's", _uneven_cells),
+        Setting("uneven seeds", "normal, some seeds far noisier than others", _uneven_seeds),
+        Setting("noisy base", "normal, the base's sd three times the cells'", _noisy_base),
+        Setting(
+            "skewed base", "equal means: the base's noise exponential, three times the cells'", _skewed_base, False
+        ),
+        Setting(
+            "skewed cells", "equal means: the cells' noise exponential, three times the base's", _skewed_cells, False
+        ),
+    )
+}

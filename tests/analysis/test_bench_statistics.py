@@ -1,0 +1,62 @@
+"""The bench of the statistics on a few studies: it runs the whole pipeline, and its figures mean what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from miras_search.bench import pipeline, statistics
+from miras_search.bench.surrogate import SETTINGS, Setting
+
+
+def test_the_bench_reports_error_coverage_and_power() -> None:
+    result = statistics.run(studies=8, settings=("normal", "noisy base"), seeds=(6, 8))
+    family, coverage, power = (result[name] for name in ("family", "coverage", "power"))
+    assert isinstance(family, list)
+    assert isinstance(coverage, list)
+    assert isinstance(power, list)
+    assert [(row["setting"], row["seeds"]) for row in family] == [
+        ("normal", 6), ("normal", 8), ("noisy base", 6), ("noisy base", 8),
+    ]  # fmt: skip
+    assert all(row["low"] <= row["error"] <= row["high"] for row in family)
+    assert family[-1]["by_holm"] > family[0]["by_holm"]
+    assert {row["interval"] for row in coverage} == {"t", "t, BCa"}
+    assert len(power) == 2 * len(statistics.EFFECTS)
+    text = statistics.table(result)
+    assert "family-wise error" in text
+    assert "noisy base" in text
+
+
+def test_the_same_start_gives_the_same_figures() -> None:
+    first, again = (statistics.run(studies=4, settings=("modes",), seeds=(6,), start=3) for _ in range(2))
+    assert first["family"] == again["family"]
+    assert first["power"] == again["power"]
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_noise_has_the_mean_zero(name: str) -> None:
+    drawn = SETTINGS[name].noise(np.random.default_rng(0), 40_000, 4)
+    assert drawn.mean(axis=0) == pytest.approx(np.zeros(4), abs=0.06)
+
+
+def test_stages_before_the_comparison_have_a_place() -> None:
+    seen: list[Sequence[int]] = []
+
+    def tune(setting: Setting, random: np.random.Generator, candidates: Sequence[int]) -> Sequence[int]:
+        seen.append(candidates)
+        return candidates[:7]
+
+    plan = pipeline.Plan(seeds=6, prepare=(tune,))
+    found = pipeline.run(SETTINGS["normal"], plan, np.random.default_rng(0))
+    assert list(seen[0]) == list(range(1, 11))
+    assert len(found.intervals) == plan.cells
+
+
+def test_a_large_effect_is_decided_and_only_that() -> None:
+    effect = np.array([20.0, 0.0, 0.0, 0.0, 0.0])
+    random = np.random.default_rng(0)
+    found = [pipeline.run(SETTINGS["normal"], pipeline.Plan(seeds=8), random, effect) for _ in range(20)]
+    assert sum(0 in one.decided for one in found) >= 18
+    assert sum(bool(one.decided - {0}) for one in found) <= 4

@@ -1,0 +1,125 @@
+"""Who decides: the check of the reference's noise, error budgets over looks, ranks over tasks, fronts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from miras_search.analysis.comparison import family_test
+from miras_search.analysis.looks import budget, unreachable
+from miras_search.analysis.noise import reference_noise, skewness
+from miras_search.analysis.paired import holm, sign_flip_each, sign_flip_stepdown
+from miras_search.analysis.pareto import pareto
+from miras_search.analysis.ranks import critical_difference, rank_table
+
+
+def differences(base: float, seeds: int = 8, cells: int = 5, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.normal(size=(seeds, cells)) - base * random.normal(size=(seeds, 1))
+
+
+def test_a_much_noisier_base_is_found() -> None:
+    found = [reference_noise(differences(3.0, seed=seed)) for seed in range(200)]
+    assert sum(one is not None and one.is_noisier for one in found) > 160
+    ratios = sorted(one.ratio for one in found if one is not None)
+    assert ratios[100] == pytest.approx(3.0, abs=0.4)
+
+
+def test_equal_noise_is_rarely_taken_for_uneven() -> None:
+    found = [reference_noise(differences(1.0, seed=seed)) for seed in range(400)]
+    assert sum(one is not None and one.is_uneven for one in found) < 60
+
+
+def test_a_skewed_base_is_found_with_its_sign() -> None:
+    random = np.random.default_rng(0)
+    table = 0.1 * random.normal(size=(30, 5)) - np.exp(random.normal(size=(30, 1)))
+    found = reference_noise(table)
+    assert found is not None
+    assert found.is_skewed
+    assert found.skew > 1
+    assert skewness(np.array([0.0, 0.0, 0.0, 1.0])) == pytest.approx(2 / math.sqrt(3))
+
+
+def test_little_to_compare_is_not_checked() -> None:
+    assert reference_noise(differences(1.0, cells=1)) is None
+    assert reference_noise(differences(1.0, seeds=3)) is None
+    assert reference_noise(np.repeat(differences(1.0, cells=1), 4, axis=1)) is None  # copies of one cell
+    assert reference_noise(np.ones((8, 3))) is None
+    assert reference_noise(np.zeros((8, 3))) is None
+
+
+@pytest.mark.parametrize("base", [0.5, 6.0])
+def test_holm_decides_where_the_noise_is_uneven(base: float) -> None:
+    table = differences(base, seeds=10) + 1.0
+    columns = {j: dict(enumerate(table[:, j].tolist())) for j in range(5)}
+    checked, unchecked = family_test(columns, 10, check=True), family_test(columns, 10)
+    assert checked.by_holm == (base > 1)
+    assert list(unchecked.p.values()) == pytest.approx(sign_flip_stepdown(table).tolist())
+    assert checked.p == (checked.holm if base > 1 else unchecked.p)
+    assert list(checked.holm.values()) == pytest.approx(holm(sign_flip_each(table)).tolist())
+
+
+def test_a_budget_adds_up() -> None:
+    assert budget(0.05, 2).levels == (0.025, 0.025)
+    assert budget(0.06, 2, "late").levels == pytest.approx((0.02, 0.04))
+    assert budget(0.05, 3, "late").alpha == pytest.approx(0.05)
+    assert budget(0.05, 2).decided(0, {1: 0.02, 2: 0.03}) == {1}
+    assert unreachable(budget(0.05, 2), [6, 8]) == [0]  # 2 / 2^6 is more than 2.5 %
+    for alpha, looks in ((0.0, 1), (1.0, 1), (0.05, 0)):
+        with pytest.raises(ValueError, match="must"):
+            budget(alpha, looks)
+    with pytest.raises(ValueError, match="counts of seeds"):
+        unreachable(budget(), [6])
+
+
+def test_ranks_over_tasks() -> None:
+    scores = {
+        "a": {"l2": 0.9, "dot": 0.8, "kl": 0.1},
+        "b": {"l2": 0.9, "dot": 0.7, "kl": -math.inf},
+        "c": {"l2": 0.8, "dot": 0.8, "kl": 0.2},
+    }
+    found = rank_table(scores)
+    assert found.ranks == pytest.approx({"l2": 3.5 / 3, "dot": 5.5 / 3, "kl": 3.0})
+    assert found.critical_difference == pytest.approx(critical_difference(3, 3))
+    assert found.groups == [("l2", "dot", "kl")]  # three tasks tell nothing apart
+    assert list(rank_table(scores, higher_is_better=False).ranks) == ["kl", "dot", "l2"]
+
+
+def test_critical_differences_of_the_tables() -> None:
+    # Demsar 2006: q.05 = 2.343 for three cells, 2.728 for five
+    assert critical_difference(3, 10) == pytest.approx(2.343 * math.sqrt(12 / 60), abs=2e-3)
+    assert critical_difference(5, 30) == pytest.approx(2.728 * math.sqrt(30 / 180), abs=2e-3)
+    with pytest.raises(ValueError, match="two cells"):
+        critical_difference(1, 5)
+
+
+def test_groups_overlap_and_end() -> None:
+    scores = {f"t{t}": {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0} for t in range(12)}
+    found = rank_table(scores)
+    assert found.p is not None
+    assert found.p < 0.001
+    assert found.critical_difference is not None
+    assert 1.0 < found.critical_difference < 2.0
+    assert found.groups == [("a", "b"), ("b", "c"), ("c", "d")]
+
+
+def test_ranks_that_cannot_be_tested() -> None:
+    assert rank_table({}).ranks == {}
+    two = rank_table({"a": {"l2": 0.9, "dot": None}, "b": {"l2": 0.9, "dot": 0.8}})
+    assert (two.ranks, two.left_out, two.p) == ({"l2": 1.0}, ("dot",), None)
+    tied = rank_table({task: dict.fromkeys("xyz", 0.5) for task in "ab"})
+    assert tied.p == 1.0
+    with pytest.raises(ValueError, match="NaN"):
+        rank_table({"a": {"l2": math.nan}})
+
+
+def test_front() -> None:
+    points = {"a": (0.9, 10.0), "b": (0.8, 20.0), "c": (0.7, 5.0), "d": (0.9, 10.0), "e": (None, 99.0)}
+    found = pareto(points, ("maximize", "maximize"))
+    assert found.front == ("a", "b", "d")
+    assert found.dominated == {"c": "a"}
+    assert found.left_out == ("e",)
+    with pytest.raises(ValueError, match="1 values for 2 objectives"):
+        pareto({"a": (1.0,)}, ("maximize", "minimize"))
