@@ -61,7 +61,9 @@ def run(
         alone, peak = _solo(job, where, steps)
         rows = [_row("one process", 1, alone, alone, peak)]
         for count in processes:
-            rows.append(_row(f"{count} beside each other", count, _beside(job, count, device, threads, steps), alone, None))
+            rows.append(
+                _row(f"{count} beside each other", count, _beside(job, count, device, threads, steps), alone, None)
+            )
         for count in packs:
             seconds, peak = _packed(job, count, where, steps)
             rows.append(_row(f"pack of {count}", count, seconds, alone, peak))

@@ -83,7 +83,7 @@ class Study:
 
     @property
     def _resources(self) -> dict[str, Plain]:
-        """As plain data; packing only where it was chosen, so that a study's hash is what it was before there was any."""
+        """As plain data; packing only where it was chosen, so that hashes are what they were without the key."""
         given = self.resources
         packed: dict[str, Plain] = {} if given.pack == "auto" else {"pack": given.pack}
         return {"cpus": given.cpus, "gpus": given.gpus, **packed}

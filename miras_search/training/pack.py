@@ -100,7 +100,9 @@ class Pack:
         self.limit = float(torch.tensor(findings.limit(self.task.vocab_size), dtype=torch.float32))
         self._step, self.mask = step_of(self.stack, self.optimiser, self.limit)
         self.validation, self.test = (
-            stacked([self.task.evaluation(split, one.seeds.eval, self.config.eval_examples) for one in self.members], device)
+            stacked(
+                [self.task.evaluation(split, one.seeds.eval, self.config.eval_examples) for one in self.members], device
+            )
             for split in ("validation", "test")
         )
         self.seconds: list[float] = []  # of a step of the whole pack, by window

@@ -10,11 +10,10 @@ Legend: P models, N parameters of one of them, B sequences, T tokens, M labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from miras_search.models.language import LanguageModel
 from miras_search.tasks import IGNORE, Batch

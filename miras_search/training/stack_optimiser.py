@@ -51,7 +51,7 @@ class StackOptimiser:
 
     @torch.no_grad()
     def step(self, grads: Tensor, norms: Tensor, scalars: Tensor, alive: Tensor) -> None:
-        """Clip gradients [P, N] of lengths `norms` [P], and move the rows of the models that are alive [P], in place."""
+        """Clip gradients [P, N] of lengths `norms` [P], and move in place the rows of the models `alive` [P]."""
         decay, length, correction = scalars
         grads = grads * (self._clip / (norms.unsqueeze(1) + 1e-6)).clamp(max=1.0)
         self.first.lerp_(grads, self._fresh.expand_as(grads))

@@ -56,9 +56,7 @@ def _bias(job: Mapping[str, object]) -> str:
     return "control" if "none" not in design["control"] else str(next(iter(design["bias"])))
 
 
-def _run(
-    job: Mapping[str, object], context: Context, behaviour: str, folder: Path, index: int, count: int
-) -> Outcome:
+def _run(job: Mapping[str, object], context: Context, behaviour: str, folder: Path, index: int, count: int) -> Outcome:
     def report(rows: list[Row]) -> None:
         context.report([rows if i == index else [] for i in range(count)])
 

@@ -1,4 +1,4 @@
-"""Packs in the engine: which jobs go together, rows for each of them, and what becomes of them when a pack ends badly."""
+"""Packs in the engine: which jobs go together, rows for each of them, and what becomes of a pack that ends badly."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_mates_have_one_shape_and_the_others_keep_their_order(tiny) -> None:
     packs = Packs(study, 3)
     packs.put(queue)
     found = taken(packs)
-    assert sorted(sum(found, [])) == list(range(6))
+    assert sorted(job for pack in found for job in pack) == list(range(6))
     trial_of = {job.id: study.cells[job.trial_number] for job in queue}
     for pack in found:
         assert len({trial_of[job].design.hash for job in pack}) == 1, shapes
@@ -100,7 +100,9 @@ def test_packed_jobs_have_rows_of_their_own(run) -> None:
 def test_a_killed_pack_is_tried_again_in_halves(run) -> None:
     summary = run("kill_once=1.dot", overrides=("resources={pack: 2}",))
     assert (summary.complete, summary.failed, summary.attempts) == (6, 0, 8)
-    assert [row.state for row in run.attempts(1, 0)] == [row.state for row in run.attempts(1, 1)] == ["lost", "complete"]
+    assert (
+        [row.state for row in run.attempts(1, 0)] == [row.state for row in run.attempts(1, 1)] == ["lost", "complete"]
+    )
     assert [row.device for row in run.attempts(1, 1)] == ["cpu, pack of 2", "cpu"]
     assert len(run.told(AttemptLost)) == 2
 

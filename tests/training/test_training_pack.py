@@ -143,7 +143,9 @@ def test_checkpoints_hold_each_job_s_own_parameters(tmp_path: Path) -> None:
 def test_bfloat16_is_packed_too() -> None:
     jobs = [job(seed, precision="bfloat16") for seed in (0, 1)]
     for one, packed in zip(jobs, train_pack(jobs, device="cpu"), strict=True):
-        assert measured(packed)["loss", "test"] == pytest.approx(measured(train(one, device="cpu"))["loss", "test"], rel=2e-2)
+        assert measured(packed)["loss", "test"] == pytest.approx(
+            measured(train(one, device="cpu"))["loss", "test"], rel=2e-2
+        )
 
 
 def test_cancelling_ends_the_pack(monkeypatch: pytest.MonkeyPatch) -> None:
