@@ -59,7 +59,8 @@ class Packs:
         """The next job, with its mates where it may have some. Raises IndexError when none is left."""
         kind = self._kind(self._queue[0])
         wanted = 1 if not kind[0] else min(kind[1], self._waiting[kind])
-        taken, kept = [], []
+        taken: list[JobRow] = []
+        kept: list[JobRow] = []
         while len(taken) < wanted:
             job = self._queue.popleft()
             (taken if self._kind(job) == kind else kept).append(job)

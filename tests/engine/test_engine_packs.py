@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from miras_search.engine.events import AttemptLost
 from miras_search.engine.messages import TRAINING
 from miras_search.engine.packs import AUTO_ON_GPU, Packs, pack_size
-from miras_search.space.fields import SpecError
+from miras_search.errors import MirasError
 from miras_search.store import queries
+from miras_search.store.database import Database
 from miras_search.store.types import JobRow
 from miras_search.study.schema import Resources
 
@@ -44,7 +46,7 @@ def test_the_key_of_a_study_is_a_number_off_or_auto(tiny) -> None:
     assert packed.space_hash == plain.space_hash  # it says how jobs are run, not which
     assert plain.config["resources"] == {"cpus": 1, "gpus": 0.0}
     for wrong in ("0", "2000", "many", "1.5", "true"):
-        with pytest.raises(SpecError, match="none of auto, off, and a number of jobs between 1 and 1024"):
+        with pytest.raises(MirasError, match="none of auto, off, and a number of jobs between 1 and 1024"):
             tiny(f"resources={{pack: {wrong}}}")
 
 
@@ -136,20 +138,27 @@ def test_divergence_of_one_is_its_own_result(local) -> None:
     assert local.results()["dot", 1][0] == "diverged" and local.results()["dot", 0][0] == "complete"
 
 
-@pytest.mark.parametrize("pack", ["2", "3"])
-def test_real_trainings_find_packed_what_they_find_alone(local, pack: str) -> None:
-    overrides = (*TINY, "vary={bias: [dot, l2], train.lr: [1e-2, 2e-2]}")
-    assert local(overrides=overrides, entry=TRAINING, workers=1).complete == 6
-    alone = local.results()
-    curve = queries.curves(local.db, local.study_id, "loss", "train")
-    for number in range(3):
-        local(overrides=(*overrides, f"resources={{pack: {pack}}}"), entry=TRAINING, workers=1, trial=number)
-    assert {row.device for row in local.attempts(0, 0)} == {"cpu", "cpu, pack of 2"}
-    timed = {"tokens_per_second", "peak_memory_bytes", "wall_seconds"}
-    for key, (state, values) in local.results().items():
-        assert state == alone[key][0] == "complete"
-        for (name, split), value in values.items():
-            if name not in timed:
-                assert value == pytest.approx(alone[key][1][name, split], rel=1e-4)
-    again = queries.curves(local.db, local.study_id, "loss", "train")
-    assert [row.value for row in again] == pytest.approx([row.value for row in curve], rel=1e-4)
+def test_a_study_finds_packed_what_it_finds_unpacked(local, tmp_path: Path) -> None:
+    study = (*TINY, "vary={bias: [dot, l2], train.lr: [1e-2, 2e-2]}")  # l2 with either rate is one shape
+    (tmp_path / "packed").mkdir()
+    with Database.open(str(tmp_path / "packed" / "miras.db"), create=True) as db:
+        packed = type(local)(db, tmp_path / "packed", "local")
+        for runner, more in ((local, ()), (packed, ("resources={pack: 3}",))):
+            assert runner(overrides=(*study, *more), entry=TRAINING, workers=1).complete == 6
+        devices = sorted(row.device for number in range(3) for row in queries.attempts(db, packed.study_id, number))
+        assert devices == ["cpu", *["cpu, pack of 2"] * 2, *["cpu, pack of 3"] * 3]
+        timed = {"tokens_per_second", "peak_memory_bytes", "wall_seconds"}
+        alone, found = local.results(), packed.results()
+        assert alone.keys() == found.keys()
+        for key, (state, values) in found.items():
+            assert state == alone[key][0] == "complete"
+            assert values.keys() == alone[key][1].keys()
+            for what in values.keys() - {(name, "") for name in timed}:
+                assert values[what] == pytest.approx(alone[key][1][what], rel=1e-4)
+        for name, split in (("loss", "train"), ("accuracy", "validation")):
+            curves = [
+                sorted((p.cell, p.seed, p.step, p.value) for p in queries.curves(one.db, one.study_id, name, split))
+                for one in (local, packed)
+            ]
+            assert [row[:3] for row in curves[0]] == [row[:3] for row in curves[1]]
+            assert [row[3] for row in curves[0]] == pytest.approx([row[3] for row in curves[1]], rel=1e-4)

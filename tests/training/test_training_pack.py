@@ -112,11 +112,9 @@ def test_a_pack_of_diverged_models_ends_early(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_matched_steps_are_each_model_s_own(tmp_path: Path) -> None:
+    matched = TrainConfig.from_plain(job().train.to_plain() | {"inner_step": "match_base"})
     base = DesignPoint.parse("delta_net")
-    jobs = [
-        dataclasses.replace(job(seed, "linear_attention"), base_design=base, train=job(inner_step="match_base").train)
-        for seed in (0, 1)
-    ]
+    jobs = [dataclasses.replace(job(seed, "linear_attention"), train=matched, base_design=base) for seed in (0, 1)]
     paths = [tmp_path / f"{seed}.safetensors" for seed in (0, 1)]
     packed = train_pack(jobs, device="cpu", checkpoints=paths)
     scales = []
