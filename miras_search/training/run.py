@@ -108,8 +108,10 @@ class Training:
         start, seen = time.perf_counter(), []
         for step in range(first, last):
             seen.append(self.step(step))
-            if self.device.type == "cpu" and findings.problem(*seen[-1].tolist(), self.limit):
-                break
+            if self.device.type == "cpu":
+                loss, norm = seen[-1].tolist()
+                if findings.problem(loss, norm, self.limit):
+                    break
             self._beat()
         values = torch.stack(seen).tolist()  # the device's only wait
         self.seconds.append((time.perf_counter() - start) / len(values))
