@@ -9,12 +9,14 @@ from pathlib import Path
 import streamlit as st
 
 from miras_search.analysis.stored import stored_tables
+from miras_search.analysis.stored_findings import stored_findings
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard.launch import VARIABLE
 from miras_search.dashboard.palette import Palette, palette
 from miras_search.dashboard.progress import ago, stamp
 from miras_search.dashboard.snapshot import Snapshot, load
 from miras_search.errors import MirasError
+from miras_search.export.findings import to_text
 from miras_search.store import queries
 from miras_search.store.address import parse_database, sqlite_path
 from miras_search.store.database import Database
@@ -117,6 +119,30 @@ def _tables(
     task: str | None,
 ) -> list[AblationTable]:
     return stored_tables(_db, name, metric=metric, split=split, against=against, task=task)
+
+
+def statistics(
+    name: str, *, metric: str | None, split: str | None, against: str | None, task: str | None, margin: float
+) -> str:
+    """What `miras-search table --statistics` prints below the table. Raises MirasError as `stored_tables` does."""
+    db = database()
+    return _statistics(db, db.name, name, token(name), metric, split, against, task, margin)
+
+
+@st.cache_data(max_entries=32)
+def _statistics(
+    _db: Database,
+    where: str,
+    name: str,
+    token: tuple[int, str],
+    metric: str | None,
+    split: str | None,
+    against: str | None,
+    task: str | None,
+    margin: float,
+) -> str:
+    tables = stored_tables(_db, name, metric=metric, split=split, against=against, task=task)
+    return to_text(*stored_findings(_db, name, tables, margin=margin))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

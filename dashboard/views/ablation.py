@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from miras_search.analysis.findings import usual_margin
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard import markup, page
 from miras_search.dashboard.forest import forest, left_out
@@ -91,6 +92,11 @@ for button, (label, name) in zip(buttons, FORMATS.items(), strict=False):
     )
 if table.context.command:
     st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|csv|json`")
+
+if st.toggle("Statistics beyond the table", key="statistics"):  # they take a second, so only for who asks
+    usual = usual_margin(table)
+    margin = st.number_input("A difference too small to matter", min_value=usual / 100, value=usual, format="%g")
+    st.code(page.statistics(study.name, **options, task=task, margin=margin), language=None)
 
 st.subheader("Verdicts")
 st.html(markup.verdict_list(table, page.colours()))

@@ -1,8 +1,9 @@
 """The token loop as operators of torch's library, and as one differentiable function that runs under `torch.func.vmap`.
 
-An operator takes no functions, so what a kernel compiles in is registered under a name. The gradients are autograd
-functions around the operators, as those that a library gives to an operator do not run under functorch's transforms:
-under vmap each folds the extra axis into the batch and launches once.
+An operator takes no functions, so what a kernel compiles in is registered under a name. Gradients that are registered
+for an operator do not run under functorch's transforms, and autograd functions inside one another not under
+torch.compile: there are both, of the same parts. Under vmap each function folds the extra axis into the batch and
+launches once.
 
 Legend: B batch, T tokens, N writes, H heads, K key dim, V value dim, X the axis that vmap adds.
 """
@@ -144,6 +145,34 @@ def folded(
     return split, tuple(None if none else 0 for none in absent)
 
 
+def _remember(ctx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, rule, position, _ = inputs
+    ctx.rule, ctx.position = rule, position
+    state = GIVEN.index("state")
+    ctx.save_for_backward(*tensors[:state], *tensors[state + 1 :], output[2])
+
+
+def _pulled_back(
+    op: Callable[..., tuple[Tensor, ...]], ctx, d_y: Tensor, d_final: Tensor
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    saved = ctx.saved_tensors  # asked for once, as checkpointing wants it
+    found = op(*saved, d_y, d_final, ctx.rule, ctx.position)
+    given = [*saved[:5], d_final, *saved[5:-1]]
+    return (*(None if x is None else g for x, g in zip(given, found, strict=True)), None, None, None)
+
+
+def _refused(ctx: object, *gradients: Tensor) -> NoReturn:
+    raise LoopInputError(
+        "kernels.triton.token_loop: second derivatives are not implemented; use the recurrence in torch for them"
+    )
+
+
+loop_op.register_autograd(
+    lambda ctx, d_y, d_final, _: _pulled_back(loop_backward_op, ctx, d_y, d_final), setup_context=_remember
+)
+loop_backward_op.register_autograd(_refused)
+
+
 class _Loop(Function):
     """The arguments of `loop_op` -> what it returns."""
 
@@ -154,18 +183,12 @@ class _Loop(Function):
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, rule, position, _ = inputs
         ctx.mark_non_differentiable(output[2])
-        ctx.rule, ctx.position = rule, position  # type: ignore[attr-defined]
-        state = GIVEN.index("state")
-        ctx.save_for_backward(*tensors[:state], *tensors[state + 1 :], output[2])  # type: ignore[arg-type]
+        _remember(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx, d_y: Tensor, d_final: Tensor, _d_saved: Tensor) -> tuple[Tensor | None, ...]:
-        found = _LoopBackward.apply(*ctx.saved_tensors, d_y, d_final, ctx.rule, ctx.position)
-        given = [*ctx.saved_tensors[:5], d_final, *ctx.saved_tensors[5:-1]]
-        gradients = [None if x is None else g for x, g in zip(given, found, strict=True)]
-        return (*gradients, None, None, None)
+        return _pulled_back(_LoopBackward.apply, ctx, d_y, d_final)
 
     @staticmethod
     def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object):
@@ -186,9 +209,7 @@ class _LoopBackward(Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> NoReturn:
-        raise LoopInputError(
-            "kernels.triton.token_loop: second derivatives are not implemented; use the recurrence in torch for them"
-        )
+        _refused(ctx)
 
     @staticmethod
     def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object):
@@ -222,5 +243,6 @@ def token_loop(x: LoopInputs, rule: LoopRule, position: int = 0) -> tuple[Tensor
             f"kernels.triton.token_loop: q: on {x.q.device}: move it to a CUDA device, or set TRITON_INTERPRET=1 "
             "before triton is imported"
         )
-    y, final, _ = _Loop.apply(*widened(x), rule_name(rule), position, torch.is_grad_enabled())
+    run = loop_op if torch.compiler.is_compiling() else _Loop.apply
+    y, final, _ = run(*widened(x), rule_name(rule), position, torch.is_grad_enabled())
     return y, final

@@ -201,7 +201,7 @@ def interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
 
 
 def widened(level: float, n: int) -> float:
-    """The level at which a bootstrap of n numbers is as wide as t: by itself it lacks t's tails and 1/n of the variance."""
+    """The level at which a bootstrap of n numbers is as wide as t: it lacks t's tails, and 1/n of the variance."""
     return float(1.0 - 2.0 * special.ndtr(-math.sqrt(n / (n - 1)) * _t_quantile(n, level)))
 
 

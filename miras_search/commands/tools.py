@@ -93,9 +93,21 @@ def bench_training(
     threads: ThreadsOption = 1,
     blocks: Annotated[int, typer.Option(min=1, metavar="N", help="Blocks of steps, whose median is taken.")] = 7,
     only: OnlyOption = None,
+    pack: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Compare packs of these sizes with one process a training.")
+    ] = None,
+    processes: Annotated[
+        str | None, typer.Option(metavar="N,N", help="With --pack: and with so many processes on one device.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time a training step of a few designs, beside its matrix products alone."""
+    """Time a training step of a few designs, beside its matrix products alone.
+
+    With --pack: trainings an hour of one design, packed and not.
+    """
+    if pack is not None:
+        _bench_packing(pack, processes, device, threads, as_json)
+        return
     from miras_search.bench import training
 
     designs = _chosen(only, training.DESIGNS)
@@ -104,6 +116,34 @@ def bench_training(
         emit(result)
     else:
         say(training.table(result))
+
+
+def _bench_packing(pack: str, processes: str | None, device: str, threads: int, as_json: bool) -> None:
+    """What `bench training --pack` prints."""
+    import torch
+
+    from miras_search.bench import packing
+
+    shared = "4,8" if device != "cpu" and torch.cuda.is_available() else ""  # on a CPU a core a process is the rule
+    result = packing.run(
+        packs=_numbers("--pack", pack),
+        processes=_numbers("--processes", shared if processes is None else processes),
+        device=device,
+        threads=threads,
+    )
+    if as_json:
+        emit(result)
+    else:
+        say(packing.table(result))
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """The numbers of a list with commas. Raises MirasError for anything else."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise MirasError(f"{option} {text}: {part!r} is no number from 1 up: write it as 1,4,16")
+    return [int(part) for part in parts]
 
 
 @bench.command("kernels")

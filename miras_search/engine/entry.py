@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from miras_search.engine.messages import Context
+from miras_search.engine.messages import Context, Row
 from miras_search.training.job import Job, Outcome, Point
 
 
-def train_job(data: Mapping[str, object], context: Context) -> Outcome:
-    """Train the job once. Raises whatever the training raises; the worker reports it."""
-    from miras_search.training.run import train  # imports torch: the driver must be able to import this module without
+def train_jobs(data: Sequence[Mapping[str, object]], context: Context) -> Sequence[Outcome]:
+    """Train the jobs once, several of them as a pack. Raises whatever the training raises; the worker reports it."""
+    from miras_search.training.pack import train_pack  # imports torch: the driver must do without
+    from miras_search.training.run import train
 
-    def report(points: Sequence[Point]) -> bool:
-        return context.report([(point.step, point.name, point.split, point.value) for point in points])
-
-    return train(
-        Job.from_plain(data),
+    jobs = [Job.from_plain(one) for one in data]
+    if len(jobs) > 1:
+        return train_pack(
+            jobs,
+            device=context.device,
+            report=lambda points: context.report([_rows(one) for one in points]),
+            checkpoints=context.checkpoints,
+            threads=context.threads,
+        )
+    alone = train(
+        jobs[0],
         device=context.device,
-        report=report,
-        checkpoint=context.checkpoint,
+        report=lambda points: context.report([_rows(points)]),
+        checkpoint=context.checkpoints[0],
         threads=context.threads,
     )
+    return [alone]
+
+
+def _rows(points: Sequence[Point]) -> list[Row]:
+    return [(point.step, point.name, point.split, point.value) for point in points]

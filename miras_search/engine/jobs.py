@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from miras_search.engine.messages import Task
 from miras_search.store.types import JobRow, NewJob, NewTrial
@@ -34,14 +35,19 @@ def new_jobs(study: Study) -> list[NewJob]:
     ]
 
 
-def task_of(study: Study, row: JobRow, entry: str) -> Task:
-    """What a worker is given for a stored job. It trains on a GPU exactly if the study's resources ask for one."""
+def job_of(study: Study, row: JobRow) -> Job:
+    """What a stored job trains."""
     cell = study.cells[row.trial_number]
     spec = next(task.spec for task in study.tasks if task.name == row.task)
     matched = study.base if cell.train.inner_step == "match_base" else None
+    return Job(cell.design, cell.model, spec, cell.train, row.seed, matched)
+
+
+def task_of(study: Study, rows: Sequence[JobRow], entry: str) -> Task:
+    """What a worker is given for stored jobs. It trains on a GPU exactly if the study's resources ask for one."""
     return Task(
         entry=entry,
-        job=Job(cell.design, cell.model, spec, cell.train, row.seed, matched).to_plain(),
+        jobs=tuple(job_of(study, row).to_plain() for row in rows),
         device="cuda" if study.resources.gpus else "cpu",
         threads=study.resources.cpus,
         checkpoint=True,

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import BinaryIO
 
@@ -32,7 +32,8 @@ class _Worker:
     connection: Connection
     output: BinaryIO  # what it prints; unlinked, so it is gone with the driver
     devices: str
-    ticket: int | None = None
+    tickets: set[int] = field(default_factory=set)  # of its task's jobs that have not ended
+    failed: bool = False
 
     def end(self) -> None:
         """Kill the process and wait for it."""
@@ -60,7 +61,7 @@ class LocalExecutor:
 
     def submit(self, ticket: int, task: Task, *, whole_device: bool = False) -> None:
         """Hand the task to an idle worker, or to a new one. The driver leaves the others empty for `whole_device`."""
-        for worker in [worker for worker in self._workers if worker.ticket is None]:
+        for worker in [worker for worker in self._workers if not worker.tickets]:
             try:
                 self._hand_over(worker, ticket, task)
             except OSError:  # it died while it was idle
@@ -74,7 +75,7 @@ class LocalExecutor:
             self._hand_over(worker, ticket, task)
 
     def poll(self, timeout: float) -> list[Message]:
-        """What the workers have sent; the death of a busy one is a `Failed` with state `lost`."""
+        """What the workers have sent; the death of a busy one is a `Failed` with state `lost` for each of its jobs."""
         by_connection = {worker.connection: worker for worker in self._workers}
         messages: list[Message] = []
         for connection in wait(list(by_connection), timeout) if by_connection else ():
@@ -83,9 +84,9 @@ class LocalExecutor:
         return messages
 
     def kill(self, ticket: int) -> None:
-        """Kill the worker that runs this ticket."""
+        """Kill the worker of the task that goes by this ticket."""
         for worker in self._workers:
-            if worker.ticket == ticket:
+            if ticket in worker.tickets:
                 self._drop(worker)
                 return
 
@@ -124,7 +125,7 @@ class LocalExecutor:
         return os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": devices}
 
     def _hand_over(self, worker: _Worker, ticket: int, task: Task) -> None:
-        worker.ticket = ticket
+        worker.tickets = set(range(ticket, ticket + len(task.jobs)))
         worker.output.truncate(0)
         worker.connection.send((ticket, task))
 
@@ -135,13 +136,14 @@ class LocalExecutor:
                 message: Message = worker.connection.recv()
                 messages.append(message)
                 if isinstance(message, Finished | Failed):
-                    worker.ticket = None
-                if isinstance(message, Failed):  # it leaves by itself; it must get no further task
+                    worker.tickets.discard(message.ticket)
+                worker.failed |= isinstance(message, Failed)
+                if worker.failed and not worker.tickets:  # it leaves by itself; it must get no further task
                     self._drop(worker)
                     break
         except (EOFError, OSError):
-            if worker.ticket is not None:
-                messages.append(_obituary(worker, worker.ticket))
+            if worker.tickets:
+                messages += _obituary(worker)
             self._drop(worker)
         return messages
 
@@ -150,8 +152,8 @@ class LocalExecutor:
         worker.end()
 
 
-def _obituary(worker: _Worker, ticket: int) -> Failed:
-    """Why a worker died, as far as anyone can tell."""
+def _obituary(worker: _Worker) -> list[Failed]:
+    """Why a worker died, as far as anyone can tell, for each of its jobs."""
     try:
         code = worker.process.wait(timeout=2)
     except subprocess.TimeoutExpired:  # it closed its socket and hangs in its own exit
@@ -165,4 +167,5 @@ def _obituary(worker: _Worker, ticket: int) -> Failed:
     worker.output.seek(max(0, size - TAIL))
     said = worker.output.read().decode(errors="replace").strip()
     text = f"worker process {worker.process.pid} died: {cause}"
-    return Failed(ticket, "lost", "WorkerDied", f"{text}\n{said}" if said else text)
+    text = f"{text}\n{said}" if said else text
+    return [Failed(ticket, "lost", "WorkerDied", text) for ticket in sorted(worker.tickets)]

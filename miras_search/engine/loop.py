@@ -2,22 +2,22 @@
 
 What is tried again: an attempt whose worker died (three attempts in all) or fell silent (two), and one that ran out of
 memory (once more, alone and with a whole GPU). A job that raises has failed: trainings are deterministic, so it would
-raise again.
+raise again. Attempts in a pack are not counted: whatever ends one, its jobs are tried again in smaller ones (`packs`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import AttemptLost, Event, JobFinished, JobStarted, Progress, label
 from miras_search.engine.jobs import checkpoint_name, task_of
 from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Started
+from miras_search.engine.packs import Packs, pack_size
 from miras_search.engine.task import versions
 from miras_search.errors import EnvironmentProblem
 from miras_search.store.types import AttemptState, Final, JobRow, JobState, Point
@@ -28,15 +28,24 @@ MAX_ATTEMPTS = {"lost": 3, "timeout": 2, "oom": 2}  # of a job in one run, by ho
 POLL_SECONDS = 0.2
 
 
+@dataclass(eq=False, slots=True)
+class _Group:
+    """A task under way: a single job, or a pack."""
+
+    ticket: int
+    size: int
+    alone: bool
+    heard: float = math.inf  # when its worker last said something, by the monotonic clock
+
+
 @dataclass(slots=True)
 class _Running:
     """An attempt under way."""
 
     job: JobRow
     attempt: int
-    alone: bool
+    group: _Group
     attempt_id: int | None = None  # once a worker has taken it up
-    heard: float = math.inf  # when its worker last said something, by the monotonic clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +80,8 @@ class JobLoop:
         self._study, self._writer, self._run_id = study, writer, run_id
         self._executor, self._checkpoints, self._hooks = executor, checkpoints, hooks
         self._entry, self._metric, self._silence = entry, metric, silence
-        self._queue: deque[JobRow] = deque()
-        self._tickets = count(1)
+        self._queue = Packs(study, pack_size(study.resources))
+        self._ticket = 1  # the next one
         self._running: dict[int, _Running] = {}
         self._attempts: Counter[int] = Counter()  # by job, stored ones included
         self._bad: Counter[tuple[int, str]] = Counter()  # (job, lost | oom) in this run
@@ -81,7 +90,7 @@ class JobLoop:
 
     def run(self, jobs: Sequence[JobRow]) -> None:
         """Train the jobs, in order, until each is final. Raises whatever `check` or the store raises."""
-        self._queue.extend(jobs)
+        self._queue.put(jobs)
         self._attempts.update({job.id: job.attempts for job in jobs})
         while self._queue or self._running:
             self._hooks.check()
@@ -98,22 +107,28 @@ class JobLoop:
         self._running.clear()
 
     def _fill(self) -> None:
-        """Start jobs while there is room; one that must be alone waits for the others, and they for it."""
-        while self._queue and len(self._running) < self._executor.slots:
-            alone = self._queue[0].id in self._alone
-            if self._running and (alone or any(running.alone for running in self._running.values())):
+        """Start tasks while there is room; a job that must be alone waits for the others, and they for it."""
+        while self._queue and len(groups := self._groups()) < self._executor.slots:
+            alone = self._queue.first.id in self._alone
+            if groups and (alone or any(group.alone for group in groups)):
                 return
-            job = self._queue.popleft()
-            ticket = next(self._tickets)
-            self._attempts[job.id] += 1
-            self._running[ticket] = _Running(job, self._attempts[job.id], alone)
-            self._executor.submit(ticket, task_of(self._study, job, self._entry), whole_device=alone)
+            jobs = self._queue.take()
+            group = _Group(self._ticket, len(jobs), alone)
+            for ticket, job in enumerate(jobs, group.ticket):
+                self._attempts[job.id] += 1
+                self._running[ticket] = _Running(job, self._attempts[job.id], group)
+            self._ticket += len(jobs)
+            self._executor.submit(group.ticket, task_of(self._study, jobs, self._entry), whole_device=alone)
+
+    def _groups(self) -> set[_Group]:
+        """The tasks under way."""
+        return {running.group for running in self._running.values()}
 
     def _handle(self, message: Message) -> None:
         running = self._running.get(message.ticket)
         if running is None:
             return
-        running.heard = time.monotonic()
+        running.group.heard = time.monotonic()
         match message:
             case Started():
                 _check_versions(message)
@@ -130,14 +145,18 @@ class JobLoop:
     def _end_silent(self) -> None:
         """Kill what hangs: a training reports twice a second, or after each step that takes longer."""
         now = time.monotonic()
-        for ticket, running in list(self._running.items()):
-            if now - running.heard > self._silence:
-                self._executor.kill(ticket)
+        for group in self._groups():
+            if now - group.heard > self._silence:
+                left = sorted(ticket for ticket, running in self._running.items() if running.group is group)
+                self._executor.kill(left[0])
                 why = f"the worker said nothing for {self._silence:g} s and was killed"
-                self._handle(Failed(ticket, "timeout", "Silent", why))
+                for ticket in left:
+                    self._handle(Failed(ticket, "timeout", "Silent", why))
 
     def _start(self, running: _Running, host: str, pid: int, device: str) -> int:
         job = running.job
+        if device and running.group.size > 1:
+            device = f"{device}, pack of {running.group.size}"
         running.attempt_id = self._writer.start_attempt(job.id, self._run_id, host=host, pid=pid, device=device)
         self.attempts += 1
         self._hooks.begun(job.trial_number)
@@ -181,14 +200,16 @@ class JobLoop:
         attempt_id = running.attempt_id
         if attempt_id is None:  # its worker died before it could say that it had begun
             attempt_id = self._start(running, "", 0, "")
-        self._bad[job.id, message.state] += 1
-        again = self._bad[job.id, message.state] < MAX_ATTEMPTS.get(message.state, 1)
+        self._queue.split(job, running.group.size, message.state)
+        again = packed = running.group.size > 1
+        if not packed:
+            self._bad[job.id, message.state] += 1
+            again = self._bad[job.id, message.state] < MAX_ATTEMPTS.get(message.state, 1)
         self._close(attempt_id, message.state, message.error_type, message.error_text, final=not again)
         if again:
-            if message.state == "oom":
+            if message.state == "oom" and not packed:
                 self._alone.add(job.id)
-            self._queue.appendleft(job)
-            brief = message.error_text.strip().splitlines()
+            self._queue.put_back(job)
             self._hooks.event(
                 AttemptLost(
                     job.cell,
@@ -196,12 +217,12 @@ class JobLoop:
                     job.seed,
                     running.attempt,
                     message.state,
-                    brief[0] if brief else message.error_type,
+                    _brief(message),
                 )
             )
         else:
             self._hooks.ended(job, "failed", None)
-            self._tell_end(job, "failed", {}, None, _last_line(message))
+            self._tell_end(job, "failed", {}, None, _brief(message))
 
     def _close(self, attempt_id: int, state: AttemptState, kind: str, text: str, *, final: bool = False) -> None:
         """End an attempt that found nothing."""
@@ -235,7 +256,7 @@ def _check_versions(started: Started) -> None:
         raise EnvironmentProblem(f"{started.host}: a worker has {told}: install the same versions on every machine")
 
 
-def _last_line(message: Failed) -> str:
+def _brief(message: Failed) -> str:
     """What an error line shows: a traceback ends with its cause, a worker's obituary begins with it."""
     lines = message.error_text.strip().splitlines() or [message.error_type]
     return lines[0] if message.state in ("lost", "timeout") else lines[-1]

@@ -1,7 +1,7 @@
 """What passes between the driver and its workers, and what an executor is. Plain data: no torch, Ray or SQL.
 
 A ticket is one attempt's number within a run, so that a late message of a lost attempt is never taken for one of its
-successor.
+successor. A task of several jobs (a pack) has as many tickets in a row, and goes by the first of them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from miras_search.training.job import Outcome
 Row = tuple[int, str, str, float]
 """A curve point: step, metric, split, value."""
 
-TRAINING = "miras_search.engine.entry:train_job"
+TRAINING = "miras_search.engine.entry:train_jobs"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One attempt of a job, as it travels to a worker."""
+    """One attempt of a job, or of each job of a pack, as it travels to a worker."""
 
     entry: str
-    """`module:function`, called as `function(job, context)`."""
-    job: Mapping[str, object]
-    """JSON data."""
+    """`module:function`, called as `function(jobs, context)`."""
+    jobs: tuple[Mapping[str, object], ...]
+    """JSON data; several are trained together in one process."""
     device: str
     threads: int
     checkpoint: bool
@@ -38,17 +38,21 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What an entry may use besides its job."""
+    """What an entry may use besides its jobs."""
 
-    report: Callable[[Sequence[Row]], bool]
-    """Sends curve points (perhaps none); returns whether to stop."""
-    checkpoint: Path | None
-    """Where to write the parameters, if they are wanted."""
+    report: Callable[[Sequence[Sequence[Row]]], bool]
+    """Sends the curve points of each job (perhaps none); returns whether to stop."""
+    checkpoints: tuple[Path | None, ...]
+    """Where to write each job's parameters, if they are wanted."""
     device: str
     threads: int
 
 
-Entry = Callable[[Mapping[str, object], Context], Outcome]
+Entry = Callable[[Sequence[Mapping[str, object]], Context], Sequence[Outcome]]
+"""One outcome a job, in their order."""
+
+Send = Callable[[Sequence["Message"]], bool]
+"""Hands messages to the driver, in order; returns whether to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +101,18 @@ class Executor(Protocol):
 
     name: str
     slots: int
-    """How many tasks run at once; never submit more."""
+    """How many tasks run at once; never submit more. A pack is one task."""
 
     def submit(self, ticket: int, task: Task, *, whole_device: bool = False) -> None:
-        """Start a task. `whole_device` asks for a GPU of its own where several tasks share one."""
+        """Start a task, whose jobs go by `ticket` and the numbers after it. `whole_device` asks for a GPU of its own
+        where several tasks share one.
+        """
 
     def poll(self, timeout: float) -> list[Message]:
         """What has happened, after at most `timeout` seconds; a ticket's points always come before its end."""
 
     def kill(self, ticket: int) -> None:
-        """End a task's process. No message follows."""
+        """End the process of the task that goes by this ticket. No message of it follows."""
 
     def close(self) -> None:
         """End every process of this executor, running tasks included. Safe to call twice."""

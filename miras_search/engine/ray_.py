@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_enable_metrics_collection", "0")
@@ -39,7 +40,7 @@ class RayExecutor:
     def __init__(self, slots: int | None, *, cpus: int, gpus: float, address: str | None = None) -> None:
         self._cpus, self._gpus = cpus, gpus
         self._owned = not ray.is_initialized()
-        self._refs: dict[ObjectRef[Finished], int] = {}
+        self._refs: dict[ObjectRef[list[Finished]], range] = {}  # the tickets of each task
         try:
             if self._owned:
                 _connect(address, None if slots is None else slots * cpus)
@@ -55,26 +56,28 @@ class RayExecutor:
         """Hand the task to Ray."""
         gpus = max(1.0, self._gpus) if whole_device and self._gpus else self._gpus
         remote = self._function.options(num_cpus=self._cpus, num_gpus=gpus, name=f"miras-search {ticket}")
-        self._refs[remote.remote(ticket, task, self._mailbox)] = ticket
+        self._refs[remote.remote(ticket, task, self._mailbox)] = range(ticket, ticket + len(task.jobs))
 
     def poll(self, timeout: float) -> list[Message]:
         """What the tasks have sent; the death of a worker or node is a `Failed` with state `lost` or `oom`."""
-        ready: list[ObjectRef[Finished]] = []
+        ready: list[ObjectRef[list[Finished]]] = []
         if self._refs:
             ray.wait(list(self._refs), num_returns=1, timeout=timeout)
             ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
         messages: list[Message] = ray.get(self._mailbox.drain.remote())  # after the wait: points before the end
         explained = {message.ticket for message in messages if isinstance(message, Failed)}
-        messages += [_end(ref, self._refs[ref]) for ref in ready if self._refs[ref] not in explained]
+        for ref in ready:
+            if self._refs[ref][0] not in explained:
+                messages += _ends(ref, self._refs[ref])
         # a task that said why it failed is through, though its process may need a moment to go
-        gone = {*ready, *(ref for ref, ticket in self._refs.items() if ticket in explained)}
-        self._refs = {ref: ticket for ref, ticket in self._refs.items() if ref not in gone}
+        gone = {*ready, *(ref for ref, tickets in self._refs.items() if tickets[0] in explained)}
+        self._refs = {ref: tickets for ref, tickets in self._refs.items() if ref not in gone}
         return messages
 
     def kill(self, ticket: int) -> None:
-        """Kill the worker that runs this ticket."""
-        for ref, running in list(self._refs.items()):
-            if running == ticket:
+        """Kill the worker of the task that goes by this ticket."""
+        for ref, tickets in list(self._refs.items()):
+            if ticket in tickets:
                 del self._refs[ref]
                 ray.cancel(ref, force=True, recursive=False)
 
@@ -139,14 +142,16 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _end(ref: ObjectRef[Finished], ticket: int) -> Message:
-    """How a task ended that said nothing itself."""
+def _ends(ref: ObjectRef[list[Finished]], tickets: range) -> Sequence[Message]:
+    """How the jobs of a task ended that said nothing itself."""
+    state: Literal["oom", "failed", "lost"]
+    cause: exceptions.RayError
     try:
-        finished: Finished = ray.get(ref)
+        return ray.get(ref)
     except exceptions.OutOfMemoryError as error:
-        return Failed(ticket, "oom", type(error).__name__, str(error))
+        state, cause = "oom", error
     except exceptions.RayTaskError as error:  # our own wrapper raised: the package is missing there, or another version
-        return Failed(ticket, "failed", type(error).__name__, str(error))
+        state, cause = "failed", error
     except exceptions.RayError as error:
-        return Failed(ticket, "lost", type(error).__name__, str(error))
-    return finished
+        state, cause = "lost", error
+    return [Failed(ticket, state, type(cause).__name__, str(cause)) for ticket in tickets]

@@ -7,6 +7,7 @@ the database where it is unpickled) can travel with them.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import ray
 from ray.actor import ActorHandle
@@ -21,9 +22,9 @@ class Mailbox:
     def __init__(self) -> None:
         self._messages: list[Message] = []
 
-    async def put(self, message: Message) -> bool:
-        """Take a message in; the reply is the worker's receipt."""
-        self._messages.append(message)
+    async def put(self, messages: Sequence[Message]) -> bool:
+        """Take messages in; the reply is the worker's receipt."""
+        self._messages.extend(messages)
         return False
 
     async def drain(self) -> list[Message]:
@@ -32,18 +33,18 @@ class Mailbox:
         return messages
 
 
-def _run(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> Finished:
+def _run(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> list[Finished]:
     """Run a task. A job that raises ends its process, once the mailbox has the reason: see the local worker."""
 
-    def send(message: Message) -> bool:
+    def send(messages: Sequence[Message]) -> bool:
         # the reply is awaited, so when a task ends its points are in the mailbox, in order
-        return bool(ray.get(mailbox.put.remote(message)))
+        return bool(ray.get(mailbox.put.remote(messages)))
 
     ended = run_task(ticket, task, send)
-    if isinstance(ended, Failed):
+    if any(isinstance(end, Failed) for end in ended):
         send(ended)
         os._exit(1)
-    return ended
+    return [end for end in ended if isinstance(end, Finished)]
 
 
 # a lost attempt is a row in the store: Ray must not repeat it behind our back

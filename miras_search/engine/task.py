@@ -1,4 +1,4 @@
-"""Running one task inside a worker process, the same for every executor.
+"""Running one task (a job, or a pack of them) inside a worker process, the same for every executor.
 
 Whatever a job raises becomes a `Failed` message with its traceback as text: an exception that cannot be pickled must
 not take the worker down with it.
@@ -13,13 +13,14 @@ import secrets
 import socket
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import miras_search
-from miras_search.engine.messages import Context, Entry, Failed, Finished, Message, Points, Row, Started, Task
+from miras_search.engine.messages import Context, Entry, Failed, Finished, Points, Row, Send, Started, Task
 from miras_search.space import plugins
 
 TEXT_LIMIT = 20_000  # characters of a traceback; its end is the part that tells
@@ -44,26 +45,38 @@ def load(entry: str) -> Entry:
     return function
 
 
-def run_task(ticket: int, task: Task, send: Callable[[Message], bool]) -> Finished | Failed:
-    """Run a task, sending `Started` and `Points` on the way; returns how it ended. `send` returns whether to stop."""
-    send(Started(ticket, socket.gethostname(), os.getpid(), task.device, versions()))
+def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Failed]:
+    """Run a task, sending `Started` and `Points` on the way; returns how each of its jobs ended.
 
-    def report(rows: Sequence[Row]) -> bool:
-        return send(Points(ticket, tuple(rows)))
+    A pack that raises fails as one: whichever of its jobs it was, the process is of no more use to the others.
+    """
+    tickets = range(ticket, ticket + len(task.jobs))
+    host, pid, here = socket.gethostname(), os.getpid(), versions()
+    send([Started(one, host, pid, task.device, here) for one in tickets])
+
+    def report(rows: Sequence[Sequence[Row]]) -> bool:
+        found = [Points(one, tuple(new)) for one, new in zip(tickets, rows, strict=True) if new]
+        return send(found or [Points(ticket, ())])  # no points: a sign of life
 
     # the parameters travel as bytes: a worker on another machine has no folder in common with the driver. Nothing is
     # made here before the training is done, so a worker that is killed leaves nothing behind.
-    path = Path(tempfile.gettempdir(), f"miras-search-{secrets.token_hex(8)}.safetensors") if task.checkpoint else None
+    stem = Path(tempfile.gettempdir(), f"miras-search-{secrets.token_hex(8)}")
+    paths = [stem.with_name(f"{stem.name}-{i}.safetensors") if task.checkpoint else None for i in range(len(tickets))]
     try:
         plugins.use(task.plugins)
-        outcome = load(task.entry)(task.job, Context(report, path, task.device, task.threads))
-        return Finished(ticket, outcome, path.read_bytes() if path is not None and path.exists() else None)
+        outcomes = load(task.entry)(task.jobs, Context(report, tuple(paths), task.device, task.threads))
+        return [
+            Finished(one, outcome, path.read_bytes() if path is not None and path.exists() else None)
+            for one, outcome, path in zip(tickets, outcomes, paths, strict=True)
+        ]
     except Exception as error:  # the process boundary: every kind of failure becomes a row
         text = traceback.format_exc()[-TEXT_LIMIT:]
-        return Failed(ticket, "oom" if _out_of_memory(error) else "failed", type(error).__name__, text)
+        state: Literal["oom", "failed"] = "oom" if _out_of_memory(error) else "failed"
+        return [Failed(one, state, type(error).__name__, text) for one in tickets]
     finally:
-        if path is not None:
-            path.unlink(missing_ok=True)
+        for path in paths:
+            if path is not None:
+                path.unlink(missing_ok=True)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -13,9 +13,10 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from miras_search.engine.messages import Finished, Message, Task
+from miras_search.engine.messages import Failed, Message, Task
 from miras_search.engine.task import run_task
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -30,15 +31,16 @@ def main(descriptor: int, parent: int) -> None:
     tasks: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
 
-    def send(message: Message) -> bool:
-        connection.send(message)
+    def send(messages: Sequence[Message]) -> bool:
+        for message in messages:
+            connection.send(message)
         return False  # a task is stopped by ending this process
 
     while True:
         ticket, task = tasks.get()
         ended = run_task(ticket, task, send)
-        connection.send(ended)
-        if not isinstance(ended, Finished):
+        send(ended)
+        if any(isinstance(end, Failed) for end in ended):
             return  # what raised may have left the process in a bad state, as a CUDA error does: others get a new one
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from miras_search.metrics import METRICS
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 
 MAX_SEEDS = 1000
+MAX_PACK = 1024
 MAX_SEED = 2**31 - 1  # what an integer column of any database holds
 
 _SEARCH = "belongs to kind: search, which is not available in this version; use kind: ablation with vary"
@@ -73,11 +74,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
+def _pack(value: object) -> int | Literal["auto"]:
+    """auto, off (1), or how many jobs are trained in a process at most."""
+    if value == "auto":
+        return "auto"
+    if value == "off" or value is False:  # YAML 1.1's off
+        return 1
+    if isinstance(value, int) and value is not True and 1 <= value <= MAX_PACK:
+        return value
+    raise PydanticCustomError("pack", f"{value!r} is none of auto, off, and a number of jobs between 1 and {MAX_PACK}")
+
+
 class Resources(_Model):
-    """What one job is given."""
+    """What one process is given: cores, GPUs, and how many jobs of one shape it trains at once."""
 
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+    pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
 
 
 class StudyFile(_Model):

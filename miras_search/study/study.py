@@ -77,9 +77,16 @@ class Study:
             "name": self.name,
             "question": self.question,
             "seeds": list(self.seeds),
-            "resources": {"cpus": self.resources.cpus, "gpus": self.resources.gpus},
+            "resources": self._resources,
             **self._compared,
         }
+
+    @property
+    def _resources(self) -> dict[str, Plain]:
+        """As plain data; packing only where it was chosen, so that hashes are what they were without the key."""
+        given = self.resources
+        packed: dict[str, Plain] = {} if given.pack == "auto" else {"pack": given.pack}
+        return {"cpus": given.cpus, "gpus": given.gpus, **packed}
 
     @property
     def _compared(self) -> dict[str, Plain]:

@@ -11,7 +11,6 @@ window; on a CPU it is found at once.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,19 +19,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from miras_search.models import budget
 from miras_search.tasks import task_from_spec
+from miras_search.training import findings
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
 from miras_search.training.device import drawn_from, keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
-from miras_search.training.job import Cancelled, Final, Job, Outcome, Point, State
+from miras_search.training.job import Cancelled, Job, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
 from miras_search.training.start import new_model
 
 WINDOW = 10  # steps
 BEAT = 0.5  # seconds between reports at most, unless there is a validation score to report
-HUGE = 100  # a loss of so many times a uniform guess's is a divergence, though still a number
 
 Report = Callable[[Sequence[Point]], bool]
 """Takes the curve points since the last call, perhaps none: it is called about every half second while steps are faster
@@ -85,7 +83,7 @@ class Training:
             Labelled.of(self.task.evaluation(split, seeds.eval, config.eval_examples), device)
             for split in ("validation", "test")
         )
-        self.limit = HUGE * math.log(self.task.vocab_size)
+        self.limit = findings.limit(self.task.vocab_size)
         self.losses: list[float] = []
         self.seconds: list[float] = []  # of a step, by window
         self.pending: list[Point] = []
@@ -110,13 +108,15 @@ class Training:
         start, seen = time.perf_counter(), []
         for step in range(first, last):
             seen.append(self.step(step))
-            if self.device.type == "cpu" and self._problem(*seen[-1].tolist()):
-                break
+            if self.device.type == "cpu":
+                loss, norm = seen[-1].tolist()
+                if findings.problem(loss, norm, self.limit):
+                    break
             self._beat()
         values = torch.stack(seen).tolist()  # the device's only wait
         self.seconds.append((time.perf_counter() - start) / len(values))
         for step, (loss, norm) in enumerate(values, first):
-            if problem := self._problem(loss, norm):
+            if problem := findings.problem(loss, norm, self.limit):
                 raise _Diverged(step, f"{problem} at step {step + 1}")
             self.losses.append(loss)
         self.pending.append(Point(last, "loss", "train", statistics.fmean(self.losses[first:last])))
@@ -129,14 +129,6 @@ class Training:
         loss = cross_entropy(logits, batch.targets)
         torch.autograd.backward(loss)
         return torch.stack([loss.detach(), self.optimiser.step(step)])
-
-    def _problem(self, loss: float, norm: float) -> str:
-        """Why a step with this loss and gradient norm is a divergence; empty when it is none."""
-        if not math.isfinite(loss):
-            return f"loss {loss}"
-        if loss > self.limit:
-            return f"loss {loss:.3g}, over {HUGE} times a uniform guess's"
-        return "" if math.isfinite(norm) else f"gradient norm {norm}"
 
     def _look(self, name: str, data: Labelled, step: int) -> None:
         """Score a split after `step` steps and report at once."""
@@ -161,29 +153,20 @@ class Training:
             self.report(tuple(self.pending))  # too late to cancel
         wall, peak = time.perf_counter() - self.began, peak_bytes(self.device)
         length = self.task.sequence_length
-        finals = [
-            Final("params", "", budget.parameters(self.model)),
-            Final("flops_per_token", "", budget.flops_per_token(self.model, length)),
-            Final("peak_memory_bytes", "", peak),
-            Final("wall_seconds", "", wall),
-        ]
-        if (carried := budget.state_bytes(self.model, length)) is not None:
-            finals.insert(1, Final("state_bytes", "", carried))
-        if self.config.inner_step == "match_base":
-            finals.append(Final("inner_step_scale", "", self.model.step_scale))
-        if self.losses:
-            tail = self.losses[-max(1, self.config.steps // 10) :]
-            finals.append(Final("loss", "train", statistics.fmean(tail)))
-            finals.append(Final("tokens_per_second", "", self._speed()))
-        if state == "complete":
-            for split, score in self.scores.items():
-                finals += [Final("accuracy", split, score.accuracy), Final("loss", split, score.loss)]
-        return Outcome(state, tuple(finals), steps, wall, peak, note)
-
-    def _speed(self) -> float:
-        """Training tokens a second, evaluation excluded: by the median window, the first left out as a warm-up."""
-        tokens = self.config.batch * self.task.sequence_length
-        return tokens / statistics.median(self.seconds[1:] or self.seconds)
+        return findings.outcome(
+            self.config,
+            self.model,
+            length,
+            state=state,
+            steps=steps,
+            note=note,
+            losses=self.losses,
+            scores=self.scores,
+            step_scale=self.model.step_scale,
+            speed=findings.speed(self.seconds, self.config.batch * length) if self.losses else None,
+            wall=wall,
+            peak=peak,
+        )
 
 
 def windows(steps: int, eval_every: int) -> Iterator[tuple[int, int]]:

@@ -221,3 +221,11 @@ def test_new_rows_reach_a_page_that_is_open(maker: Maker, open_page: Open) -> No
     maker.study(done=1, seeds=1)  # the same study goes on
     app.run()
     assert {tile.label: tile.value for tile in app.metric}["Jobs ended"] == "3 of 7"
+
+
+def test_the_statistics_are_there_for_who_asks(normal: Path, open_page: Open) -> None:
+    app = open_page(normal, "ablation")
+    assert not any("Effects:" in block.value for block in app.code)
+    app.toggle(key="statistics").set_value(True).run()
+    assert not app.exception
+    assert any("Effects:" in block.value and "within ±0.01" in block.value for block in app.code)

@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from miras_search.engine.messages import Context
+from miras_search.engine.messages import Context, Row
 from miras_search.training.job import Final, Outcome
 
 
@@ -35,24 +35,39 @@ def accuracy(job: Mapping[str, object]) -> float:
     return digest[0] / 256
 
 
-def __getattr__(name: str) -> Callable[[Mapping[str, object], Context], Outcome]:
+def __getattr__(name: str) -> Callable[[Sequence[Mapping[str, object]], Context], list[Outcome]]:
     behaviour, at, folder = name.partition("@")
     if not at:
         raise AttributeError(name)
-    return lambda job, context: _run(job, context, behaviour, Path(folder))
+    return lambda jobs, context: _run_all(jobs, context, behaviour, Path(folder))
 
 
-def _run(job: Mapping[str, object], context: Context, behaviour: str, folder: Path) -> Outcome:
-    assert json.loads(json.dumps(job)) == job, "a job is JSON"
-    assert not {"optuna", "sqlalchemy"} & sys.modules.keys(), "a worker opens no database"
+def _run_all(jobs: Sequence[Mapping[str, object]], context: Context, behaviour: str, folder: Path) -> list[Outcome]:
+    with (folder / "tasks").open("a") as file:
+        file.write(" ".join(f"{_bias(job)}-{job['seed']}" for job in jobs) + "\n")
+    if len(jobs) > 1 and behaviour == "oom_packed":
+        raise OutOfMemoryError("CUDA out of memory")
+    return [_run(job, context, behaviour, folder, i, len(jobs)) for i, job in enumerate(jobs)]
+
+
+def _bias(job: Mapping[str, object]) -> str:
     design = job["design"]
     assert isinstance(design, dict)
-    bias = "control" if "none" not in design["control"] else next(iter(design["bias"]))
+    return "control" if "none" not in design["control"] else str(next(iter(design["bias"])))
+
+
+def _run(job: Mapping[str, object], context: Context, behaviour: str, folder: Path, index: int, count: int) -> Outcome:
+    def report(rows: list[Row]) -> None:
+        context.report([rows if i == index else [] for i in range(count)])
+
+    assert json.loads(json.dumps(job)) == job, "a job is JSON"
+    assert not {"optuna", "sqlalchemy"} & sys.modules.keys(), "a worker opens no database"
+    bias = _bias(job)
     calls = folder / "calls"
     with calls.open("a") as file:
         file.write(f"{bias} {job['seed']} {os.getpid()}\n")
     tries = sum(line.startswith(f"{bias} {job['seed']} ") for line in calls.read_text().splitlines())
-    context.report([(10, "loss", "train", 2.0), (10, "accuracy", "validation", 0.25)])
+    report([(10, "loss", "train", 2.0), (10, "accuracy", "validation", 0.25)])
     for part in behaviour.split("+"):
         what, _, where = part.partition("=")
         seed, _, only = where.partition(".")
@@ -60,9 +75,9 @@ def _run(job: Mapping[str, object], context: Context, behaviour: str, folder: Pa
             _misbehave(what, tries, folder)
             if what == "diverge":
                 return Outcome("diverged", (Final("loss", "train", 9.0),), 7, 0.5, 100, "loss nan at step 8")
-    if context.checkpoint is not None:
-        context.checkpoint.write_bytes(f"weights of {bias} {job['seed']}".encode())
-    context.report([(20, "loss", "train", 1.0)])
+    if (path := context.checkpoints[index]) is not None:
+        path.write_bytes(f"weights of {bias} {job['seed']}".encode())
+    report([(20, "loss", "train", 1.0)])
     finals = (Final("accuracy", "test", accuracy(job)), Final("loss", "train", 1.0), Final("params", "", 12.0))
     return Outcome("complete", finals, 20, 0.5, 100)
 

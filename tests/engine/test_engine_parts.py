@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -168,8 +169,8 @@ def test_a_job_is_json_and_names_its_file(tiny) -> None:
         (2, 1),
     ]
     row = JobRow(7, 1, 1, "dot", "mqar", 1, "waiting", 0)
-    task = task_of(shared, row, TRAINING)
-    assert json.loads(json.dumps(task.job)) == task.job
+    task = task_of(shared, [row], TRAINING)
+    assert json.loads(json.dumps(task.jobs[0])) == task.jobs[0]
     assert (task.device, task.threads) == ("cuda", 3)
     odd = JobRow(7, 1, 1, "dot", "mqar(length=32, x=1/2)", 1, "waiting", 0)
     assert checkpoint_name(shared, odd, 2) == "tiny/001-mqar_length_32_x_1_2-s1-a2.safetensors"
@@ -198,14 +199,14 @@ def test_the_heartbeat_reports_a_lost_lease_and_outlives_a_busy_database() -> No
 def test_a_task_that_cannot_be_loaded_fails_in_words(tmp_path: Path) -> None:
     sent: list[Message] = []
 
-    def send(message: Message) -> bool:
-        sent.append(message)
+    def send(messages: Sequence[Message]) -> bool:
+        sent.extend(messages)
         return False
 
-    ended = run_task(3, Task("no_such_module:run", {}, "cpu", 1, True), send)
+    (ended,) = run_task(3, Task("no_such_module:run", ({},), "cpu", 1, True), send)
     assert isinstance(ended, Failed) and (ended.state, ended.error_type) == ("failed", "ModuleNotFoundError")
     assert isinstance(sent[0], Started) and sent[0].versions == versions()
-    assert load(TRAINING).__name__ == "train_job"
+    assert load(TRAINING).__name__ == "train_jobs"
 
 
 def test_a_worker_of_another_version_is_refused(local, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +224,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.syspath_prepend(str(tmp_path))
     executor = LocalExecutor(1, threads=1)
     try:
-        executor.submit(1, Task("x:y", {}, "cpu", 1, False))
+        executor.submit(1, Task("x:y", ({},), "cpu", 1, False))
         (message,) = executor.poll(30)
     finally:
         executor.close()
@@ -235,7 +236,7 @@ def test_the_local_executor_keeps_to_its_slots() -> None:
     with pytest.raises(ValueError, match="at least one"):
         LocalExecutor(0, threads=1)
     executor = LocalExecutor(1, threads=1)
-    task = Task("threading:main_thread", {}, "cpu", 1, False)
+    task = Task("threading:main_thread", ({},), "cpu", 1, False)
     try:
         assert executor.poll(0.0) == []
         executor.submit(1, task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -80,11 +81,11 @@ def _attempt(study: Study) -> Finished | Failed:
     row = JobRow(id=1, trial_id=1, trial_number=0, cell="own", task="mqar", seed=0, state="waiting", attempts=0)
     sent: list[Message] = []
 
-    def send(message: Message) -> bool:
-        sent.append(message)
+    def send(messages: Sequence[Message]) -> bool:
+        sent.extend(messages)
         return False
 
-    ended = run_task(1, task_of(study, row, "engine_plugins_entry:unused"), send)
+    (ended,) = run_task(1, task_of(study, [row], "engine_plugins_entry:unused"), send)
     assert isinstance(sent[0], Started)
     return ended
 

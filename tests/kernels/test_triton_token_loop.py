@@ -10,6 +10,7 @@ import pytest
 import torch
 from loops import DESIGNS, as_dtype, assert_agrees, given, outputs_and_gradients, poison, rms_ratio
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
 
@@ -135,6 +136,24 @@ def test_vmap_of_grad_equals_a_loop() -> None:
         alone = torch.func.grad(loss, wanted)(shared, *x.leaves())
         for a, b in zip(found, alone, strict=True):
             torch.testing.assert_close(a[i], b)
+
+
+# torch.compile looks at what goes on after a break in its graph, which is no leaf
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_and_checkpointed_it_is_the_same() -> None:
+    point = DesignPoint.parse(DESIGNS["kl"])
+    x = as_dtype(given(point, 2), torch.float32, DEVICE)
+    q = x.inputs.q.requires_grad_()
+
+    def loss(q: Tensor) -> Tensor:
+        y, state = run_loop(point, x.inputs._replace(q=q), x.start, x.static)
+        return y.sin().sum() + state.dual[0].square().sum()
+
+    (expected,) = torch.autograd.grad(loss(q), q)
+    (compiled,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(q), q)
+    assert torch.equal(compiled, expected)
+    (again,) = torch.autograd.grad(checkpoint(loss, q, use_reentrant=False), q)  # type: ignore[no-untyped-call]
+    assert torch.equal(again, expected)
 
 
 def test_second_derivatives_are_refused() -> None:

@@ -19,7 +19,7 @@ def read(text: str) -> Study:
 
 def job_of(study: Study, number: int) -> Job:
     row = JobRow(1, 1, number, study.cells[number].name, study.tasks[0].name, 1, "waiting", 0)
-    return Job.from_plain(task_of(study, row, "m:f").job)
+    return Job.from_plain(task_of(study, [row], "m:f").jobs[0])
 
 
 def test_every_job_of_a_matched_study_carries_the_base_design() -> None:

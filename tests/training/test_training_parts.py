@@ -179,7 +179,7 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
 
 
 def test_diverged_training_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miras_search.training.run.HUGE", 1e-3)
+    monkeypatch.setattr("miras_search.training.findings.HUGE", 1e-3)
     path = tmp_path / "model.safetensors"
     assert train(job(), device="cpu", checkpoint=path).state == "diverged"
     assert not path.exists()

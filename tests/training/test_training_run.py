@@ -150,7 +150,7 @@ def test_a_rate_that_blows_up_is_a_result(precision: str) -> None:
 
 
 def test_divergence_at_the_first_step_has_costs_but_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miras_search.training.run.HUGE", 1e-3)  # every loss is far beyond
+    monkeypatch.setattr("miras_search.training.findings.HUGE", 1e-3)  # every loss is far beyond
     outcome = train(job(), device="cpu")
     assert (outcome.state, outcome.last_step) == ("diverged", 0)
     assert {final.name for final in outcome.finals} == COSTS - {"tokens_per_second"}
