@@ -276,7 +276,9 @@ def chunked(
         raise KernelInputError(f"{where}: v: {list(v.shape)}: its writes are no multiple of {T} tokens")
     slope, couples = bias.slope, bias.couples_channels
     rule = Rule(bias.triton.module, bias.triton.settings, slope, couples, chunk, N // T, sweeps, decayed)
-    thresholds = [(B, N, H), (B, N, H, V)] if "value" in bias.threshold_scopes else [(B, N, H)]
+    thresholds: list[tuple[int, ...]] = [(B, N, H)]
+    if "value" in bias.threshold_scopes:
+        thresholds.append((B, N, H, V))
     if momentum is not None and initial_state is not None and initial_momentum is None:
         initial_momentum = torch.zeros_like(initial_state)
     shapes: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
