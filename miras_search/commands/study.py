@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,13 +27,14 @@ from miras_search.errors import MirasError
 if TYPE_CHECKING:
     from miras_search.store.types import StudyRow
     from miras_search.study.plan import Plan
+    from miras_search.study.search_plan import SearchPlan
     from miras_search.study.study import Study
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY.yaml", help="A study file, or the name of one that ships with the package.")
 ]
 
-UNCOMPARED = ("name", "question", "seeds", "resources")  # what may change without a new name
+UNCOMPARED = ("name", "question", "seeds", "resources", "extent")  # what may change without a new name
 
 
 def check(
@@ -78,6 +80,10 @@ def check(
                 note(str(error))
             continue
         jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
+        size = many(len(study.cells), "cell")
+        if study.search is not None:
+            jobs *= study.search.trials
+            size = many(study.search.trials, "trial")
         documents.append(
             {
                 "path": study.path,
@@ -90,7 +96,7 @@ def check(
         )
         if not as_json:
             tell_shipped(study, path)
-            say(f"{path}: ok ({many(len(study.cells), 'cell')}, {many(jobs, 'job')})")
+            say(f"{path}: ok ({size}, {many(jobs, 'job')})")
     if as_json:
         emit({"studies": documents})
     if errors:
@@ -119,6 +125,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
     """Print the plan of a study beside what the database, where there is one, has of it already."""
     from miras_search.engine.capacity import local_slots
     from miras_search.study.plan import plan as make_plan
+    from miras_search.study.search_plan import search_plan
 
     stored, seconds = _stored(study, db)
     clash = stored is not None and _compared(stored.config) != _compared(study.config)
@@ -128,12 +135,23 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
         slots = 1
     done = stored.jobs if stored is not None and not clash else {}
     seconds = None if clash else seconds  # those were other trainings
-    made = make_plan(study, {str(state): count for state, count in done.items()}, seconds_per_job=seconds, slots=slots)
+    counts = {str(state): count for state, count in done.items()}
     if clash:
         note(
             f"{study.name}: the database holds a study of that name that compares something else, so `run` will refuse "
             f"this one: store it under another name (--as {study.name}-2), or use another database (--db)"
         )
+    if study.search is not None:
+        sought = search_plan(study, counts, seconds_per_job=seconds, slots=slots)
+        if as_json:
+            emit(
+                {"study": study.name, "question": study.question, "kind": study.kind, "conflict": clash}
+                | {"slots": slots, **study.search.compared, **sought.to_plain()}
+            )
+        else:
+            say(_search_text(study, sought, slots))
+        return
+    made = make_plan(study, counts, seconds_per_job=seconds, slots=slots)
     if as_json:
         cells = [{"number": c.number, "cell": c.name, "role": c.role, "changes": c.changes} for c in study.cells]
         emit(
@@ -189,7 +207,33 @@ def _text(study: Study, made: Plan, slots: int) -> str:
     return "\n".join(lines)
 
 
-def _estimate(made: Plan, slots: int) -> str:
+def _search_text(study: Study, made: SearchPlan, slots: int) -> str:
+    search = study.search
+    assert search is not None
+    lines = [f"{study.name}: {study.question}" if study.question else study.name, ""]
+    states = ", ".join(f"{count} {state}" for state, count in made.done.items()) or "nothing stored yet"
+    size = f"{many(made.trials, 'trial')} x {many(made.tasks, 'task')} x {many(made.seeds, 'seed')}"
+    limits = ", ".join(f"{name} <= {limit:g}" for name, limit in search.constraints.items())
+    order = "as jobs end" if search.batch is None else f"in batches of {search.batch}, the same on any machine"
+    facts = [
+        ["space", f"{made.size:,.0f} points" if math.isfinite(made.size) else "infinitely many points"],
+        ["around", study.base_name],
+        ["tasks", ", ".join(task.name for task in study.tasks)],
+        ["objectives", ", ".join(f"{it.name} ({it.direction})" for it in search.objectives)],
+        *([["constraints", limits]] if limits else []),
+        ["sampler", f"{search.sampler}, asked {order}"],
+        ["pruner", search.pruner],
+        ["jobs", f"{made.jobs:,} at most = {size}"],
+        ["confirmation", f"{made.confirm_jobs:,} jobs: the best {search.top} and the base on fresh seeds"],
+        ["done", f"{states}; at most {made.remaining:,} to train"],
+        ["time", _estimate(made, slots)],
+    ]
+    lines.append(grid(facts, indent="  "))
+    lines += ["\nto keep in mind" if made.notes else "", *(f"  - {one}" for one in made.notes)]
+    return "\n".join(lines)
+
+
+def _estimate(made: Plan | SearchPlan, slots: int) -> str:
     if not made.remaining:
         return "nothing left to train"
     if made.estimate_seconds is None:

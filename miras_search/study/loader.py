@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TypeVar, cast
 
+from miras_search.metrics import METRICS
 from miras_search.models.config import ModelConfig
 from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
@@ -24,7 +25,8 @@ from miras_search.study.document import Document
 from miras_search.study.drafts import Cell, Grid
 from miras_search.study.levels import Held, Variant
 from miras_search.study.problems import Located, Place, StudyError
-from miras_search.study.schema import StudyFile
+from miras_search.study.schema import AnyFile, SearchFile, StudyFile
+from miras_search.study.search import Search, search
 from miras_search.study.study import Axis, Study, StudyTask
 from miras_search.tasks import task_from_spec, task_to_spec
 from miras_search.training.config import TrainConfig
@@ -173,27 +175,30 @@ def _task_name(written: Mapping[str, Plain], shared: Mapping[str, int]) -> str:
 
 
 def _study(
-    file: StudyFile, parts: _Parts, source: Document, path: str, modules: tuple[Plugin, ...], is_shipped: bool
+    file: AnyFile, parts: _Parts, source: Document, path: str, modules: tuple[Plugin, ...], is_shipped: bool
 ) -> Study:
     base = levels.with_execution(parts.base, parts.held, ("execution",))
     refined = isinstance(file.base, dict) and list(file.base) != ["preset"]
+    around = Variant(base, parts.model, parts.train)
+    listed = file if isinstance(file, StudyFile) else None
     grid = Grid(
-        base=Variant(base, parts.model, parts.train),
+        base=around,
         preset=str(base.mixer) if base.mixer else None if refined else parts.preset,
-        vary=file.vary,
-        design=file.design,
-        controls=file.controls,
-        controls_on=file.controls_on,
+        vary=listed.vary if listed else {},
+        design=listed.design if listed else "one_at_a_time",
+        controls=listed.controls if listed else (),
+        controls_on=listed.controls_on if listed else "base",
         held=Held(parts.held, parts.written),
         own_execution=file.execution == "own",
     )
     found = cells.build(grid)
+    sought: Search | None = search(file, around, len(parts.tasks)) if isinstance(file, SearchFile) else None
     return Study(
         name=file.name,
         question=" ".join(file.question.split()),
         kind=file.kind,
-        design=file.design,
-        metric=file.metric,
+        design=listed.design if listed else "search",
+        metric=listed.metric if listed else _sought_metric(sought),
         seeds=file.seeds,
         tasks=parts.tasks,
         model=parts.model,
@@ -204,13 +209,26 @@ def _study(
         axes=_axes(found),
         controls=tuple(cell.name for cell in found if cell.role == "control"),
         resources=file.resources,
-        execution=_execution(found),
+        execution=_execution(found) if sought is None else _searched_execution(sought, found[0]),
         mixed=grid.own_execution and levels.mixed_execution(cell.design for cell in found),
         yaml=source.text,
         path=path,
         shipped=is_shipped,
         plugins=modules,
+        search=sought,
     )
+
+
+def _sought_metric(sought: Search | None) -> str:
+    """What tables of a search show: the first objective that tells how good a model is, else the first."""
+    names = [it.name for it in sought.objectives] if sought else []
+    return next((name for name in names if METRICS[name].split), names[0])
+
+
+def _searched_execution(sought: Search, base: Cell) -> str:
+    written = sought.written
+    searched = isinstance(written, dict) and any(path.split(".")[0] == "execution" for path in written)
+    return f"searched; the base {base.design.execution}" if searched else str(base.design.execution)
 
 
 def _axes(found: Sequence[Cell]) -> tuple[Axis, ...]:

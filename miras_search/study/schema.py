@@ -17,11 +17,17 @@ from miras_search.space.fields import Plain, Problem, SpecError, nearest
 
 MAX_SEEDS = 1000
 MAX_PACK = 1024
+MAX_TRIALS = 100_000
+SYNC_BATCH = 8
+Sampler = Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "cmaes"]
+Pruner = Literal["hyperband", "asha", "median", "wilcoxon", "none"]
 MAX_SEED = 2**31 - 1  # what an integer column of any database holds
 
-_SEARCH = "belongs to kind: search, which is not available in this version; use kind: ablation with vary"
+_OTHER_KIND = {
+    "search": "belongs to kind: ablation; a search chooses by space, objectives and constraints",
+    "ablation": "belongs to kind: search; an ablation lists its levels under vary",
+}
 _UNAVAILABLE: dict[tuple[str, str], str] = {
-    ("kind", "search"): "search is not available in this version; use ablation with vary",
     ("design", "pairwise"): "pairwise is not available in this version; use factorial on the axes in question",
     (
         "design",
@@ -33,7 +39,6 @@ _UNAVAILABLE: dict[tuple[str, str], str] = {
         for by in ("params", "state", "flops")
     },
     ("tune", ""): "tuning per cell is not available in this version; set the value under train, or list it under vary",
-    **{(key, ""): _SEARCH for key in ("space", "objectives", "constraints", "sampler", "pruner", "trials", "confirm")},
 }
 """(key, value) -> what to do instead; an empty value stands for every value."""
 
@@ -41,6 +46,7 @@ _NEEDED = {
     "name": "'name' is missing: one word by which the database knows the study",
     "task": "'task' is missing: a task's name and settings, or a list of them",
     "base": "'base' is missing: a preset's name, or the four choices spelled out",
+    "space": "'space' is missing: what may be chosen, as in `space: {bias: any, train.lr: [1e-3, 3e-3]}`",
 }
 
 
@@ -70,6 +76,19 @@ def _metric(value: object) -> str:
     return value
 
 
+def _schedule(value: object) -> int | None:
+    """None for async, else how many trials are asked for at once."""
+    if value == "async":
+        return None
+    if value == "sync":
+        return SYNC_BATCH
+    batch = value["sync"] if isinstance(value, dict) and list(value) == ["sync"] else None
+    if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= MAX_SEEDS:
+        what = f"expected async, sync, or sync with how many trials at once, 1 to {MAX_SEEDS}, got {value!r}"
+        raise PydanticCustomError("schedule", what)
+    return batch
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
@@ -93,18 +112,24 @@ class Resources(_Model):
     pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
 
 
-class StudyFile(_Model):
-    """The keys of an ablation study. Values typed `object` are read by the room that owns them."""
+class _Shared(_Model):
+    """The keys of every study. Values typed `object` are read by the room that owns them."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     question: str = ""
-    kind: Literal["ablation"] = "ablation"
     plugins: list[str] = []
     task: object
     model: dict[str, object] = {}
     train: dict[str, object] = {}
     base: object
     execution: object = None
+    resources: Resources = Resources()
+
+
+class StudyFile(_Shared):
+    """The keys of an ablation study."""
+
+    kind: Literal["ablation"] = "ablation"
     vary: dict[str, object] = {}
     design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
     controls: list[object] = []
@@ -112,19 +137,55 @@ class StudyFile(_Model):
     match: Literal["none"] = "none"
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
     metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
-    resources: Resources = Resources()
 
 
-def parse(data: Mapping[str, Plain]) -> StudyFile:
+class Confirm(_Model):
+    """How many of the best are trained again, and on how many fresh seeds; none at all with `top: 0`."""
+
+    top: Annotated[int, Field(ge=0, le=100)] = 5
+    seeds: Annotated[int, Field(ge=1, le=MAX_SEEDS)] = 10
+
+
+class SearchFile(_Shared):
+    """The keys of a search."""
+
+    kind: Literal["search"]
+    space: object
+    objectives: dict[str, object] = {"accuracy": "maximize"}
+    constraints: dict[str, object] = {}
+    sampler: Sampler = "tpe"
+    sampler_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    pruner: Pruner = "none"
+    presets: bool = True
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 100
+    confirm: Confirm = Confirm()
+    schedule: Annotated[int | None, BeforeValidator(_schedule)] = None
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (0,)
+
+
+AnyFile = StudyFile | SearchFile
+
+
+def parse(data: Mapping[str, Plain]) -> AnyFile:
     """The top level of a study. Raises `SpecError` with every problem found in it."""
+    cls: type[AnyFile]
+    other: type[AnyFile]
+    cls, other = (SearchFile, StudyFile) if data.get("kind") == "search" else (StudyFile, SearchFile)
     problems = [found for key, value in data.items() if (found := _unavailable(key, value))]
     if data.get("controls_on") == "cells" and not data.get("controls"):
         problems.append(Problem(("controls_on",), "there is no control for the cells: add `controls: [no_write]`"))
+    kind = "search" if cls is SearchFile else "ablation"
+    problems += [
+        Problem((key,), _OTHER_KIND[kind])
+        for key in data
+        if key in other.model_fields and key not in cls.model_fields and (key,) not in [it.where for it in problems]
+    ]
     known = {key: value for key, value in data.items() if (key,) not in [problem.where for problem in problems]}
     try:
-        parsed = StudyFile.model_validate(known)
+        parsed = cls.model_validate(known)
     except ValidationError as error:
-        raise SpecError([*problems, *map(_problem, error.errors(include_url=False))]) from error
+        told = [_problem(one, cls) for one in error.errors(include_url=False)]
+        raise SpecError([*problems, *told]) from error
     if problems:
         raise SpecError(problems)
     return parsed
@@ -135,18 +196,20 @@ def _unavailable(key: str, value: Plain) -> Problem | None:
     return Problem((key,), what) if what else None
 
 
-def _problem(error: ErrorDetails) -> Problem:
+def _problem(error: ErrorDetails, cls: type[AnyFile]) -> Problem:
     """A pydantic error in the project's wording."""
     where, kind, value = error["loc"], error["type"], error["input"]
     context = error.get("ctx", {})
     if kind == "missing":
         return Problem(where[:-1], _NEEDED.get(str(where[-1]), f"'{where[-1]}' is missing"))
     if kind == "extra_forbidden":
-        fields = Resources.model_fields if len(where) > 1 else StudyFile.model_fields
+        inner: dict[str, type[BaseModel]] = {"resources": Resources, "confirm": Confirm}
+        fields = inner[str(where[0])].model_fields if len(where) > 1 else cls.model_fields
         return Problem(where, f"unknown key{nearest(str(where[-1]), fields)}")
     if kind == "literal_error":
-        annotation = StudyFile.model_fields[str(where[0])].annotation
+        annotation = cls.model_fields[str(where[0])].annotation
         known = [str(word) for word in getattr(annotation, "__args__", ())]
+        known = ["ablation", "search"] if where == ("kind",) else known
         return Problem(where, f"unknown {where[0]} {value!r}{nearest(str(value), known)}")
     if kind == "string_pattern_mismatch":
         what = "is not a name: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
@@ -159,6 +222,7 @@ def _problem(error: ErrorDetails) -> Problem:
         "int_type": "a whole number",
         "float_type": "a number",
         "list_type": "a list",
+        "bool_type": "true or false",
         "dict_type": "a mapping of settings",
         "model_type": "a mapping of settings",
     }

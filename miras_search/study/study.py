@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miras_search.models.config import ModelConfig
@@ -13,6 +13,7 @@ from miras_search.space.fields import Plain, to_plain
 from miras_search.space.plugins import Plugin
 from miras_search.study.drafts import Cell
 from miras_search.study.schema import Resources
+from miras_search.study.search import Search
 from miras_search.training.config import TrainConfig
 
 
@@ -44,7 +45,7 @@ class Study:
     question: str
     kind: str
     design: str
-    """one_at_a_time or factorial."""
+    """one_at_a_time, factorial or search."""
     metric: str
     seeds: tuple[int, ...]
     tasks: tuple[StudyTask, ...]
@@ -52,8 +53,8 @@ class Study:
     train: TrainConfig
     base: DesignPoint
     base_name: str
-    cells: tuple[Cell, ...]
-    """The base first, then cells, then controls; a cell's number is its index."""
+    cells: Sequence[Cell]
+    """The base first, then cells, then controls; a cell's number is its index. Of a search the base alone."""
     axes: tuple[Axis, ...]
     controls: tuple[str, ...]
     """Names of the control cells."""
@@ -69,6 +70,8 @@ class Study:
     """Whether the file came with the package because no such file was there."""
     plugins: tuple[Plugin, ...] = ()
     """The user's modules that its options may come from."""
+    search: Search | None = None
+    """Of a study of kind search: what is sought where."""
 
     @property
     def config(self) -> dict[str, Plain]:
@@ -78,6 +81,7 @@ class Study:
             "question": self.question,
             "seeds": list(self.seeds),
             "resources": self._resources,
+            **({"extent": self.search.extent} if self.search else {}),
             **self._compared,
         }
 
@@ -105,11 +109,14 @@ class Study:
             "execution": self.execution,
             "cells": [cell.to_plain() for cell in self.cells],
             **({"plugins": self._used} if self._used else {}),
+            **({"search": {**self.search.compared, "seeds": list(self.seeds)}} if self.search else {}),
         }
 
     @property
     def _used(self) -> dict[str, Plain]:
         """The plugins that some cell's function depends on, with the hash of their source."""
+        if self.search is not None:  # any of their options may be drawn
+            return {plugin.name: plugin.digest for plugin in self.plugins}
         origins = (origin for cell in self.cells for origin in cell.design.canonical().origins)
         return {origin.module: origin.digest for origin in origins} if self.plugins else {}
 
