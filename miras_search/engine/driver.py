@@ -23,6 +23,7 @@ from miras_search.engine.loop import Hooks, JobLoop
 from miras_search.engine.messages import TRAINING, Executor
 from miras_search.engine.provenance import provenance
 from miras_search.engine.record import Record
+from miras_search.engine.search import SearchRun
 from miras_search.engine.signals import Signals
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
@@ -87,7 +88,7 @@ class _Run:
         self.began = time.perf_counter()
         self.writer = Writer(db)
         self.wanted = {(job.trial_number, job.task, job.seed) for job in new_jobs(study)}
-        if options.trial is not None and not 0 <= options.trial < len(study.cells):
+        if options.trial is not None and not 0 <= options.trial < len(study.cells) and study.search is None:
             raise MirasError(f"trial: {options.trial}: {study.name} has trials 0 to {len(study.cells) - 1}")
         if options.max_jobs is not None and options.max_jobs < 0:
             raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
@@ -132,7 +133,8 @@ class _Run:
             why = f"run {lost.run_id} ended without closing it"
             self.on_event(AttemptLost(lost.cell, lost.task, lost.seed, lost.attempt, "lost", why))
         writer.put_trials(self.study_id, new_trials(study))
-        writer.put_jobs(self.study_id, new_jobs(study))
+        if study.search is None:
+            writer.put_jobs(self.study_id, new_jobs(study))
         writer.reset_jobs(self.study_id, [job.id for job in self._jobs() if self._again(job)])
         jobs = self._jobs()
         todo = self._todo(jobs)
@@ -143,18 +145,55 @@ class _Run:
             if self.signals.received is not None:
                 raise _Stop
 
+        if study.search is not None:
+            self._seek(run_id, jobs, check)
+            return
         with contextlib.closing(Record(self.db, self.study_id, study, self.wanted)) as record:
             record.reconcile()
-            self._train(run_id, todo, record, check)
+            self._train(run_id, todo, Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check))
 
-    def _train(self, run_id: int, todo: Sequence[JobRow], record: Record, check: Callable[[], None]) -> None:
+    def _seek(self, run_id: int, jobs: Sequence[JobRow], check: Callable[[], None]) -> None:
+        """Search on: train what waits, ask for what is missing, confirm."""
+        options = self.options
+        ask = options.trial is None and not options.retry_failed
+        with contextlib.closing(SearchRun(self.db, self.study_id, self.study)) as search:
+            todo = self._todo(jobs)
+            search.resume(todo if not ask else jobs, ask=ask)
+            self.study = search.study
+            given = 0
+
+            def more() -> list[JobRow]:
+                nonlocal given
+                if options.max_jobs is not None and given >= options.max_jobs:
+                    return []
+                found = search.more()
+                given += len(found)
+                return found
+
+            first = more()
+            hooks = Hooks(
+                event=self.on_event,
+                begun=lambda number: None,
+                ended=lambda job, state, value: search.ended(job, state),
+                check=check,
+                more=more,
+                points=search.points,
+            )
+            self._train(run_id, first, hooks)
+
+    def _train(self, run_id: int, todo: Sequence[JobRow], hooks: Hooks) -> None:
         study, options = self.study, self.options
-        started = StudyStarted(study.name, len(study.cells), len(self.wanted), self.skipped, len(todo), "none", 0)
+        planned = len(self.wanted)
+        if study.search is not None:
+            size = study.search.trials * len(study.seeds) + (study.search.top + 1) * len(study.search.confirm_seeds)
+            planned = max(self.skipped + len(todo), size * len(study.tasks))
+        left = len(todo) if study.search is None else planned - self.skipped if todo else 0
+        started = StudyStarted(study.name, len(study.cells), planned, self.skipped, left, "none", 0)
         if not todo:
             self.on_event(started)
             return
-        check()
-        executor = self._executor(len(todo))
+        hooks.check()
+        executor = self._executor(left)
         self.signals.install()  # Ray has put its own in place
         loop = JobLoop(
             study,
@@ -162,7 +201,7 @@ class _Run:
             run_id,
             executor,
             Checkpoints(self.db, self.writer, options.checkpoints),
-            Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check),
+            hooks,
             entry=options.entry,
             metric=(study.metric, METRICS[study.metric].split),
             silence=options.silence,
@@ -202,6 +241,8 @@ class _Run:
     def _jobs(self) -> list[JobRow]:
         """The study file's jobs: the database may hold more seeds than the file asks for now."""
         rows = queries.jobs(self.db, self.study_id)
+        if self.study.search is not None:
+            return rows
         return [job for job in rows if (job.trial_number, job.task, job.seed) in self.wanted]
 
     def _again(self, job: JobRow) -> bool:
@@ -224,6 +265,7 @@ class _Run:
             complete=count["complete"],
             diverged=count["diverged"],
             failed=count["failed"],
+            pruned=count["pruned"],
             waiting=count["waiting"] + count["running"],
             skipped=self.skipped,
             attempts=self.attempts,

@@ -91,8 +91,8 @@ class AttemptLost(_Event):
 class RunSummary(_Event):
     """How the study stands after a run.
 
-    `complete`, `diverged`, `failed` and `waiting` count all jobs of the study file, `skipped` those that were done
-    before, `attempts` the trainings begun in this run.
+    `complete`, `pruned`, `diverged`, `failed` and `waiting` count all jobs of the study file, `skipped` those that were
+    done before, `attempts` the trainings begun in this run.
     """
 
     event: ClassVar[str] = "summary"
@@ -105,6 +105,7 @@ class RunSummary(_Event):
     attempts: int
     seconds: float
     interrupted: bool
+    pruned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Interrupted(MirasError):
 
     def __init__(self, summary: RunSummary) -> None:
         self.summary = summary
-        done = summary.complete + summary.diverged + summary.failed
+        done = summary.complete + summary.pruned + summary.diverged + summary.failed
         super().__init__(f"{summary.study}: interrupted with {done} of {done + summary.waiting} jobs done")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import AttemptLost, Event, JobFinished, JobStarted, Progress, label
 from miras_search.engine.jobs import checkpoint_name, task_of
-from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Started
+from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Row, Started
 from miras_search.engine.packs import Packs, pack_size
 from miras_search.engine.task import versions
 from miras_search.errors import EnvironmentProblem
@@ -48,6 +48,10 @@ class _Running:
     attempt_id: int | None = None  # once a worker has taken it up
 
 
+def _keep_on(job: JobRow, rows: Sequence[Row]) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the loop calls beside the store."""
@@ -59,6 +63,10 @@ class Hooks:
     """With a job, its final state and its value of the study's metric, after the rows are committed."""
     check: Callable[[], None]
     """Called between steps; raises to stop the loop."""
+    more: Callable[[], Sequence[JobRow]] = tuple
+    """Further jobs, asked for whenever there is room and none is left."""
+    points: Callable[[JobRow, Sequence[Row]], bool] = _keep_on
+    """With a job and points of its curve, once they are stored; whether to end it as pruned."""
 
 
 class JobLoop:
@@ -89,15 +97,23 @@ class JobLoop:
         self.attempts = 0
 
     def run(self, jobs: Sequence[JobRow]) -> None:
-        """Train the jobs, in order, until each is final. Raises whatever `check` or the store raises."""
-        self._queue.put(jobs)
-        self._attempts.update({job.id: job.attempts for job in jobs})
-        while self._queue or self._running:
+        """Train the jobs, in order, and what `more` adds, until each is final.
+
+        Raises whatever `check` or the store raises.
+        """
+        self._put(jobs)
+        while True:
             self._hooks.check()
             self._fill()
+            if not self._queue and not self._running:
+                return
             for message in self._executor.poll(POLL_SECONDS):
                 self._handle(message)
             self._end_silent()
+
+    def _put(self, jobs: Sequence[JobRow]) -> None:
+        self._queue.put(jobs)
+        self._attempts.update({job.id: job.attempts for job in jobs})
 
     def abandon(self) -> None:
         """Close the books on what is running: the attempts are lost, their jobs wait for the next run."""
@@ -108,7 +124,11 @@ class JobLoop:
 
     def _fill(self) -> None:
         """Start tasks while there is room; a job that must be alone waits for the others, and they for it."""
-        while self._queue and len(groups := self._groups()) < self._executor.slots:
+        while len(groups := self._groups()) < self._executor.slots:
+            if not self._queue:
+                self._put(self._hooks.more())
+            if not self._queue:
+                return
             alone = self._queue.first.id in self._alone
             if groups and (alone or any(group.alone for group in groups)):
                 return
@@ -171,6 +191,13 @@ class JobLoop:
         job = running.job
         steps = self._study.cells[job.trial_number].train.steps
         metrics = {label(split, name): value for _, name, split, value in message.rows}
+        if self._hooks.points(job, message.rows):
+            del self._running[message.ticket]
+            self._executor.kill(message.ticket)
+            self._close(running.attempt_id, "pruned", "Pruned", "the pruner has seen enough", final=True)
+            self._hooks.ended(job, "pruned", None)
+            self._tell_end(job, "pruned", metrics, None, None)
+            return
         self._hooks.event(Progress(job.cell, job.task, job.seed, max(row[0] for row in message.rows), steps, metrics))
 
     def _finished(self, running: _Running, message: Finished) -> None:

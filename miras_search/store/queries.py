@@ -50,6 +50,7 @@ __all__ = [
     "change_token",
     "curve_names",
     "curves",
+    "job_values",
     "jobs",
     "pending_jobs",
     "results",
@@ -151,12 +152,23 @@ def pending_jobs(db: Database, study_id: int) -> list[JobRow]:
     return _jobs(db, study_id, waiting_only=True)
 
 
-def jobs(db: Database, study_id: int) -> list[JobRow]:
-    """Every job of a study, in the order of `pending_jobs`."""
-    return _jobs(db, study_id, waiting_only=False)
+def jobs(db: Database, study_id: int, trial_number: int | None = None) -> list[JobRow]:
+    """Every job of a study (or of one trial), in the order of `pending_jobs`."""
+    return _jobs(db, study_id, waiting_only=False, trial_number=trial_number)
 
 
-def _jobs(db: Database, study_id: int, *, waiting_only: bool) -> list[JobRow]:
+def job_values(db: Database, job_id: int) -> dict[tuple[str, str], float]:
+    """The final numbers of one job by (metric, split)."""
+    wanted = (
+        select(MetricName.name, FinalMetric.split, FinalMetric.value, FinalMetric.flag)
+        .join(MetricName, FinalMetric.name_id == MetricName.id)
+        .where(FinalMetric.job_id == job_id)
+    )
+    with db.session() as session:
+        return {(name, split): decode(value, flag) for name, split, value, flag in session.execute(wanted)}
+
+
+def _jobs(db: Database, study_id: int, *, waiting_only: bool, trial_number: int | None = None) -> list[JobRow]:
     first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
     order = first.group_by(Job.seed).subquery()
     tries = select(func.count()).where(Attempt.job_id == Job.id).correlate(Job).scalar_subquery()
@@ -169,6 +181,8 @@ def _jobs(db: Database, study_id: int, *, waiting_only: bool) -> list[JobRow]:
     )
     if waiting_only:
         wanted = wanted.where(Job.state == "waiting")
+    if trial_number is not None:
+        wanted = wanted.where(Trial.number == trial_number)
     with db.session() as session:
         return [
             JobRow(id_, trial_id, number, cell, task, seed, cast(JobState, state), attempts)

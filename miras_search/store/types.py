@@ -13,15 +13,16 @@ from typing import Literal
 
 from miras_search.errors import MirasError
 
-Role = Literal["base", "cell", "control"]
-JobState = Literal["waiting", "running", "complete", "diverged", "failed"]
-AttemptState = Literal["running", "complete", "diverged", "failed", "lost", "oom", "timeout"]
+Role = Literal["base", "cell", "control", "refused"]  # refused: of a search, over a limit before it was trained
+JobState = Literal["waiting", "running", "complete", "pruned", "diverged", "failed"]
+AttemptState = Literal["running", "complete", "pruned", "diverged", "failed", "lost", "oom", "timeout"]
 RunStatus = Literal["running", "done", "interrupted", "failed", "lost"]
 
-ROLES: tuple[Role, ...] = ("base", "cell", "control")
-JOB_STATES: tuple[JobState, ...] = ("waiting", "running", "complete", "diverged", "failed")
-FINAL_STATES: tuple[JobState, ...] = ("complete", "diverged", "failed")  # nothing more happens to such a job by itself
-ENDED_ATTEMPTS: tuple[AttemptState, ...] = ("complete", "diverged", "failed", "lost", "oom", "timeout")
+ROLES: tuple[Role, ...] = ("base", "cell", "control", "refused")
+JOB_STATES: tuple[JobState, ...] = ("waiting", "running", "complete", "pruned", "diverged", "failed")
+# nothing more happens to such a job by itself
+FINAL_STATES: tuple[JobState, ...] = ("complete", "pruned", "diverged", "failed")
+ENDED_ATTEMPTS: tuple[AttemptState, ...] = ("complete", "pruned", "diverged", "failed", "lost", "oom", "timeout")
 ENDED_RUNS: tuple[RunStatus, ...] = ("done", "interrupted", "failed", "lost")
 
 
@@ -260,4 +261,6 @@ def trial_state(jobs: Mapping[JobState, int]) -> JobState:
         return "waiting"
     if jobs.get("failed", 0):
         return "failed"
-    return "diverged" if jobs.get("diverged", 0) else "complete"
+    if jobs.get("diverged", 0):
+        return "diverged"
+    return "pruned" if jobs.get("pruned", 0) else "complete"

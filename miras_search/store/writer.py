@@ -317,8 +317,8 @@ class Writer:
     ) -> None:
         """End an attempt: its state, the job's finals and state, and the trial's state, in one transaction.
 
-        With `final_for_job` the job becomes complete, diverged, or (for every other state) failed; without it the job
-        waits for another try, and there must be no finals. Raises LeaseLost when the attempt was given up for lost.
+        With `final_for_job` the job becomes complete, pruned, diverged, or (for every other state) failed; without it
+        the job waits for another try, and there must be no finals. Raises LeaseLost when the attempt was given up for lost.
         """
         if state not in ENDED_ATTEMPTS:
             raise ValueError(f"an attempt does not end as {state!r}: {', '.join(ENDED_ATTEMPTS)}")
@@ -344,7 +344,7 @@ class Writer:
                 session.execute(insert(FinalMetric), final_rows(session, attempt, finals))
             job_state: JobState = "waiting"
             if final_for_job:
-                job_state = "complete" if state == "complete" else "diverged" if state == "diverged" else "failed"
+                job_state = state if state in ("complete", "pruned", "diverged") else "failed"
             set_jobs(session, now, [attempt.job_id], job_state)
             touch(session, study_of(session, attempt.job_id), now)
 

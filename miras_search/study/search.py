@@ -13,6 +13,7 @@ from typing import Literal
 
 from miras_search.metrics import METRICS
 from miras_search.models.config import ModelConfig
+from miras_search.seeds import FIRST_CONFIRM_SEED
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 from miras_search.space.sampling import Space
 from miras_search.study.levels import Variant
@@ -21,7 +22,6 @@ from miras_search.study.schema import Pruner, Sampler, SearchFile
 KNOWN_BEFORE = ("params", "state_bytes", "flops_per_token")
 """Costs that a design has before it is trained: one over its limit is refused and costs nothing."""
 LIMITED = (*KNOWN_BEFORE, "peak_memory_bytes", "wall_seconds")
-FIRST_CONFIRM_SEED = 1_000_000
 FEWEST_RACES = 3  # jobs of a trial that the Wilcoxon pruner can say something after
 FEWEST_LOOKS = 2
 
@@ -56,6 +56,11 @@ class Search:
     """None of a search's seeds is among them."""
     batch: int | None
     """How many trials are asked for at once, and told together; None: each as soon as there is room."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What the space names."""
+        return tuple(self.written) if isinstance(self.written, dict) else ()
 
     @property
     def compared(self) -> dict[str, Plain]:
@@ -186,12 +191,11 @@ def _about_sampler(file: SearchFile, objectives: Sequence[Objective], space: Spa
     where = ("sampler",)
     if len(objectives) > 1:
         return [Problem(where, "cmaes seeks one objective: take nsga2 or tpe for several")]
-    from optuna.distributions import CategoricalDistribution  # imported where the answer needs it only
-
-    words = [name for name, it in space.distributions().items() if isinstance(it, CategoricalDistribution)]
+    asked = space.distributions()
+    words = [name for name, it in asked.items() if type(it).__name__ == "CategoricalDistribution"]  # Optuna is not ours
     if words:
         what = f"cmaes draws numbers only, and {words[0]} is a choice: take tpe, or leave numbers alone in the space"
         return [Problem(where, what)]
-    if len(space.distributions()) < 2:
+    if len(asked) < 2:
         return [Problem(where, "cmaes needs at least two numbers to draw: take tpe or qmc")]
     return []

@@ -27,7 +27,7 @@ def lines(*overrides: str, text: str = TEXT) -> list[str]:
 
 
 def told(*overrides: str) -> list[str]:
-    return [line.partition(": ")[2] for line in lines(*overrides)]
+    return [line.removeprefix(f"--set {overrides[0]}: ").removeprefix("t.yaml:7:1: ") for line in lines(*overrides)]
 
 
 def test_a_search_has_its_base_as_only_cell_and_defaults_that_confirm() -> None:
