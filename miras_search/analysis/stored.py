@@ -12,6 +12,7 @@ from typing import cast
 
 from miras_search.analysis.table import AblationTable, TableContext, ablation_table, ablation_tables
 from miras_search.errors import MirasError
+from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -32,12 +33,17 @@ def stored_tables(
 ) -> list[AblationTable]:
     """One table a task of the study called `name`, or the one of `task`; the metric is the study's own by default.
 
-    Raises StudyNotFound, and MirasError for an unknown task, metric, split or cell and for a study without jobs.
+    Of a search what is confirmed, against the base. Raises StudyNotFound, and MirasError for an unknown task, metric,
+    split or cell, for a study without jobs, and for a search without a confirmation.
     """
     study = queries.study(db, name)
     results = queries.results(db, study.id)
     if not results:
         raise MirasError(f"{name}: the study has no jobs yet: start it with `miras-search run`")
+    if study.kind == "search":  # on other seeds a trial is best partly because it was chosen for it
+        results = [row for row in results if confirms(row.seed)]
+        if not results:
+            raise MirasError(f"{name}: nothing is confirmed on fresh seeds yet: `miras-search status {name}`")
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task)
     chances, controlled = chance_levels(study), controlled_trials(study)
@@ -66,6 +72,12 @@ def stored_tables(
             provenance=context,
         )
     ]
+
+
+def confirmed(db: Database, name: str) -> bool:
+    """Whether there is anything to compare: of a search there is not before its confirmation has begun."""
+    study = queries.study(db, name)
+    return study.kind != "search" or any(confirms(row.seed) for row in queries.jobs(db, study.id))
 
 
 def table_context(

@@ -120,6 +120,8 @@ def run(
         if as_json:
             _emit_summary(summary, database, tables)
         else:
+            if loaded.search is not None:
+                _print_search(loaded.name, database)
             _print_tables(tables)
         if not quiet and not as_json:
             _tell_next(summary, database.name, where)
@@ -151,15 +153,24 @@ def _reporter(study: Study, *, as_json: bool, quiet: bool) -> Reporter:
 
 def _tables(name: str, database: Database) -> list[AblationTable]:
     """The study's tables; none while no job has recorded anything that a table could show."""
-    from miras_search.analysis.stored import stored_tables
+    from miras_search.analysis.stored import confirmed, stored_tables
 
-    return stored_tables(database, name)
+    return stored_tables(database, name) if confirmed(database, name) else []
+
+
+def _print_search(name: str, database: Database) -> None:
+    from miras_search.analysis.search import search_report
+    from miras_search.commands.search import text
+    from miras_search.store import queries
+
+    say(text(search_report(database, queries.study(database, name))) + "\n")
 
 
 def _print_tables(tables: Sequence[AblationTable]) -> None:
     from miras_search.export.text import to_text
 
-    say(to_text(tables, output_width()))
+    if tables:
+        say(to_text(tables, output_width()))
 
 
 def output_width() -> int:

@@ -78,7 +78,7 @@ def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
     if not studies:
         say(f"{where} holds no studies yet: `miras-search run STUDY.yaml`")
         return
-    states = list(studies[0].jobs)
+    states = [state for state in studies[0].jobs if state != "pruned" or any(row.jobs[state] for row in studies)]
     rows = [["study", "cells", "jobs", *states, "changed"]]
     for row in studies:
         counts = [str(row.jobs[state]) for state in states]
@@ -88,9 +88,12 @@ def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
 
 def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> None:
     # the dashboard's reckoning, so that both say the same; its data side loads neither Streamlit nor pandas
+    from miras_search.analysis.search import search_report
+    from miras_search.commands.search import text as search_text
     from miras_search.dashboard.progress import current, time_left
     from miras_search.dashboard.snapshot import load
 
+    report = search_report(database, study) if study.kind == "search" else None
     now = datetime.now(UTC)
     snapshot = load(database, study.name)
     levels = failures(snapshot.results)
@@ -107,6 +110,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
                 "failures": levels,
                 "time_left": left,
                 "runs": snapshot.runs,
+                **({"search": report} if report else {}),
                 "updated_at": study.updated_at,
             }
         )
@@ -116,6 +120,8 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
     say(f"{many(sum(study.jobs.values()), 'job')} of {many(study.trials, 'cell')}: {counts or 'none stored'}")
     if snapshot.runs:
         say(_run_line(snapshot.runs[-1], now))
+    if report is not None:
+        say(search_text(report))
     if left.seconds:
         say(f"about {duration(left.seconds)} left: {left.basis}")
     under_way = current(snapshot, now)

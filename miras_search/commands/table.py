@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from miras_search.commands.common import DbOption, JsonOption, note, open_database, say
+from miras_search.commands.common import DbOption, JsonOption, emit, note, open_database, say
 from miras_search.commands.run import output_width
 from miras_search.errors import EnvironmentProblem, MirasError
+
+if TYPE_CHECKING:
+    from miras_search.analysis.search import SearchReport
+    from miras_search.store.database import Database
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 
@@ -48,8 +52,9 @@ def table(
 
     Paired differences with intervals and corrected tests, costs, failures, and a verdict for each cell.
     """
-    from miras_search.analysis.stored import stored_tables
+    from miras_search.analysis.stored import confirmed, stored_tables
     from miras_search.analysis.stored_findings import stored_findings
+    from miras_search.commands.search import text as search_text
     from miras_search.export import findings
     from miras_search.export.formats import RENDERERS
     from miras_search.export.json_ import to_plain
@@ -60,6 +65,13 @@ def table(
     chosen = "json" if as_json else form or _by_ending(output)
     _check(statistics, margin, solved, chosen)
     with open_database(db) as database:
+        report = _search(database, study)
+        if report is not None and not confirmed(database, study):
+            if chosen == "json":
+                emit({"study": study, "search": report})
+            else:
+                say(search_text(report))
+            return
         tables = stored_tables(database, study, metric=metric, split=split, against=against, task=task)
         more = stored_findings(database, study, tables, margin=margin, limit=solved) if statistics else None
     width = output_width() if output is None else 120
@@ -70,6 +82,8 @@ def table(
     else:
         text = f"{to_text(tables, width)}\n{findings.to_text(*more, width=width)}"
     if output is None:
+        if report is not None and chosen == "text":
+            say(search_text(report) + "\n")
         say(text)
         return
     try:
@@ -88,6 +102,15 @@ def _check(statistics: bool, margin: float | None, solved: float | None, form: s
         raise MirasError(f"--margin {margin:g}: a margin is positive: give how small a difference does not matter")
     if statistics and form not in ("text", "json"):
         raise MirasError(f"table: --statistics has no {form} form: take --format text or json")
+
+
+def _search(database: Database, name: str) -> SearchReport | None:
+    """How the study stands if it is a search."""
+    from miras_search.analysis.search import search_report
+    from miras_search.store import queries
+
+    found = queries.study(database, name)
+    return search_report(database, found) if found.kind == "search" else None
 
 
 def _by_ending(output: Path | None) -> str:

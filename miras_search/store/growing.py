@@ -46,7 +46,7 @@ def add_jobs(db: Database, study_id: int, number: int, keys: Sequence[tuple[str,
     now = utcnow()
     with db.writing() as session:
         trial_id = session.scalars(select(Trial.id).where(Trial.study_id == study_id, Trial.number == number)).one()
-        known = set(session.execute(select(Job.task, Job.seed).where(Job.trial_id == trial_id)).tuples())
+        known: set[tuple[str, int]] = set(session.execute(select(Job.task, Job.seed).where(Job.trial_id == trial_id)))
         missing = [key for key in keys if key not in known]
         if missing:
             rows = [

@@ -318,7 +318,8 @@ class Writer:
         """End an attempt: its state, the job's finals and state, and the trial's state, in one transaction.
 
         With `final_for_job` the job becomes complete, pruned, diverged, or (for every other state) failed; without it
-        the job waits for another try, and there must be no finals. Raises LeaseLost when the attempt was given up for lost.
+        the job waits for another try, and there must be no finals. Raises LeaseLost when the attempt was given up for
+        lost.
         """
         if state not in ENDED_ATTEMPTS:
             raise ValueError(f"an attempt does not end as {state!r}: {', '.join(ENDED_ATTEMPTS)}")
