@@ -104,7 +104,7 @@ def _dot(kind: Standing, colours: Palette) -> str:
 
 def progress_bar(jobs: Mapping[JobState, int], colours: Palette) -> str:
     """The jobs by state: a bar, and the counts in words."""
-    order: Sequence[JobState] = ("complete", "diverged", "failed", "running", "waiting")
+    order: Sequence[JobState] = ("complete", "pruned", "diverged", "failed", "running", "waiting")
     total = sum(jobs.get(state, 0) for state in JOB_STATES)
     present = [state for state in order if jobs.get(state, 0)]
     bar = "".join(

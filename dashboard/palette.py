@@ -34,6 +34,7 @@ LIGHT = Palette(
     states=MappingProxyType(
         {
             "complete": "#009E73",
+            "pruned": "#CC79A7",
             "running": "#0072B2",
             "waiting": "#C9CCD3",
             "diverged": "#E69F00",
@@ -52,6 +53,7 @@ DARK = Palette(
     states=MappingProxyType(
         {
             "complete": "#2DB88D",
+            "pruned": "#CC79A7",
             "running": "#56B4E9",
             "waiting": "#4A4D57",
             "diverged": "#F0C84A",

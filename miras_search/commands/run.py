@@ -17,11 +17,13 @@ import typer
 from miras_search.commands.common import (
     RAY_VARIABLE,
     DbOption,
+    Json,
     NameOption,
     SetOption,
     Setting,
     database_setting,
     duration,
+    jsonable,
     many,
     note,
     say,
@@ -166,6 +168,15 @@ def _print_search(name: str, database: Database) -> None:
     say(text(search_report(database, queries.study(database, name))) + "\n")
 
 
+def _searched(name: str, database: Database) -> dict[str, Json]:
+    """How a search stands, for a program; nothing for another study."""
+    from miras_search.analysis.search import search_report
+    from miras_search.store import queries
+
+    found = queries.study(database, name)
+    return {"search": jsonable(search_report(database, found))} if found.kind == "search" else {}
+
+
 def _print_tables(tables: Sequence[AblationTable]) -> None:
     from miras_search.export.text import to_text
 
@@ -182,7 +193,7 @@ def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[Abla
     from miras_search.export.json_ import to_plain
 
     table = to_plain(tables) if tables else None
-    line = summary.to_plain() | {"database": database.name}
+    line = summary.to_plain() | {"database": database.name} | _searched(summary.study, database)
     say(json.dumps({**line, "table": table}, ensure_ascii=False, allow_nan=False))
 
 

@@ -155,7 +155,7 @@ class _Run:
     def _seek(self, run_id: int, jobs: Sequence[JobRow], check: Callable[[], None]) -> None:
         """Search on: train what waits, ask for what is missing, confirm."""
         options = self.options
-        ask = options.trial is None and not options.retry_failed
+        ask = options.trial is None
         with contextlib.closing(SearchRun(self.db, self.study_id, self.study)) as search:
             todo = self._todo(jobs)
             search.resume(todo if not ask else jobs, ask=ask)
@@ -164,9 +164,11 @@ class _Run:
 
             def more() -> list[JobRow]:
                 nonlocal given
-                if options.max_jobs is not None and given >= options.max_jobs:
+                if given == options.max_jobs:
                     return []
                 found = search.more()
+                if options.max_jobs is not None:
+                    found = found[: options.max_jobs - given]
                 given += len(found)
                 return found
 

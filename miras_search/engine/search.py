@@ -13,7 +13,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 import optuna
 from optuna.storages import RDBStorage
@@ -95,6 +94,8 @@ class SearchRun:
             self._begun += 1
             if "refused" in about:
                 self._refused += 1
+                if trial.state == TrialState.RUNNING:  # a crash kept it from being told
+                    self._optuna.tell(trial.number, state=TrialState.PRUNED)
                 continue
             if "trial" not in about:
                 half += [trial] if trial.state == TrialState.RUNNING else []
@@ -106,12 +107,14 @@ class SearchRun:
             self._in_batch += 1
             if trial.state == TrialState.RUNNING:
                 self._go_on(trial, found)
+        if not self._active and self._in_batch:  # all of it was told
+            self._batch, self._in_batch = self._batch + 1, 0
         owned = {(it.number, *key) for it in self._active for key in it.keys}
         self._loose = [r for r in rows if r.state == "waiting" and (r.trial_number, r.task, r.seed) not in owned]
         for trial in half:
             self._begun -= 1
             self._take(self._trial(trial._trial_id, self._begun))
-        if not any(row.trial_number == 0 for row in rows) and not self._queued(0):
+        if not self._evaluations[0] and not self._base_queued():
             self._loose += self._jobs(0, self._keys(0))  # the base is trained although it is not in the space
 
     def more(self) -> list[JobRow]:
@@ -123,27 +126,15 @@ class SearchRun:
             for it in self._active:
                 if keys := self._next(it):
                     it.given.update(keys)
-                    return self._jobs(it.number, keys)
-            if self._active and (self.search.batch is None or not all(map(self._done, self._active))):
-                if self.search.batch is None and self._may_ask():
-                    self._ask()
-                    continue
-                if self.search.batch is not None and self._in_batch < self.search.batch and self._may_ask():
-                    self._ask()
-                    continue
-                return []
-            if self._active:  # a whole batch
-                if self._in_batch < cast(int, self.search.batch) and self._may_ask():
-                    self._ask()
-                    continue
-                for it in sorted(self._active, key=lambda it: it.trial.number):
-                    self._tell(it)
-                self._active = []
-                continue
+                    if rows := self._jobs(it.number, keys):
+                        return rows
             if self._may_ask():
-                if self.search.batch is None or self._in_batch >= self.search.batch or not self._in_batch:
-                    self._batch, self._in_batch = self._batch + 1, 0
                 self._ask()
+                continue
+            if self._active:
+                if self.search.batch is None or not all(map(self._done, self._active)):
+                    return []
+                self._tell_batch()
                 continue
             if self._confirmed:
                 return []
@@ -173,7 +164,7 @@ class SearchRun:
         it.ended[job.task, job.seed] = (state, values)
         found = values.get(self._sought[0][:2])
         if self.search.pruner == "wilcoxon" and state == "complete" and found is not None and not self._done(it):
-            it.dropped = self._report(it, len(it.ended), found)
+            it.dropped = self._report(it, it.keys.index((job.task, job.seed)), found)
         if self.search.batch is None and self._done(it):
             self._tell(it)
             self._active.remove(it)
@@ -203,13 +194,14 @@ class SearchRun:
         for name, params in points.first_params(self.study):
             self._optuna.enqueue_trial(params, user_attrs={"cell": name}, skip_if_exists=True)
 
-    def _queued(self, number: int) -> bool:
-        """Whether the first of the enqueued trials, the base's, is still to come."""
+    def _base_queued(self) -> bool:
+        """Whether the base is among the enqueued trials that are still to come."""
         waiting = self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return any(trial.user_attrs.get("cell") == self.cells[number].name for trial in waiting)
+        return any(trial.user_attrs.get("cell") == self.cells[0].name for trial in waiting)
 
     def _may_ask(self) -> bool:
-        if self._asked >= self.search.trials:
+        """Whether one more trial may be drawn now: of a batch all are drawn before the first is told."""
+        if self._asked >= self.search.trials or self._in_batch == self.search.batch:
             return False
         if self._refused > REFUSALS * (self._asked + 5):
             log.warning(
@@ -335,6 +327,12 @@ class SearchRun:
             it.trial.report(value, step)
         frozen = self._optuna._storage.get_trial(it.trial._trial_id)
         return samplers.judged(self._optuna, frozen, by_ended=self.search.batch is not None)
+
+    def _tell_batch(self) -> None:
+        """Tell a batch in the order in which it was asked for, whatever the order in which it ended."""
+        for it in sorted(self._active, key=lambda it: it.trial.number):
+            self._tell(it)
+        self._active, self._batch, self._in_batch = [], self._batch + 1, 0
 
     def _tell(self, it: _Evaluation) -> None:
         """Tell Optuna what an evaluation found. Diverged and pruned ones rank behind all that came to an end."""

@@ -189,7 +189,7 @@ def test_every_shipped_study_is_valid_and_asks_something(name: str) -> None:
     study = load(name)
     assert study.name == name
     assert study.question.endswith("?")
-    assert len(study.cells) > 1
+    assert len(study.cells) > 1 or study.search is not None
 
 
 def test_loading_and_planning_import_nothing_heavy(tmp_path: Path) -> None:
