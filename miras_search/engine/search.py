@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from miras_search.engine import points, samplers
@@ -184,7 +185,7 @@ class SearchRun:
         self._optuna = optuna.create_study(
             storage=self._storage,
             study_name=PREFIX + self.study.name,
-            directions=[direction for _, _, direction in self._sought],
+            directions=[StudyDirection[direction.upper()] for _, _, direction in self._sought],
             sampler=optuna.samplers.RandomSampler(seed=0),  # replaced before each ask
             pruner=samplers.pruner(self.search, self.study.train),
             load_if_exists=True,

@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Callable[[Mapping[str, Any], Context], Outcome]:
 
 def quality(job: Mapping[str, Any]) -> float:
     bias, lr = next(iter(job["design"]["bias"])), job["train"]["lr"]
-    return GOOD[bias] - abs(lr - 0.01) * 5 + (job["seed"] % 7) / 1000
+    return GOOD[bias] - abs(lr - 0.003) * 5 + (job["seed"] % 7) / 1000
 
 
 def _train(job: Mapping[str, Any], context: Context, behaviour: str, folder: Path) -> Outcome:
