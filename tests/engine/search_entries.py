@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from miras_search.training.job import Final, Outcome
 GOOD = {"l2": 0.6, "dot": 0.5, "huber": 0.3, "lp": 0.2}
 
 
-def __getattr__(name: str) -> Callable[[Mapping[str, Any], Context], Outcome]:
+def __getattr__(name: str) -> Callable[[Sequence[Mapping[str, Any]], Context], list[Outcome]]:
     behaviour, at, folder = name.partition("@")
     if not at:
         raise AttributeError(name)
-    return lambda job, context: _train(job, context, behaviour, Path(folder))
+    return lambda jobs, context: [_train(job, context, behaviour, Path(folder)) for job in jobs]
 
 
 def quality(job: Mapping[str, Any]) -> float:
@@ -39,12 +39,12 @@ def _train(job: Mapping[str, Any], context: Context, behaviour: str, folder: Pat
         os.kill(os.getppid(), signal.SIGKILL)
     steps, every, found = job["train"]["steps"], job["train"]["eval_every"], quality(job)
     for step in range(every, steps + 1, every):
-        if context.report([(step, "accuracy", "validation", found * step / steps)]):
+        if context.report([[(step, "accuracy", "validation", found * step / steps)]]):
             break
     if bias == "lp":
         return Outcome("diverged", (Final("params", "", 100.0),), 3, 0.01, 100, "loss nan at step 4")
-    if context.checkpoint is not None:
-        context.checkpoint.write_bytes(b"weights")
+    if (path := context.checkpoints[0]) is not None:
+        path.write_bytes(b"weights")
     finals = (
         Final("accuracy", "validation", found),
         Final("accuracy", "test", found - 0.01),
