@@ -144,7 +144,7 @@ def test_one_token_is_enough(name: str) -> None:
     assert torch.isfinite(hidden).all()
 
 
-@pytest.mark.parametrize(("name", "found"), [("omega one pair", "chunkwise"), ("erase_write", "chunkwise")])
+@pytest.mark.parametrize(("name", "found"), [("omega", "chunkwise"), ("muon", "chunkwise")])
 def test_a_gpu_kernel_is_not_given_what_it_does_not_know(name: str, found: str) -> None:
     point = DesignPoint.parse(DESIGNS[name])
     choice = dispatch.choose(point, dispatch.Setting("cuda", torch.float32, 16, 16))
