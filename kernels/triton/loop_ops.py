@@ -37,7 +37,7 @@ class _VmapInfo(Protocol):
     batch_size: int
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # looks a rule up among others, whose functions it cannot trace
+@torch.compiler.disable  # the look-up compares rules, whose functions it cannot trace
 def rule_name(rule: LoopRule) -> str:
     """The name under which a rule is known to the operators of this process."""
     if rule not in _NAMES:
