@@ -58,6 +58,17 @@ class Table:
 
 def count() -> Count:
     """The structural combinations of the options that are registered now."""
+    return _counted(_registered())
+
+
+def _registered() -> tuple[type, ...]:
+    """The options of the four axes that there are now; tells results for them apart from those for others."""
+    return tuple(cls for axis in CHOICES for cls in AXES[axis].options.values())
+
+
+@functools.lru_cache(maxsize=4)
+def _counted(registered: tuple[type, ...]) -> Count:
+    """`count`, once for the same options."""
     written = _structural()
     simplest = {part: list(dict.fromkeys(map(_canonical, found))) for part, found in written.items()}
     solved: dict[str, list[Any]] = {**simplest, "memory": list(dict.fromkeys(map(startless, simplest["memory"])))}
@@ -116,12 +127,12 @@ def couplings() -> dict[tuple[str, str], tuple[str, ...]]:
     A rule counts where it refuses some combination with the option and lets another option stand in its place. Gates
     are tried with every scope and tie, one gate at a time, the step's as well as those of the options.
     """
-    return _couplings(tuple(cls for axis in CHOICES for cls in AXES[axis].options.values()))
+    return _couplings(_registered())
 
 
 @functools.lru_cache(maxsize=4)
 def _couplings(registered: tuple[type, ...]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """`couplings` of the options that are registered now, which the argument tells apart from others."""
+    """`couplings`, once for the same options."""
     plain = _structural()
     spaces = [(plain, dims) for dims in (DIMS, *OTHER_DIMS)]
     changed = {axis: found for axis in CHOICES if (found := _with_gates(axis))}

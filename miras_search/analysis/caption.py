@@ -74,7 +74,7 @@ def legend(*, best: str = "bold", second: str = "underlined", censored: bool = F
     """One line that explains the marks, in the words of the renderer."""
     text = (
         f"{best.capitalize()}: best, {second}: second best of the complete cells, controls apart; "
-        "† p < .05, ‡ p < .01 by the step-down test"
+        "† p < .05, ‡ p < .01 by the corrected test"
     )
     return text + ("; § censored at floor or ceiling." if censored else ".")
 

@@ -1,6 +1,6 @@
 """The statistics against scipy's and statsmodels' on random data, wherever they compute the same thing.
 
-Fifty data sets each here; a thousand each with `-m slow`.
+Fifty data sets each here, fewer where the other library is slow; a thousand each with `-m slow`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from miras_search.analysis.pareto import pareto
 from miras_search.analysis.ranks import rank_table
 
 HOW_MANY = [50, pytest.param(1000, marks=pytest.mark.slow)]
+FEWER = [10, pytest.param(1000, marks=pytest.mark.slow)]
 
 
 def draw(random: np.random.Generator, seeds: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def test_one_difference(count: int) -> None:
         assert ours.holds == (-margin < ours.low and ours.high < margin)
 
 
-@pytest.mark.parametrize("count", HOW_MANY)
+@pytest.mark.parametrize("count", FEWER)
 def test_corrections(count: int) -> None:
     random = np.random.default_rng(12)
     for _ in range(count):

@@ -25,6 +25,7 @@ from miras_search.store.writer import Writer
 
 DRIVE = Path(__file__).with_name("engine_drive.py")
 SECONDS = 30.0  # a deadline, not a measurement: the machine may be busy
+OTHERS = (signal.SIGHUP, signal.SIGINT)  # than SIGTERM, which batch systems send
 
 
 def descendants(root: int) -> list[int]:
@@ -181,7 +182,7 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
 def test_a_signal_to_the_driver_leaves_no_process(drive, local, number: signal.Signals) -> None:
     process, below = drive("local")
     assert len(below) == 2
@@ -203,7 +204,7 @@ def test_a_killed_driver_leaves_no_worker_and_loses_nothing(drive, local) -> Non
     _finish_and_compare(local, "lost")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_ray_of_its_own_is_stopped_with_the_driver(drive, local, number: signal.Signals) -> None:
     process, below = drive("ray")
     process.send_signal(number)
