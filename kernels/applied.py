@@ -11,7 +11,7 @@ from torch import Tensor
 from miras_search.kernels.chunk import Chunk, Signals, Weights, written
 from miras_search.kernels.recurrence import apply
 from miras_search.kernels.state import Layers, Level, State, is_plain, is_tangent, link
-from miras_search.kernels.unrolled import Factors, at_end, of_state, of_writes, unrolls
+from miras_search.kernels.unrolled import Factors, at_end, of_state, unrolls, with_writes
 from miras_search.space.design import DesignPoint
 from miras_search.space.memory import Lin, Static
 
@@ -39,7 +39,7 @@ def weights(point: DesignPoint, chunk: Chunk, static: Static, state: State) -> W
             if found is None:
                 return of_state(factors[i], layer, x, base[i], None)
             y = of_state(factors[i], layer, x, base[i], surprise[i])
-            return y - of_writes(factors[i], layer, x, *written(point, chunk, i, found))
+            return with_writes(y, factors[i], layer, x, *written(point, chunk, i, found))
 
         return lin
 
@@ -78,7 +78,7 @@ def _formed(
                 z = z + c.momentum[..., None, None] * state.moments[0][i].unsqueeze(2)
             h, d = written(point, chunk, i, found)
             outer = h * d if layer.diagonal else (h.unsqueeze(-1) * d.unsqueeze(-2)).flatten(-2)
-            z = z - (c.writes @ outer).view(*c.writes.shape[:-1], *z.shape[-2:])
+            z = z + (c.writes @ outer).view(*c.writes.shape[:-1], *z.shape[-2:])
         return z
 
     formed: Layers = ()

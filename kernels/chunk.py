@@ -54,7 +54,7 @@ def prepare(point: DesignPoint, inputs: Inputs) -> Chunk:
         threshold = threshold.unsqueeze(-1)
     gates = Gates(
         log_keep=None if point.retention.keep.is_one else inputs.log_keep.transpose(1, 2),
-        step=inputs.step.transpose(1, 2),
+        step=inputs.step.new_ones(inputs.step.shape[1]),
         momentum=None if inputs.momentum is None else inputs.momentum.transpose(1, 2),
     )
     return Chunk(
@@ -76,7 +76,7 @@ def _unrolled(point: DesignPoint, gates: Gates, layers: tuple[Layer, ...], keys:
 
 
 def written(point: DesignPoint, chunk: Chunk, i: int, found: Signals) -> tuple[Tensor, Tensor]:
-    """What the pairs of a chunk write into a layer: rows h and columns d, with write keys, shares and channel steps."""
+    """What the pairs of a chunk add to a layer: rows h, columns d, with write keys, shares, steps and their minus."""
     h, d = found[0][i], found[1][i]
     left, right = _scales(point, chunk, i)
     if chunk.inputs.w is not None:
@@ -86,15 +86,21 @@ def written(point: DesignPoint, chunk: Chunk, i: int, found: Signals) -> tuple[T
 
 def _scales(point: DesignPoint, chunk: Chunk, i: int) -> tuple[Tensor | None, Tensor | None]:
     """What multiplies the rows and the columns that a layer is given to write."""
-    left = right = None
-    window, scope = point.algorithm.window, point.scopes["step"]
-    if scope != "head":
-        step = parts(chunk.inputs.step.transpose(1, 2), scope, chunk.layers[i], chunk.k.shape[-1], log=False)
-        left, right = step.rows, step.cols
-        if step.whole is not None:
-            right = step.whole.unsqueeze(-1) if right is None else right * step.whole.unsqueeze(-1)
-        if window > 1:
-            left, right = (None if x is None else x.repeat_interleave(window, 2) for x in (left, right))
+    layer, window = chunk.layers[i], point.algorithm.window
+    step = parts(chunk.inputs.step.transpose(1, 2), point.scopes["step"], layer, chunk.k.shape[-1], log=False)
+    left, right = step.rows, step.cols
+    if step.whole is not None:
+        whole = step.whole.unsqueeze(-1)
+        if left is None and layer.rows < layer.cols:  # where fewer channels are
+            left = whole
+        else:
+            right = whole if right is None else right * whole
+    if left is not None:
+        left = -left
+    elif right is not None:
+        right = -right
+    if window > 1:
+        left, right = (None if x is None else x.repeat_interleave(window, 2) for x in (left, right))
     if chunk.inputs.share is not None:
         share = chunk.inputs.share.transpose(1, 2).flatten(2, 3).unsqueeze(-1)
         right = share if right is None else right * share

@@ -111,21 +111,21 @@ def _sweep(point: DesignPoint, chunk: Chunk, static: Static, state: State, weigh
 def _solve(point: DesignPoint, chunk: Chunk, weights: Weights) -> Signals:
     """The exact signals of a bare memory whose bias is linear in the prediction, by one unit-triangular solve.
 
-    u = g p + f(v) and p_t = base_t - sum_{s<t} overlap_ts u_s give (1 + g overlap) u = g base + f(v).
+    u = g p + f(v) and p_t = base_t + sum_{s<t} overlap_ts u_s give (1 - g overlap) u = g base + f(v).
     """
     slope, k, nothing = point.bias.slope, chunk.k, torch.zeros_like(chunk.v)
     assert slope is not None
     base = weights.before(((k,), (nothing,)))(0, k)
     right = point.bias.signal(nothing, chunk.v, chunk.threshold) + slope * base
-    h, scale = written(point, chunk, 0, ((k,), (torch.ones_like(nothing),)))
-    by_channel = point.scopes["step"] in ("value", "key_value")
-    overlap = overlaps(chunk.unrolled[0].before, k, h, scale if by_channel else scale[..., :1])
+    ones = torch.ones_like(nothing if point.scopes["step"] in ("value", "key_value") else nothing[..., :1])
+    h, scale = written(point, chunk, 0, ((k,), (ones,)))
+    overlap = overlaps(chunk.unrolled[0].before, k, h, scale)
     eye = torch.eye(overlap.shape[-1], dtype=k.dtype, device=k.device)
     if overlap.dim() == k.dim():
-        u = torch.linalg.solve_triangular(eye + slope * overlap, right, upper=False, unitriangular=True)
+        u = torch.linalg.solve_triangular(eye - slope * overlap, right, upper=False, unitriangular=True)
     else:  # one system a value channel
         channels = right.transpose(-1, -2).unsqueeze(-1)
-        found = torch.linalg.solve_triangular(eye + slope * overlap, channels, upper=False, unitriangular=True)
+        found = torch.linalg.solve_triangular(eye - slope * overlap, channels, upper=False, unitriangular=True)
         u = found.squeeze(-1).transpose(-1, -2)
     return (k,), (u,)
 

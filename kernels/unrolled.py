@@ -1,6 +1,9 @@
 """A chunk of a linear algorithm in one layer: the weights after any of its writes, applied without forming them.
 
-    x W_t = A_t (x Z_0) + B_t (x S_0) - sum_{s<=t} P_ts (x h_s^T) d_s
+    x W_t = A_t (x Z_0) + B_t (x S_0) + sum_{s<=t} P_ts (x h_s^T) d_s
+
+What is written carries its own step and its minus, so that P is of decays alone, one for all layers and heads where
+nothing decays, and a product is added to what it changes in one pass.
 
 Gates by channel make A, B and P products of factors: one of the whole layer, one of its rows (a decay by key channel
 weighs the products x_k h_sk) and one of its columns (a decay by value channel weighs the signals d_sv). A momentum does
@@ -48,7 +51,7 @@ class Gates(NamedTuple):
     """The gates of a chunk, heads first, in the scopes of the design: [B,H,N] or [B,H,N,C]; keep per token."""
 
     log_keep: Tensor | None
-    step: Tensor
+    step: Tensor  # ones [N]: what is written carries the step
     momentum: Tensor | None
 
 
@@ -70,9 +73,8 @@ def unrolls(point: DesignPoint) -> bool:
 
 
 def unroll(point: DesignPoint, gates: Gates, layer: Layer, keys: int) -> Unrolled:
-    """The coefficients of one layer. A step by channel is not in them: what is written carries it."""
-    algorithm, scopes = point.algorithm, point.scopes
-    step = gates.step if scopes["step"] == "head" else torch.ones_like(gates.step[..., 0])
+    """The coefficients of one layer."""
+    algorithm, scopes, step = point.algorithm, point.scopes, gates.step
     keep, momentum = Parts(), Parts()
     if gates.log_keep is not None:
         keep = parts(gates.log_keep, scopes["keep"], layer, keys, log=True)
@@ -177,17 +179,24 @@ def _on_rows(layer: Layer) -> tuple[Axis, ...]:
     return ("rows", "whole") if layer.rows < layer.cols else ("rows",)
 
 
-def of_writes(factors: Factors, layer: Layer, x: Tensor, h: Tensor, d: Tensor) -> Tensor:
-    """sum_s P_ts (x_t h_s^T) d_s for x [B,H,M,rows], h [B,H,N,rows], d [B,H,N,cols]."""
+def with_writes(y: Tensor, factors: Factors, layer: Layer, x: Tensor, h: Tensor, d: Tensor) -> Tensor:
+    """y + sum_s P_ts (x_t h_s^T) d_s for y [B,H,M,cols], x [B,H,M,rows], h [B,H,N,rows], d [B,H,N,cols]."""
     by: dict[Axis, Tensor] = {factor.axis: factor.c.writes for factor in factors}
     if layer.diagonal:
         written = h * d
         if "cols" not in by:
-            return x * (by["whole"] @ written)
+            return y + x * (by["whole"] @ written)
         p = by["cols"] * by["whole"].unsqueeze(-3) if "whole" in by else by["cols"]
-        return x * torch.einsum("...vts,...sv->...tv", p, written)
+        return y + x * torch.einsum("...vts,...sv->...tv", p, written)
     overlap = _seen(by, x, h)
-    return torch.einsum("...ts,...vts,...sv->...tv", overlap, by["cols"], d) if "cols" in by else overlap @ d
+    if "cols" in by:
+        return y + torch.einsum("...ts,...vts,...sv->...tv", overlap, by["cols"], d)
+    return _plus(y, overlap, d)
+
+
+def _plus(y: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """y + left right, each [B,H,..], in one pass over y."""
+    return torch.baddbmm(y.flatten(0, 1), left.flatten(0, 1), right.flatten(0, 1)).view_as(y)
 
 
 def _seen(by: dict[Axis, Tensor], x: Tensor, h: Tensor) -> Tensor:
@@ -198,7 +207,7 @@ def _seen(by: dict[Axis, Tensor], x: Tensor, h: Tensor) -> Tensor:
 
 
 def overlaps(factors: Factors, x: Tensor, h: Tensor, scale: Tensor) -> Tensor:
-    """How much of each written signal a product with x sees: [..,M,N], or [..,cols,M,N] where columns differ.
+    """How much of each written signal is added to a product with x: [..,M,N], or [..,cols,M,N] where columns differ.
 
     x [..,M,rows], h [..,N,rows]; scale [..,N,1] or [..,N,cols] multiplies the signals.
     """
@@ -216,23 +225,27 @@ def at_end(factors: Factors, layer: Layer, z: Tensor, s: Tensor | None, h: Tenso
 
     on_rows = _on_rows(layer)
 
-    def product(shares: list[Tensor]) -> Tensor:  # sum_s share_s h_s^T d_s, shares [..,N] or [..,C,N]
+    def plus(z: Tensor, shares: list[Tensor]) -> Tensor:  # z + sum_s share_s h_s^T d_s, shares [..,N] or [..,C,N]
         left, right = h, d
         for factor, share in zip(factors, shares, strict=True):
+            if factor.c.keep is None and factor.c.momentum is None:
+                continue  # nothing decays, so every write is still whole
             if factor.axis in on_rows:
                 left = left * factor.over_time(share)
             else:
                 right = factor.over_time(share) * right
-        return (left * right).sum(-2, keepdim=True) if layer.diagonal else left.transpose(-1, -2) @ right
+        if layer.diagonal:
+            return z + (left * right).sum(-2, keepdim=True)
+        return _plus(z, left.transpose(-1, -2), right)
 
     end = z
     for factor in factors:
         if factor.c.keep is not None:
             end = factor.over_weights(factor.c.keep[..., -1]) * end
-    end = end - product([factor.c.writes[..., -1, :] for factor in factors])
+    end = plus(end, [factor.c.writes[..., -1, :] for factor in factors])
     (factor, *_) = factors
     c = factor.c
     if s is None or c.momentum is None or c.end_momentum is None or c.end_writes is None:
         return end, end
     end = end + factor.over_weights(c.momentum[..., -1]) * s
-    return end, factor.over_weights(c.end_momentum) * s - product([c.end_writes])
+    return end, plus(factor.over_weights(c.end_momentum) * s, [c.end_writes])
