@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from stacked import stacked_equals_a_loop
 from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
@@ -122,20 +123,8 @@ def test_stacked_gradients_equal_a_loop(name: str) -> None:
     models = [model_of(name, seed) for seed in range(MODELS)]
     tokens = torch.stack([tokens_of(TOKENS, seed=10 + i) for i in range(MODELS)])
     labels = torch.stack([tokens_of(TOKENS, seed=20 + i) for i in range(MODELS)])
-    positions = torch.arange(TOKENS).expand(2, TOKENS)
-
-    def loss(parameters: dict[str, Tensor], tokens: Tensor, labels: Tensor) -> Tensor:
-        logits = torch.func.functional_call(models[0], parameters, (tokens, positions))
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-
-    stacked, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
-    gradients, losses = torch.func.vmap(torch.func.grad_and_value(loss))(stacked, tokens, labels)
-    for i, model in enumerate(models):
-        alone = loss_of(model, tokens[i], labels[i])
-        torch.testing.assert_close(losses[i], alone, rtol=1e-11, atol=1e-12)
-        expected = torch.autograd.grad(alone, list(model.parameters()))
-        for (label, _), gradient in zip(model.named_parameters(), expected, strict=True):
-            torch.testing.assert_close(gradients[label][i], gradient, rtol=1e-8, atol=1e-11, msg=label)
+    positions = torch.arange(TOKENS).expand(tokens.shape)
+    stacked_equals_a_loop(models, tokens, positions, labels, of_gradient=(1e-8, 1e-11))
 
 
 @pytest.mark.parametrize("name", DESIGNS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from stacked import stacked_equals_a_loop
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,19 +106,6 @@ def test_streams_cut_anywhere(name: str) -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_many_models_at_once(name: str) -> None:
     models = [model_of(name, seed) for seed in range(1, MODELS + 1)]
-    parameters, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
-    tokens, labels = tokens_of(TOKENS), tokens_of(TOKENS, 5)
+    tokens, labels = (tokens_of(TOKENS, seed).expand(MODELS, 2, TOKENS) for seed in (0, 5))
     positions = torch.arange(TOKENS).expand(tokens.shape)
-
-    def loss(given: dict[str, Tensor]) -> Tensor:
-        logits = torch.func.functional_call(models[0], given, (tokens, positions))
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-
-    together, losses = torch.func.vmap(torch.func.grad_and_value(loss))(parameters)
-    for i, model in enumerate(models):
-        alone = loss_of(model, tokens, labels)
-        torch.testing.assert_close(losses[i], alone.detach(), rtol=1e-9, atol=1e-10)
-        alone.backward()
-        for key, parameter in model.named_parameters():
-            assert parameter.grad is not None
-            torch.testing.assert_close(together[key][i], parameter.grad, rtol=1e-7, atol=1e-9)
+    stacked_equals_a_loop(models, tokens, positions, labels, of_loss=(1e-9, 1e-10), of_gradient=(1e-7, 1e-9))
