@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from miras_search.analysis.table import AblationTable, TableContext, ablation_table, ablation_tables
+from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
 from miras_search.errors import MirasError
 from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError
@@ -46,32 +46,17 @@ def stored_tables(
             raise MirasError(f"{name}: nothing is confirmed on fresh seeds yet: `miras-search status {name}`")
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task)
-    chances, controlled = chance_levels(study), controlled_trials(study)
-    if task is None:
-        return ablation_tables(
-            results,
-            study=name,
-            metric=metric,
-            split=split,
-            against=against,
-            chances=chances,
-            controlled=controlled,
-            provenance=context,
-        )
-    chance = chances.get(task)
-    return [
-        ablation_table(
-            results,
-            study=name,
-            metric=metric,
-            split=split,
-            against=against,
-            task=task,
-            chance=chance,
-            controlled=controlled,
-            provenance=context,
-        )
-    ]
+    return ablation_tables(
+        results,
+        study=name,
+        metric=metric,
+        split=split,
+        against=against,
+        task=task,
+        chances=chance_levels(study),
+        controlled=controlled_trials(study),
+        provenance=context,
+    )
 
 
 def confirmed(db: Database, name: str) -> bool:

@@ -94,13 +94,14 @@ def ablation_tables(
     metric: str,
     split: str | None = None,
     against: str | None = None,
+    task: str | None = None,
     chances: Mapping[str, float | None] | None = None,
     controlled: Controlled | None = None,
     provenance: TableContext | None = None,
 ) -> list[AblationTable]:
-    """One table a task, in the order in which the results name the tasks; `chances` is task -> chance level.
+    """One table a task, in the order in which the results name the tasks, or the one of `task`.
 
-    Raises MirasError as `ablation_table` does; no results at all give no tables.
+    `chances` is task -> chance level. Raises MirasError as `ablation_table` does; no results at all give no tables.
     """
     rows = list(results)
     return [
@@ -110,12 +111,12 @@ def ablation_tables(
             metric=metric,
             split=split,
             against=against,
-            task=task,
-            chance=(chances or {}).get(task),
+            task=name,
+            chance=(chances or {}).get(name),
             controlled=controlled,
             provenance=provenance,
         )
-        for task in task_names(rows)
+        for name in (task_names(rows) if task is None else [task])
     ]
 
 
