@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from miras_search.errors import MirasError
-from miras_search.kernels.triton.chunked import INTERPRETED
 from miras_search.kernels.triton.launch import Given, Rule, run_backward, run_forward, why_not
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.bias import Bias
 
 

@@ -14,34 +14,19 @@ one differentiable function. Every dot asks for "ieee" float32: tf32 keeps ten b
 
 from __future__ import annotations
 
-from typing import Final
-
 import triton
 import triton.language as tl
 
 from miras_search.kernels.triton.channel_decays import channel_spans, log_keeps, overlaps, rows_of
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, shifted, spans
 from miras_search.kernels.triton.solve import unit_inverse
-
-# True when this module's bodies were built for the CPU interpreter (decided when triton decorates them).
-INTERPRETED: Final[bool] = bool(triton.knobs.runtime.interpret)
-
-# Iterates of the sweeps may overflow where the recurrence is finite; the fixed point is far inside this bound.
-_ITERATE_BOUND: Final = tl.constexpr(1e6)
+from miras_search.kernels.triton.tiles import cells_of, limited, memory_of
 
 
 @triton.jit
 def bounded(u, channel):
-    """Iterates held, padding zeroed."""
-    # Comparisons rather than tl.clamp: NaN must stay NaN, or a diverged training would look alive.
-    u = tl.where(u > _ITERATE_BOUND, _ITERATE_BOUND, tl.where(u < -_ITERATE_BOUND, -_ITERATE_BOUND, u))
-    return tl.where(channel, u, 0.0)
-
-
-@triton.jit
-def inside(u, channel):
-    """Where the bound lets a gradient pass."""
-    return (u >= -_ITERATE_BOUND) & (u <= _ITERATE_BOUND) & channel
+    """Iterates held within the limit, padding zeroed: they may overflow where the recurrence is finite."""
+    return tl.where(channel, limited(u), 0.0)
 
 
 @triton.jit
@@ -110,15 +95,10 @@ def forward_kernel(
     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One (batch, head): y and the final state, and the chunk-start states when the backward will want them."""
-    program = tl.program_id(0).to(tl.int64)
-    batch = program // H
-    head = program % H
+    program, batch, head = memory_of(H)
     row = tl.arange(0, BLOCK_C)
-    key = tl.arange(0, BLOCK_K)
     value = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    channel = (value < V)[None, :]
-    cell = (key < K)[:, None] & channel
-    inner = key[:, None] * V + value[None, :]
+    key, channel, cell, inner = cells_of(value, K, V, BLOCK_K)
     chunks = tl.cdiv(T, CHUNK)
     written = w_ptr if HAS_W else k_ptr
 

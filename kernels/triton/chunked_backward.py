@@ -20,9 +20,10 @@ from miras_search.kernels.triton.channel_decays import (
     overlaps_vjp,
     rows_of,
 )
-from miras_search.kernels.triton.chunked import bounded, inside, log_gates, log_momenta, put, thresholds
+from miras_search.kernels.triton.chunked import bounded, log_gates, log_momenta, put, thresholds
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
 from miras_search.kernels.triton.solve import unit_inverse
+from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
 
 
 @triton.jit
@@ -58,7 +59,7 @@ def through_signals(
         for n in range(SWEEPS):
             m = SWEEPS - n
             prediction = tl.load(slot + m * BLOCK_C * BLOCK_V)
-            d_u = tl.where(inside(SIGNAL(prediction, v, th, channel, SETTINGS), channel), d_u, 0.0)
+            d_u = tl.where(inside(SIGNAL(prediction, v, th, channel, SETTINGS)) & channel, d_u, 0.0)
             d_p, d_value, d_threshold = VJP(prediction, v, th, d_u, channel, SETTINGS)
             d_p = tl.where(channel, d_p, 0.0)
             d_v += d_value
@@ -68,7 +69,7 @@ def through_signals(
             earlier = bounded(SIGNAL(earlier, v, th, channel, SETTINGS), channel)
             d_influence -= tl.dot(d_p, tl.trans(earlier), input_precision=PRECISION)
             d_u = -tl.dot(turned, d_p, input_precision=PRECISION)
-        d_u = tl.where(inside(SIGNAL(first, v, th, channel, SETTINGS), channel), d_u, 0.0)
+        d_u = tl.where(inside(SIGNAL(first, v, th, channel, SETTINGS)) & channel, d_u, 0.0)
         d_first, d_value, d_threshold = VJP(first, v, th, d_u, channel, SETTINGS)
         d_first = tl.where(channel, d_first, 0.0)
         d_v += d_value
@@ -89,16 +90,11 @@ def backward_kernel(
     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One (batch, head): chunks in reverse, each replayed from its start and differentiated through its signals."""
-    program = tl.program_id(0).to(tl.int64)
+    program, batch, head = memory_of(H)
     part = tl.program_id(1).to(tl.int64)
-    batch = program // H
-    head = program % H
     row = tl.arange(0, BLOCK_C)
-    key = tl.arange(0, BLOCK_K)
     value = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    channel = (value < V)[None, :]
-    cell = (key < K)[:, None] & channel
-    inner = key[:, None] * V + value[None, :]
+    key, channel, cell, inner = cells_of(value, K, V, BLOCK_K)
     diagonal = row[:, None] == row[None, :]
     # The predictions of all sweeps of the chunk at hand, one [C, V] slot each; rewritten for every chunk.
     own = (program * tl.num_programs(1) + part) * ((SWEEPS + 1) * BLOCK_C * BLOCK_V)

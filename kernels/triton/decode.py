@@ -27,6 +27,7 @@ from miras_search.kernels.triton.loop_parts import (
     vector,
     written,
 )
+from miras_search.kernels.triton.tiles import cells_of, memory_of
 
 
 @triton.jit
@@ -40,14 +41,9 @@ def decode_kernel(
     HAS_PARAMETER: tl.constexpr, EXACT: tl.constexpr, SWEEPS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """One (batch, head): the token's writes, all levels of each, then the read."""
-    program = tl.program_id(0).to(tl.int64)
-    batch = program // H
-    head = program % H
-    key = tl.arange(0, BLOCK_K)
+    program, batch, head = memory_of(H)
     value = tl.arange(0, BLOCK_V)
-    channel = (value < V)[None, :]
-    cell = (key < K)[:, None] & channel
-    inner = key[:, None] * V + value[None, :]
+    key, channel, cell, inner = cells_of(value, K, V, BLOCK_K)
     FROZEN: tl.constexpr = not EXACT
     parameter = tl.load(parameter_ptr + program) if HAS_PARAMETER else 0.0
     base = program * TILES * K * V

@@ -20,9 +20,10 @@ import torch
 import triton
 from torch import Tensor
 
-from miras_search.kernels.triton.chunked import INTERPRETED, forward_kernel
+from miras_search.kernels.triton.chunked import forward_kernel
 from miras_search.kernels.triton.chunked_backward import backward_kernel
 from miras_search.kernels.triton.signals import pair_of
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.jit import Jit
 
 _SMALLEST_BLOCK: Final = 16  # what tl.dot takes

@@ -20,7 +20,7 @@ from torch.autograd.function import FunctionCtx
 
 from miras_search.errors import MirasError
 from miras_search.kernels.triton.loop_launch import LoopInputs, LoopRule, loop_backward, loop_forward, segment
-from miras_search.kernels.triton.token_loop import INTERPRETED
+from miras_search.kernels.triton.tiles import INTERPRETED
 
 OPTIONAL = ("w", "momentum", "threshold", "parameter")
 GIVEN = ("q", "k", "v", "log_keep", "step", "state", *OPTIONAL)  # in the order of the operator's arguments

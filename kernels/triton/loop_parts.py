@@ -7,13 +7,10 @@ value channels (K or V numbers), or key_value (K + V numbers, whose product it i
 
 from __future__ import annotations
 
-from typing import Final
-
 import triton
 import triton.language as tl
 
-# What the torch paths hold signals in where gradients are not exact (recurrence.SIGNAL_LIMIT).
-_LIMIT: Final = tl.constexpr(1e6)
+from miras_search.kernels.triton.tiles import limited
 
 
 @triton.jit
@@ -99,15 +96,8 @@ def signal_of(
     prediction = tl.sum(weights * k[:, None], axis=0)[None, :]
     u = SIGNAL(prediction, v[None, :], threshold, channel, BIAS)
     if LIMITED:
-        # Comparisons rather than tl.clamp: NaN must stay NaN, or a diverged training would look alive.
-        u = tl.where(u > _LIMIT, _LIMIT, tl.where(u < -_LIMIT, -_LIMIT, u))
+        u = limited(u)
     return prediction, tl.where(channel, u, 0.0)
-
-
-@triton.jit
-def inside(u):
-    """Where the limit passes a gradient."""
-    return (u > -_LIMIT) & (u < _LIMIT)
 
 
 @triton.jit

@@ -16,8 +16,6 @@ TANGENT; f where a chunk's gradients are taken, if FROZEN. Modes:
 # ruff: noqa: SIM102  (what is known when a body is compiled stands in an `if` of its own)
 from __future__ import annotations
 
-from typing import Final
-
 import triton
 import triton.language as tl
 
@@ -25,7 +23,6 @@ from miras_search.kernels.triton.loop_parts import (
     gate,
     gates,
     get_tiles,
-    inside,
     linked,
     only,
     put_gate,
@@ -35,9 +32,7 @@ from miras_search.kernels.triton.loop_parts import (
     vector,
     written,
 )
-
-# True when this module's bodies were built for the CPU interpreter (decided when triton decorates them).
-INTERPRETED: Final[bool] = bool(triton.knobs.runtime.interpret)
+from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
 
 
 @triton.jit
@@ -67,14 +62,9 @@ def forward_kernel(
     EVERY: tl.constexpr, SAVE: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """One (batch, head): y, what is kept at the end, and at every EVERY-th write when the backward will want it."""
-    program = tl.program_id(0).to(tl.int64)
-    batch = program // H
-    head = program % H
-    key = tl.arange(0, BLOCK_K)
+    program, batch, head = memory_of(H)
     value = tl.arange(0, BLOCK_V)
-    channel = (value < V)[None, :]
-    cell = (key < K)[:, None] & channel
-    inner = key[:, None] * V + value[None, :]
+    key, channel, cell, inner = cells_of(value, K, V, BLOCK_K)
     LIMITED: tl.constexpr = FROZEN
     # whether a gradient is taken at the weights that the write before left in force
     SHARED: tl.constexpr = not (DECAYED or FROZEN)
@@ -133,14 +123,9 @@ def backward_kernel(
     HAS_PARAMETER: tl.constexpr, EVERY: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """One (batch, head): segments in reverse, each replayed from its saved start and differentiated write by write."""
-    program = tl.program_id(0).to(tl.int64)
-    batch = program // H
-    head = program % H
-    key = tl.arange(0, BLOCK_K)
+    program, batch, head = memory_of(H)
     value = tl.arange(0, BLOCK_V)
-    channel = (value < V)[None, :]
-    cell = (key < K)[:, None] & channel
-    inner = key[:, None] * V + value[None, :]
+    key, channel, cell, inner = cells_of(value, K, V, BLOCK_K)
     LIMITED: tl.constexpr = FROZEN
     SHARED: tl.constexpr = not (DECAYED or FROZEN)
     parameter = tl.load(parameter_ptr + program) if HAS_PARAMETER else 0.0

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 
 from miras_search.kernels import dispatch, recurrence, tokenwise
 from miras_search.kernels.dispatch import Setting, choose
-from miras_search.kernels.triton.token_loop import INTERPRETED
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.design import DesignPoint
 
 CUDA = Setting("cuda", torch.float32, 16, 16)

@@ -11,8 +11,8 @@ from torch import Tensor
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from miras_search.kernels.triton.chunked import INTERPRETED  # noqa: E402
 from miras_search.kernels.triton.signals import pair_of  # noqa: E402
+from miras_search.kernels.triton.tiles import INTERPRETED  # noqa: E402
 from miras_search.space.bias import BIAS  # noqa: E402
 
 DEVICE = "cpu" if INTERPRETED else "cuda"

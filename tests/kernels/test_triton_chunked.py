@@ -19,7 +19,7 @@ tl = pytest.importorskip("triton.language")
 
 from miras_search.kernels.triton import autograd  # noqa: E402
 from miras_search.kernels.triton.autograd import chunked  # noqa: E402
-from miras_search.kernels.triton.chunked import INTERPRETED  # noqa: E402
+from miras_search.kernels.triton.tiles import INTERPRETED  # noqa: E402
 from miras_search.space.bias import L2, Huber  # noqa: E402
 from miras_search.space.jit import Jit  # noqa: E402
 

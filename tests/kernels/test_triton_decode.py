@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from miras_search.kernels import recurrence
 from miras_search.kernels.state import initial_state
 from miras_search.kernels.triton.decode_run import decode, decode_refuses
-from miras_search.kernels.triton.token_loop import INTERPRETED
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.design import DesignPoint
 
 DEVICE = "cpu" if INTERPRETED else "cuda"

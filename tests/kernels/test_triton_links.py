@@ -17,7 +17,7 @@ tl = pytest.importorskip("triton.language")
 
 from miras_search.kernels.triton.links import link_of  # noqa: E402
 from miras_search.kernels.triton.loop_launch import block  # noqa: E402
-from miras_search.kernels.triton.token_loop import INTERPRETED  # noqa: E402
+from miras_search.kernels.triton.tiles import INTERPRETED  # noqa: E402
 from miras_search.space.retention import RETENTION, Retention  # noqa: E402
 
 DEVICE = "cpu" if INTERPRETED else "cuda"

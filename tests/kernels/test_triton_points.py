@@ -19,8 +19,8 @@ pytest.importorskip("triton")
 from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.dispatch import Setting, choose
 from miras_search.kernels.triton.autograd import chunked
-from miras_search.kernels.triton.chunked import INTERPRETED
 from miras_search.kernels.triton.launch import Configuration, Rule, block, configurations, value_block
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.bias import L2
 from miras_search.space.design import DesignPoint
 

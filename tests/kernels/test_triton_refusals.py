@@ -12,7 +12,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from miras_search.kernels.triton.autograd import KernelInputError, chunked
-from miras_search.kernels.triton.chunked import INTERPRETED
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.bias import L2, Huber, Kl
 
 DEVICE = "cpu" if INTERPRETED else "cuda"

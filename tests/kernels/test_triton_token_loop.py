@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 from miras_search.kernels import recurrence
 from miras_search.kernels.triton.loop_ops import LoopInputError
 from miras_search.kernels.triton.loop_run import loop_refuses, run_loop
-from miras_search.kernels.triton.token_loop import INTERPRETED
+from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
