@@ -101,6 +101,14 @@ def signal_of(
 
 
 @triton.jit
+def write_of(n, batch, head, N, H, WRITES: tl.constexpr):
+    """The places of write n and of its token, and whether it is the token's first and its last."""
+    pair = (batch * N + n) * H + head
+    token = (batch * (N // WRITES) + n // WRITES) * H + head
+    return pair, token, n % WRITES == 0, n % WRITES == WRITES - 1
+
+
+@triton.jit
 def gates(
     log_keep_ptr, step_ptr, momentum_ptr, token, pair, first, key, value, K: tl.constexpr, V: tl.constexpr,
     KEEP: tl.constexpr, STEP: tl.constexpr, MOMENTUM: tl.constexpr,

@@ -30,6 +30,7 @@ from miras_search.kernels.triton.loop_parts import (
     signal_of,
     threshold_of,
     vector,
+    write_of,
     written,
 )
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
@@ -78,10 +79,7 @@ def forward_kernel(
             place = saved_ptr + (program * segments + i) * TILES * K * V
             put_tiles(place, z, s, r, f, inner, cell, K, V, MOMENTUM, TANGENT, FROZEN)
         for n in range(i * EVERY, tl.minimum((i + 1) * EVERY, N)):
-            pair = (batch * N + n) * H + head
-            token = (batch * (N // WRITES) + n // WRITES) * H + head
-            first = n % WRITES == 0
-            last = n % WRITES == WRITES - 1
+            pair, token, first, last = write_of(n, batch, head, N, H, WRITES)
             keep, step, beta = gates(
                 log_keep_ptr, step_ptr, momentum_ptr, token, pair, first, key, value, K, V, KEEP, STEP, MOMENTUM
             )
@@ -150,12 +148,10 @@ def backward_kernel(
         )
         for n in range(begin, end):
             put_tiles(slots + (n - begin) * TILES * K * V, z, s, r, f, inner, cell, K, V, MOMENTUM, TANGENT, FROZEN)
-            pair = (batch * N + n) * H + head
-            token = (batch * (N // WRITES) + n // WRITES) * H + head
+            pair, token, first, last = write_of(n, batch, head, N, H, WRITES)
             keep, step, beta = gates(
-                log_keep_ptr, step_ptr, momentum_ptr, token, pair, n % WRITES == 0, key, value, K, V, KEEP, STEP,
-                MOMENTUM,
-            )  # fmt: skip
+                log_keep_ptr, step_ptr, momentum_ptr, token, pair, first, key, value, K, V, KEEP, STEP, MOMENTUM
+            )
             k = vector(k_ptr, pair, key, K)
             v = vector(v_ptr, pair, value, V)
             threshold = threshold_of(threshold_ptr, pair, value, V, THRESHOLD)
@@ -167,7 +163,7 @@ def backward_kernel(
                 z, s, r, h, u, keep, step, beta, cell, parameter, LINK, SETTINGS, PRIMAL, TANGENT, MOMENTUM
             )
             if CHUNK > 0:
-                if (n % WRITES == WRITES - 1) & ((position + n // WRITES + 1) % CHUNK == 0):
+                if last & ((position + n // WRITES + 1) % CHUNK == 0):
                     z, r, f = _next_chunk(z, r, f, cell, parameter, LINK, SETTINGS, TANGENT, RESTART, FROZEN)
         tl.debug_barrier()  # a load below may map elements to threads differently from the stores above
         if SHARED and LINKED:
@@ -176,10 +172,7 @@ def backward_kernel(
 
         for back in range(0, end - begin):
             n = end - 1 - back
-            pair = (batch * N + n) * H + head
-            token = (batch * (N // WRITES) + n // WRITES) * H + head
-            first = n % WRITES == 0
-            last = n % WRITES == WRITES - 1
+            pair, token, first, last = write_of(n, batch, head, N, H, WRITES)
             z, s, r, f = get_tiles(
                 slots + (n - begin) * TILES * K * V, inner, cell, K, V, MOMENTUM, TANGENT, FROZEN
             )  # fmt: skip
