@@ -30,6 +30,20 @@ def bounded(u, channel):
 
 
 @triton.jit
+def rows_at(i, row, batch, head, T, H, CHUNK: tl.constexpr, WRITES: tl.constexpr):
+    """The rows of chunk i: their ordinals among the writes; which exist, which are a token's first write, which its
+    last; their places in arrays of writes and of tokens.
+    """
+    ordinal = i * (CHUNK * WRITES) + row
+    live = (row < CHUNK * WRITES) & (ordinal < T * WRITES)
+    fades = live & (ordinal % WRITES == 0)
+    reads = live & (ordinal % WRITES == WRITES - 1)
+    write = (batch * T * WRITES + ordinal) * H + head
+    token = (batch * T + ordinal // WRITES) * H + head
+    return ordinal, live, fades, reads, write, token
+
+
+@triton.jit
 def put(pointer, tile, place, live, channel, WIDTH: tl.constexpr):
     """Store rows of a [places, WIDTH] array."""
     address = pointer + place[:, None] * WIDTH + channel[None, :]
@@ -115,12 +129,7 @@ def forward_kernel(
             tl.store(starts_ptr + start, z, mask=cell)
             if HAS_MOMENTUM:
                 tl.store(starts_s_ptr + start, s, mask=cell)
-        ordinal = i * (CHUNK * WRITES) + row
-        live = (row < CHUNK * WRITES) & (ordinal < T * WRITES)
-        fades = live & (ordinal % WRITES == 0)
-        reads = live & (ordinal % WRITES == WRITES - 1)
-        write = (batch * T * WRITES + ordinal) * H + head
-        token = (batch * T + ordinal // WRITES) * H + head
+        ordinal, live, fades, reads, write, token = rows_at(i, row, batch, head, T, H, CHUNK, WRITES)
         q = rows_of(q_ptr, token, reads, key, K)
         k = rows_of(k_ptr, write, live, key, K)
         w = rows_of(w_ptr, write, live, key, K) if HAS_W else k

@@ -20,7 +20,7 @@ from miras_search.kernels.triton.channel_decays import (
     overlaps_vjp,
     rows_of,
 )
-from miras_search.kernels.triton.chunked import bounded, log_gates, log_momenta, put, thresholds
+from miras_search.kernels.triton.chunked import bounded, log_gates, log_momenta, put, rows_at, thresholds
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
 from miras_search.kernels.triton.solve import unit_inverse
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
@@ -111,12 +111,7 @@ def backward_kernel(
         i = chunks - 1 - j
         start = ((batch * chunks + i) * H + head) * K * V + inner
         z = tl.load(starts_ptr + start, mask=cell, other=0.0)
-        ordinal = i * (CHUNK * WRITES) + row
-        live = (row < CHUNK * WRITES) & (ordinal < T * WRITES)
-        fades = live & (ordinal % WRITES == 0)
-        reads = live & (ordinal % WRITES == WRITES - 1)
-        write = (batch * T * WRITES + ordinal) * H + head
-        token = (batch * T + ordinal // WRITES) * H + head
+        ordinal, live, fades, reads, write, token = rows_at(i, row, batch, head, T, H, CHUNK, WRITES)
         q = rows_of(q_ptr, token, reads, key, K)
         k = rows_of(k_ptr, write, live, key, K)
         w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
