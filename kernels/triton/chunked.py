@@ -75,27 +75,39 @@ def log_momenta(pointer, write, live):
 
 @triton.jit
 def found(
-    first, base, influence, v, th, channel,
-    SIGNAL: tl.constexpr, SETTINGS: tl.constexpr, SLOPE: tl.constexpr, SWEEPS: tl.constexpr,
-    EXACT: tl.constexpr, SOLVE: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
+    first, base, influence, v, th, channel, slot,
+    SIGNAL: tl.constexpr, SETTINGS: tl.constexpr, SLOPE: tl.constexpr, SWEEPS: tl.constexpr, EXACT: tl.constexpr,
+    SOLVE: tl.constexpr, SLOT: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The signals u [C, V] that are written, from the predictions at the chunk's start and without its own writes."""
+    """The signals u [C, V] that are written, from the predictions at the chunk's start and without its own writes.
+
+    Returns u, the inverse that it was solved with and the last prediction, each for the backward that needs it. Where
+    sweeps end early and SLOT, the size of one, is not 0, all their predictions are stored from `slot` on.
+    """
+    inverse = influence
+    last = base
     if SOLVE:
         inverse = unit_inverse(SLOPE * influence, BLOCK_C, PRECISION)
         right = SLOPE * base + SIGNAL(tl.zeros_like(v), v, th, channel, SETTINGS)
         u = tl.where(channel, tl.dot(inverse, right, input_precision=PRECISION), 0.0)
     elif EXACT:
-        prediction = base
         for _ in range(SWEEPS):
-            u = bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
-            prediction = base - tl.dot(influence, u, input_precision=PRECISION)
-        u = tl.where(channel, SIGNAL(prediction, v, th, channel, SETTINGS), 0.0)
+            u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
+            last = base - tl.dot(influence, u, input_precision=PRECISION)
+        u = tl.where(channel, SIGNAL(last, v, th, channel, SETTINGS), 0.0)
     else:
+        if SLOT > 0:
+            tl.debug_barrier()  # the previous chunk may still be reading the slots
+            tl.store(slot, first)
         u = bounded(SIGNAL(first, v, th, channel, SETTINGS), channel)
-        for _ in range(SWEEPS):
-            prediction = base - tl.dot(influence, u, input_precision=PRECISION)
-            u = bounded(SIGNAL(prediction, v, th, channel, SETTINGS), channel)
-    return u
+        for m in range(SWEEPS):
+            last = base - tl.dot(influence, u, input_precision=PRECISION)
+            if SLOT > 0:
+                tl.store(slot + (m + 1) * SLOT, last)
+            u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
+        if SLOT > 0:
+            tl.debug_barrier()  # a load may map elements to threads differently from the stores above
+    return u, inverse, last
 
 
 @triton.jit
@@ -178,9 +190,9 @@ def forward_kernel(
             seen = between * tl.dot(q, tl.trans(w), input_precision=PRECISION)
             given = w * after[:, None]
 
-        u = found(
-            first, base, overlap * e[None, :], v, th, channel,
-            SIGNAL, SETTINGS, SLOPE, SWEEPS, EXACT, SOLVE, BLOCK_C, PRECISION,
+        u, _inverse, _last = found(
+            first, base, overlap * e[None, :], v, th, channel, None,
+            SIGNAL, SETTINGS, SLOPE, SWEEPS, EXACT, SOLVE, 0, BLOCK_C, PRECISION,
         )  # fmt: skip
         y -= tl.dot(seen * e[None, :], u, input_precision=PRECISION)
         put(y_ptr, y, token, reads, value, V)

@@ -20,9 +20,8 @@ from miras_search.kernels.triton.channel_decays import (
     overlaps_vjp,
     rows_of,
 )
-from miras_search.kernels.triton.chunked import bounded, log_gates, log_momenta, put, rows_at, thresholds
+from miras_search.kernels.triton.chunked import bounded, found, log_gates, log_momenta, put, rows_at, thresholds
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
-from miras_search.kernels.triton.solve import unit_inverse
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
 
 
@@ -165,27 +164,10 @@ def backward_kernel(
             given = w * handed[:, None]
 
         influence = overlap * e[None, :]
-        inverse = influence
-        last = base
-        if SOLVE:
-            inverse = unit_inverse(SLOPE * influence, BLOCK_C, PRECISION)
-            right = SLOPE * base + SIGNAL(tl.zeros_like(v), v, th, channel, SETTINGS)
-            u = tl.where(channel, tl.dot(inverse, right, input_precision=PRECISION), 0.0)
-        elif EXACT:
-            for _ in range(SWEEPS):
-                u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
-                last = base - tl.dot(influence, u, input_precision=PRECISION)
-            u = tl.where(channel, SIGNAL(last, v, th, channel, SETTINGS), 0.0)
-        else:
-            last = first
-            tl.debug_barrier()  # the previous chunk may still be reading the slots
-            tl.store(slot, last)
-            for m in range(SWEEPS):
-                u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
-                last = base - tl.dot(influence, u, input_precision=PRECISION)
-                tl.store(slot + (m + 1) * BLOCK_C * BLOCK_V, last)
-            tl.debug_barrier()  # a load below may map elements to threads differently from the stores above
-            u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
+        u, inverse, last = found(
+            first, base, influence, v, th, channel, slot,
+            SIGNAL, SETTINGS, SLOPE, SWEEPS, EXACT, SOLVE, BLOCK_C * BLOCK_V, BLOCK_C, PRECISION,
+        )  # fmt: skip
 
         # The reads, y = (q * through) z - (seen * e) u, and the state handed on, whole * z - given^T (e * u).
         eu = e[:, None] * u
