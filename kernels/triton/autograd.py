@@ -9,8 +9,7 @@ Legend: B batch, T time, H heads, N writes in all, K key dim, V value dim, X the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,15 +18,12 @@ from torch.autograd import Function
 from miras_search.errors import MirasError
 from miras_search.kernels.triton.launch import Given, Rule, run_backward, run_forward, why_not
 from miras_search.kernels.triton.tiles import INTERPRETED
+from miras_search.kernels.vmap import VmapInfo, folded
 from miras_search.space.bias import Bias
 
 
 class KernelInputError(MirasError):
     """The tensors or the settings of a kernel call do not fit the kernel."""
-
-
-class _VmapInfo(Protocol):
-    batch_size: int
 
 
 def _forward(
@@ -113,24 +109,6 @@ def _backward_shapes(*args: Any) -> tuple[Tensor, ...]:  # the operator's, in or
     return *gradients, torch.empty_like(d_final), torch.empty_like(d_final_s)
 
 
-def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """[.., X, ..] with X at `dim` (or absent) and batch first otherwise -> [X * B, ..]."""
-    if tensor is None:
-        return None
-    moved = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    return moved.flatten(0, 1)
-
-
-def _folded(
-    run: Callable[..., tuple[Tensor, ...]], info: _VmapInfo, in_dims: Sequence[int | None], args: Sequence[object]
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """The vmap rule of both functions: one launch over X * B, then X split off again."""
-    size = info.batch_size
-    given = [x if isinstance(x, str | bool) else _fold(x, dim, size) for x, dim in zip(args, in_dims, strict=True)]  # type: ignore[arg-type]
-    out = run(*given)
-    return tuple(x.unflatten(0, (size, x.shape[0] // size)) for x in out), (0,) * len(out)
-
-
 class _Chunked(Function):
     """Differentiates `miras::chunked_forward`, argument for argument.
 
@@ -160,8 +138,8 @@ class _Chunked(Function):
         return *found, *ends, None, None
 
     @staticmethod
-    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
-        return _folded(_Chunked.apply, info, in_dims, args)
+    def vmap(info: VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
+        return folded(_Chunked.apply, info, in_dims, args)
 
 
 class _Backward(Function):
@@ -183,8 +161,8 @@ class _Backward(Function):
         )
 
     @staticmethod
-    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
-        return _folded(_Backward.apply, info, in_dims, args)
+    def vmap(info: VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
+        return folded(_Backward.apply, info, in_dims, args)
 
 
 def _check(q: Tensor, tensors: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]], rule: Rule) -> None:

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from miras_search.kernels.triton.loop_launch import LoopInputs, block, warps
-from miras_search.kernels.triton.loop_ops import folded, inputs_of, rule_of
+from miras_search.kernels.triton.loop_ops import inputs_of, rule_of
 from miras_search.kernels.triton.loop_parts import (
     gates,
     get_tiles,
@@ -28,6 +28,7 @@ from miras_search.kernels.triton.loop_parts import (
     written,
 )
 from miras_search.kernels.triton.tiles import cells_of, memory_of
+from miras_search.kernels.vmap import folded
 
 
 @triton.jit

@@ -10,8 +10,8 @@ Legend: B batch, T tokens, N writes, H heads, K key dim, V value dim, X the axis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch.autograd.function import FunctionCtx
 from miras_search.errors import MirasError
 from miras_search.kernels.triton.loop_launch import LoopInputs, LoopRule, loop_backward, loop_forward, segment
 from miras_search.kernels.triton.tiles import INTERPRETED
+from miras_search.kernels.vmap import VmapInfo, folded
 
 OPTIONAL = ("w", "momentum", "threshold", "parameter")
 GIVEN = ("q", "k", "v", "log_keep", "step", "state", *OPTIONAL)  # in the order of the operator's arguments
@@ -31,10 +32,6 @@ _NAMES: dict[LoopRule, str] = {}
 
 class LoopInputError(MirasError):
     """A call of the token loop asks for what it cannot give."""
-
-
-class _VmapInfo(Protocol):
-    batch_size: int
 
 
 @torch.compiler.disable  # the look-up compares rules, whose functions it cannot trace
@@ -128,24 +125,6 @@ def _(
     return a, b, c, d, e, f, g, h, i, j
 
 
-def folded(
-    op: Callable[..., tuple[Tensor, ...]], info: _VmapInfo, dims: Sequence[int | None], args: Sequence[object]
-) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-    """One launch over X * B, then X split off again."""
-    size = info.batch_size
-
-    def fold(x: object, dim: int | None) -> object:
-        if not isinstance(x, Tensor):
-            return x
-        moved = x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
-        return moved.flatten(0, 1)
-
-    out = op(*(fold(x, dim) for x, dim in zip(args, dims, strict=True)))
-    absent = [x.dim() == 1 for x in out]  # gradients of what was not given
-    split = tuple(x if none else x.unflatten(0, (size, -1)) for x, none in zip(out, absent, strict=True))
-    return split, tuple(None if none else 0 for none in absent)
-
-
 def _remember(ctx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, rule, position, _ = inputs
     ctx.rule, ctx.position = rule, position
@@ -192,7 +171,7 @@ class _Loop(Function):
         return _pulled_back(_LoopBackward.apply, ctx, d_y, d_final)
 
     @staticmethod
-    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object):
+    def vmap(info: VmapInfo, in_dims: tuple[int | None, ...], *args: object):
         return folded(_Loop.apply, info, in_dims, args)
 
 
@@ -213,7 +192,7 @@ class _LoopBackward(Function):
         _refused(ctx)
 
     @staticmethod
-    def vmap(info: _VmapInfo, in_dims: tuple[int | None, ...], *args: object):
+    def vmap(info: VmapInfo, in_dims: tuple[int | None, ...], *args: object):
         return folded(_LoopBackward.apply, info, in_dims, args)
 
 

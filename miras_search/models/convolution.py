@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-
-class _VmapInfo(Protocol):
-    batch_size: int
+from miras_search.kernels.vmap import VmapInfo, leading
 
 
 def _leading(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...], size: int) -> list[Tensor]:
-    """The axis X that vmap adds, first in every tensor."""
-    return [
-        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(tensors, dims, strict=True)
-    ]
+    return [leading(tensor, dim, size) for tensor, dim in zip(tensors, dims, strict=True)]
 
 
 class _ShiftedSum(Function):
@@ -49,7 +41,7 @@ class _ShiftedSum(Function):
         return dx, dw
 
     @staticmethod
-    def vmap(info: _VmapInfo, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: VmapInfo, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
         y: Tensor = _ShiftedSum.apply(*_leading(tensors, dims, info.batch_size))  # type: ignore[no-untyped-call]
         return y, 0
 
@@ -73,7 +65,7 @@ class _ShiftedSumBackward(Function):
 
     @staticmethod
     def vmap(
-        info: _VmapInfo, dims: tuple[int | None, ...], *tensors: Tensor
+        info: VmapInfo, dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         dx, dw = _ShiftedSumBackward.apply(  # type: ignore[no-untyped-call]
             *_leading(tensors, dims, info.batch_size)
