@@ -25,7 +25,7 @@ def run(keep: Tensor | None, back: Tensor | None, offset: Tensor, ends: Tensor, 
     keep [G*n,P,P] mixes the P parts that the R rows of a state consist of, None: everything is kept; back [G*n,N,R],
     None: no signal depends on the state; offset [G*n,N,V]; ends [G*n,R,N]; start [G,R,V].
     """
-    found: Found = _Feedback.apply(keep, back, offset, ends, start)  # type: ignore[no-untyped-call]
+    found: Found = _Feedback.apply(keep, back, offset, ends, start)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return found
 
 

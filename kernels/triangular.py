@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 
 def solved(lower: Tensor, *rights: Tensor) -> tuple[Tensor, ...]:
     """The x of x = right + lower x, for each right [..,N,M]; lower [..,N,N] is 0 on and above its diagonal."""
-    _, *found = _Solved.apply(lower, *rights)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    _, *found = _Solved.apply(lower, *rights)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return tuple(found)
 
 

@@ -82,7 +82,7 @@ def gelu(x: Tensor) -> Tensor:
     """x Phi(x), elementwise."""
     if x.numel() < WORTH:
         return torch.nn.functional.gelu(x)
-    value: Tensor = _Gelu.apply(x)[0]  # type: ignore[no-untyped-call]
+    value: Tensor = _Gelu.apply(x)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return value
 
 
@@ -90,5 +90,5 @@ def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), elementwise."""
     if x.numel() < WORTH:
         return torch.nn.functional.silu(x)
-    value: Tensor = _Silu.apply(x)[0]  # type: ignore[no-untyped-call]
+    value: Tensor = _Silu.apply(x)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return value

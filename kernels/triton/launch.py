@@ -181,8 +181,8 @@ class Given:
         tensors = (self.q, self.k, self.v, self.w, self.log_keep, self.step, self.momentum, self.threshold)
         return [None if x is None else x.contiguous() for x in tensors]
 
-    def constants(self, rule: Rule) -> dict[str, object]:
-        """What is compiled in."""
+    def constants(self, rule: Rule) -> dict[str, Any]:
+        """What is compiled in: numbers, words and jit functions."""
         keys, values = self.q.shape[-1], self.v.shape[-1]
         scope = "none" if self.threshold is None else "head" if self.threshold.dim() == 3 else "value"
         pair = pair_of(Jit(rule.module, rule.settings))
@@ -238,7 +238,7 @@ def run_forward(
         constants = given.constants(rule)
         tiles = [constants[name] for name in ("BLOCK_C", "BLOCK_K", "BLOCK_V")]
         with torch.cuda.device_of(given.v):
-            _start(forward_kernel, _grid(given, constants), configurations(*tiles, backward=False))(  # type: ignore[arg-type]
+            _start(forward_kernel, _grid(given, constants), configurations(*tiles, backward=False))(
                 *given.pointers(),
                 *(None if x is None else x.contiguous() for x in (initial, initial_s)),
                 y,
@@ -296,9 +296,9 @@ def run_backward(
     if batch * heads > 0:
         tiles = [constants[name] for name in ("BLOCK_C", "BLOCK_K", "BLOCK_V")]
         slots = 0 if rule.sweeps is None else rule.loops + 1
-        scratch = torch.empty((grid[0] * parts, slots, tiles[0], tiles[2]), dtype=torch.float32, device=device)  # type: ignore[arg-type]
+        scratch = torch.empty((grid[0] * parts, slots, tiles[0], tiles[2]), dtype=torch.float32, device=device)
         with torch.cuda.device_of(given.v):
-            _start(backward_kernel, grid, configurations(*tiles, backward=True))(  # type: ignore[arg-type]
+            _start(backward_kernel, grid, configurations(*tiles, backward=True))(
                 *given.pointers(),
                 starts.contiguous(),
                 starts_s.contiguous(),

@@ -50,7 +50,8 @@ def rule_of(name: str) -> LoopRule:
 
 def inputs_of(*tensors: Tensor | None) -> LoopInputs:
     """An operator's tensors, contiguous, in the order of `GIVEN`."""
-    return LoopInputs(**{n: None if x is None else x.contiguous() for n, x in zip(GIVEN, tensors, strict=True)})  # type: ignore[arg-type]
+    given = {n: None if x is None else x.contiguous() for n, x in zip(GIVEN, tensors, strict=True)}
+    return LoopInputs(**given)  # type: ignore[arg-type]  # None are optional ones alone
 
 
 @torch.library.custom_op("miras::token_loop", mutates_args=())

@@ -40,14 +40,14 @@ class Layout(NamedTuple):
         return torch.randn(extent, dtype=self.dtype, device=self.device).as_strided(self.size, self.stride)
 
 
-class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
+class Products(TorchDispatchMode):
     """While active, writes down every matrix product: its operator and the layouts of its operands."""
 
     aten = torch.ops.aten
     SEEN = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.seen: Counter[tuple[Callable[..., Tensor], tuple[Layout, ...]]] = Counter()
 
     def __torch_dispatch__(

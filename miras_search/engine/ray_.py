@@ -138,7 +138,7 @@ def _room(cpus: int, gpus: float, wanted: int | None) -> int:
 
 def _resources() -> dict[str, float]:
     """What Ray has in all."""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's gap
+    found: dict[str, float] = ray.cluster_resources()
     return found
 
 

@@ -42,7 +42,8 @@ class _ShiftedSum(Function):
 
     @staticmethod
     def vmap(info: VmapInfo, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-        y: Tensor = _ShiftedSum.apply(*_leading(tensors, dims, info.batch_size))  # type: ignore[no-untyped-call]
+        x, w = _leading(tensors, dims, info.batch_size)
+        y: Tensor = _ShiftedSum.apply(x, w)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return y, 0
 
 
@@ -67,9 +68,8 @@ class _ShiftedSumBackward(Function):
     def vmap(
         info: VmapInfo, dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        dx, dw = _ShiftedSumBackward.apply(  # type: ignore[no-untyped-call]
-            *_leading(tensors, dims, info.batch_size)
-        )
+        x, w, gradient = _leading(tensors, dims, info.batch_size)
+        dx, dw = _ShiftedSumBackward.apply(x, w, gradient)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return (dx, dw), (0, 0)
 
 
@@ -90,7 +90,7 @@ class CausalConvolution(nn.Module):
         keep = self.width - 1
         if past is not None:
             x = torch.cat([past, x], 1)
-        y: Tensor = _ShiftedSum.apply(x, self.weight)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+        y: Tensor = _ShiftedSum.apply(x, self.weight)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if past is not None:
             y = y[:, keep:]
         missing = keep - x.shape[1]

@@ -22,7 +22,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def scaled(x: Tensor, share: float, eps: float) -> Tensor:
     """x / sqrt(share |x|^2 + eps) over the last axis; 0 stays 0."""
-    y, _ = _Scaled.apply(x, share, eps)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    y, _ = _Scaled.apply(x, share, eps)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     result: Tensor = y
     return result
 
@@ -46,12 +46,13 @@ class _Scaled(Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, dy: Tensor | None, dr: Tensor | None) -> tuple[Tensor | None, None, None]:
-        y, r = ctx.saved_tensors  # type: ignore[attr-defined]
+        y, r = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from the stub
+        share: float = ctx.share  # type: ignore[attr-defined]  # absent from the stub
         along = None if dr is None else dr * r
         if dy is not None:
             product = (y * dy).sum(-1, keepdim=True)
             along = product if along is None else product + along
         if along is None:
             return None, None, None
-        across = y * along if dy is None else torch.addcmul(dy, y, along, value=-ctx.share)  # type: ignore[attr-defined]
-        return across.mul_(r if dy is not None else -ctx.share * r), None, None  # type: ignore[attr-defined]
+        across = y * along if dy is None else torch.addcmul(dy, y, along, value=-share)
+        return across.mul_(r if dy is not None else -share * r), None, None

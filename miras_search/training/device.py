@@ -92,7 +92,7 @@ def start_peak(device: torch.device) -> None:
     """
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # a process that has not used the device yet has no statistics to reset
+        torch.cuda.init()  # a process that has not used the device yet has no statistics to reset
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return

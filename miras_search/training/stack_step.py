@@ -55,7 +55,7 @@ class GraphedStep:
 
     def __init__(self, eager: EagerStep) -> None:
         self.eager = eager
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream()
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Labelled | None = None
