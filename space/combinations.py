@@ -315,7 +315,7 @@ class _Watched:
     def __hash__(self) -> int:
         return hash(_bare(self))
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # of `object` it is none
     def __class__(self) -> type:  # what isinstance() asks
         return type(_bare(self))
 

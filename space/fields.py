@@ -12,7 +12,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from miras_search.errors import MirasError
 
@@ -77,8 +77,13 @@ def field_types(cls: type) -> dict[str, object]:
     """Resolved annotations of a dataclass's fields that can be set."""
     if cls not in _RESOLVED:
         hints = typing.get_type_hints(cls)
-        _RESOLVED[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+        _RESOLVED[cls] = {f.name: hints[f.name] for f in _fields(cls) if f.init}
     return _RESOLVED[cls]
+
+
+def _fields(of: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """Those of a dataclass or an instance: the type that the stub asks for has no public name."""
+    return dataclasses.fields(of)
 
 
 def build(cls: type[T], data: object, where: Path = ()) -> T:
@@ -91,7 +96,7 @@ def build(cls: type[T], data: object, where: Path = ()) -> T:
     if not isinstance(data, Mapping):
         raise SpecError.at(where, f"expected a mapping of settings, got {data!r}")
     hints, problems, values = field_types(cls), [], {}
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    defaults = {f.name: f.default for f in _fields(cls)}
     for key, value in data.items():
         if key not in hints:
             problems.append(Problem((*where, key), f"unknown setting{nearest(str(key), hints)}"))
@@ -100,7 +105,7 @@ def build(cls: type[T], data: object, where: Path = ()) -> T:
             values[key] = _coerce(hints[key], value, (*where, key), defaults[key])
         except SpecError as error:
             problems.extend(error.problems)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for field in _fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.init and required and field.name not in data:
             problems.append(Problem(where, f"'{field.name}' is missing"))
@@ -146,7 +151,7 @@ def _scalar(hint: object, value: object, where: Path) -> object:
 
 def to_plain(instance: object) -> dict[str, Plain]:
     """The dataclass's fields as plain data (nested dataclasses by their own `to_plain`)."""
-    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}  # type: ignore[arg-type]
+    return {f.name: _plain(getattr(instance, f.name)) for f in _fields(instance) if f.init}
 
 
 def _plain(value: object) -> Plain:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -81,7 +82,12 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMING)
     # plain JSON on PostgreSQL too: JSONB would sort the keys, and the order of `changes` is the order of a table
-    type_annotation_map = {datetime: UtcDateTime, float: Double, dict[str, object]: JSON, dict[str, str]: JSON}  # noqa: RUF012
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime,
+        float: Double,
+        dict[str, object]: JSON,
+        dict[str, str]: JSON,
+    }
 
 
 class Study(Base):
@@ -198,7 +204,7 @@ class MetricPoint(Base):
     """One value on a curve. Without a row id: the primary key is the order in which a curve is read."""
 
     __tablename__ = "ms_metric_point"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+    __table_args__ = ({"sqlite_with_rowid": False},)
     attempt_id: Mapped[int] = mapped_column(ForeignKey("ms_attempt.id", ondelete="CASCADE"), primary_key=True)
     name_id: Mapped[int] = mapped_column(ForeignKey("ms_metric_name.id", ondelete="CASCADE"), primary_key=True)
     split: Mapped[str] = mapped_column(String(20), primary_key=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -158,9 +159,9 @@ def test_a_log_file_gets_one_plain_line_a_finished_job(capsys: pytest.CaptureFix
 
 
 def test_a_terminal_gets_a_bar_for_the_study_and_one_for_each_running_job() -> None:
-    console = Console(file=open(os.devnull, "w"), force_terminal=True, width=120, record=True)  # noqa: SIM115
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, record=True)
     live = progress.Live("accuracy", console)
-    with console.file, live as report:
+    with live as report:
         for event in (STARTED, events.JobStarted("l[2]", "mqar", 0, 1), STEP):
             report(event)
         live.progress.refresh()
