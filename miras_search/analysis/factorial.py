@@ -93,14 +93,6 @@ def anova(observations: Sequence[Observation], *, order: int = 2) -> Anova | Non
     return _least_squares(data, levels, seeds, order)
 
 
-def marginal_means(observations: Sequence[Observation], axis: str) -> dict[str, float]:
-    """The mean of each level of an axis over all that share it; fair in a balanced design only."""
-    found: dict[str, list[float]] = {}
-    for one in observations:
-        found.setdefault(one.levels[axis], []).append(one.value)
-    return {level: math.fsum(values) / len(values) for level, values in found.items()}
-
-
 def _varied(data: Sequence[Observation]) -> list[str]:
     axes = list(data[0].levels) if data else []
     if any(set(one.levels) != set(axes) for one in data):

@@ -8,13 +8,8 @@ most the sum. That holds for any rule about who gets more seeds, as long as the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-from miras_search.analysis.paired import smallest_p
-
-Spending = Literal["equal", "late"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +28,8 @@ class Budget:
         return {number for number, value in p.items() if value < self.levels[look]}
 
 
-def budget(alpha: float = 0.05, looks: int = 2, spending: Spending = "equal") -> Budget:
-    """Split `alpha` over the looks: equally, or `late`, where each look has twice the level of the one before.
+def budget(alpha: float = 0.05, looks: int = 2) -> Budget:
+    """Split `alpha` over the looks equally.
 
     Raises ValueError for a level outside of (0, 1) or no looks.
     """
@@ -42,15 +37,4 @@ def budget(alpha: float = 0.05, looks: int = 2, spending: Spending = "equal") ->
         raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
     if looks < 1:
         raise ValueError(f"looks is {looks}; there must be at least one")
-    shares = [1.0 if spending == "equal" else 2.0**look for look in range(looks)]
-    return Budget(tuple(alpha * share / sum(shares) for share in shares))
-
-
-def unreachable(levels: Budget, seeds: Sequence[int]) -> list[int]:
-    """The looks (from 0) at which that many seeds cannot decide anything, however large the effect.
-
-    A plan with such a look pays for it and gets nothing. Raises ValueError unless there is a count for every look.
-    """
-    if len(seeds) != len(levels.levels):
-        raise ValueError(f"{len(seeds)} counts of seeds for {len(levels.levels)} looks")
-    return [look for look, n in enumerate(seeds) if smallest_p(n) >= levels.levels[look]]
+    return Budget((alpha / looks,) * looks)

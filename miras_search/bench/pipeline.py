@@ -32,7 +32,7 @@ class Plan:
     """Of which a pilot selects the cells."""
     extra: int = 2
     """Seeds more for what is undecided after the first look."""
-    levels: Budget = field(default_factory=lambda: budget(0.05, 2, "equal"))
+    levels: Budget = field(default_factory=lambda: budget(0.05, 2))
     prepare: tuple[Stage, ...] = ()
 
 

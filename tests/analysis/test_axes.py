@@ -8,9 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from miras_search.analysis.factorial import Observation, anova, marginal_means
+from miras_search.analysis.factorial import Observation, anova
 from miras_search.analysis.importance import importances
-from miras_search.analysis.seed_shares import seed_shares
 from miras_search.analysis.shapley import shapley
 
 
@@ -34,7 +33,6 @@ def test_shares_of_a_sum_by_hand() -> None:
     assert shares == pytest.approx({"bias": 0.8, "memory": 0.2, "bias x memory": 0.0})
     assert {str(one): one.p for one in found.effects} == {"bias": 0.0, "memory": 0.0, "bias x memory": 1.0}  # no noise
     assert found.noise_sd == 0.0
-    assert marginal_means(table(ADDITIVE), "bias") == pytest.approx({"l2": 1.0, "dot": 3.0})
 
 
 def test_one_axis_at_a_time_has_main_effects_and_says_what_it_cannot_tell() -> None:
@@ -142,32 +140,3 @@ def test_fanova_shares_the_variance_of_a_forest() -> None:
     found = importances(data, method="fANOVA")
     assert found is not None
     assert "forest" in found.label
-
-
-def test_variance_of_the_seeds_comes_back() -> None:
-    random = np.random.default_rng(0)
-    values = random.normal(0, 2, (60, 1, 1)) + random.normal(0, 1, (1, 60, 1)) + random.normal(0, 0.5, (60, 60, 4))
-    found = seed_shares(values)
-    assert found is not None
-    by_name = {str(one): one.variance for one in found}
-    assert by_name["init"] == pytest.approx(4.0, rel=0.4)
-    assert by_name["data"] == pytest.approx(1.0, rel=0.4)
-    assert by_name["init x data x eval"] == pytest.approx(0.25, rel=0.1)
-    assert by_name["eval"] < 0.01
-    assert math.fsum(one.share for one in found) == pytest.approx(1.0)
-
-
-def test_variance_components_by_hand() -> None:
-    # rows differ by 2, columns do not, no interaction: mean squares 4 and 0 and 0, so init = 4 / 2
-    found = seed_shares([[0.0, 0.0], [2.0, 2.0]], ("init", "data"))
-    assert found is not None
-    assert {str(one): one.variance for one in found} == {"init": 2.0, "data": 0.0, "init x data": 0.0}
-
-
-def test_seeds_without_a_crossing_have_no_shares() -> None:
-    assert seed_shares(np.ones((2, 2, 2))) is None
-    assert seed_shares(np.arange(3.0)[:, None, None]) is None
-    with pytest.raises(ValueError, match="expected one axis for each"):
-        seed_shares([1.0, 2.0])
-    with pytest.raises(ValueError, match="not finite"):
-        seed_shares([[1.0, math.nan], [1.0, 2.0]], ("init", "data"))
