@@ -141,8 +141,8 @@ def _statistics(
     task: str | None,
     margin: float,
 ) -> str:
-    tables = stored_tables(_db, name, metric=metric, split=split, against=against, task=task)
-    return to_text(*stored_findings(_db, name, tables, margin=margin))
+    shown = _tables(_db, where, name, token, metric, split, against, task)
+    return to_text(*stored_findings(_db, name, shown, margin=margin))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,11 @@ class Cell:
     def is_complete(self) -> bool:
         """Whether every planned job gave a value."""
         return len(self.values) == self.of
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds that gave a value."""
+        return statistics.fmean(self.values.values()) if self.values else None
 
 
 def metric_named(name: str) -> Metric:

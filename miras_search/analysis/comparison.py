@@ -33,14 +33,9 @@ class Comparison:
         return len(self.differences)
 
 
-def shared_seeds(cell: Cell, reference: Cell) -> list[int]:
-    """The seeds that gave a value in both cells, ascending."""
-    return sorted(set(cell.values) & set(reference.values))
-
-
 def compare(cell: Cell, reference: Cell, *, worst: float | None) -> Comparison:
     """Pair the two cells by seed. `worst` is the study's worst attained value, for the seeds that diverged."""
-    differences: Floats = np.asarray([*_by_seed(cell, reference).values()], dtype=np.float64)
+    differences: Floats = np.asarray([*by_seed(cell, reference).values()], dtype=np.float64)
     low, high = interval(differences) if differences.size >= 2 else (None, None)
     return Comparison(
         cell=cell,
@@ -62,8 +57,10 @@ def _imputed(cell: Cell, reference: Cell, worst: float | None) -> float | None:
     return float(np.mean([left[seed] - right[seed] for seed in seeds])) if seeds else None
 
 
-def _by_seed(cell: Cell, reference: Cell) -> dict[int, float]:
-    return {seed: cell.values[seed] - reference.values[seed] for seed in shared_seeds(cell, reference)}
+def by_seed(cell: Cell, reference: Cell) -> dict[int, float]:
+    """The differences within the seeds that gave a value in both cells, ascending."""
+    shared = sorted(set(cell.values) & set(reference.values))
+    return {seed: cell.values[seed] - reference.values[seed] for seed in shared}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def joint_test(reference: Cell, family: Sequence[Cell], *, check: bool = False) 
     """
     if reference.diverged:
         return JointTest()
-    columns = {cell.number: _by_seed(cell, reference) for cell in family}
+    columns = {cell.number: by_seed(cell, reference) for cell in family}
     most = max(map(len, columns.values()), default=0)
     return family_test({cell.number: columns[cell.number] for cell in family if not cell.diverged}, most, check=check)
 

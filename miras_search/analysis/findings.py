@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named
 from miras_search.analysis.comparison import Comparison, compare
@@ -106,11 +106,11 @@ def findings(
                 _with_worst(cell, higher), _with_worst(reference, higher), limit, higher_is_better=higher
             )
             speed = solve_speed(times.get(cell.name, {}), times.get(reference.name, {}))
-            one = CellEffect(one.cell, one.role, one.effect_size, one.wins, one.equivalence, solved, speed)
+            one = replace(one, solved=solved, speed=speed)
         found.append(one)
-    observed = observations(cells)
+    levels = _levels(cells)
+    observed = [Observation(levels[cell.name], seed, x) for cell in _designs(cells) for seed, x in cell.values.items()]
     best = _best(cells, higher)
-    levels = {cell.name: cell_levels for cell, cell_levels in zip(_designs(cells), _levels(cells), strict=True)}
     shares = shapley(observed, levels[reference.name], levels[best]) if best and reference.name in levels else None
     return Findings(
         study=table.study,
@@ -149,23 +149,15 @@ def ranks(tables: Sequence[AblationTable]) -> RankTable | None:
     return rank_table(scores, higher_is_better=higher)
 
 
-def observations(cells: Sequence[Cell]) -> list[Observation]:
-    """The trainings that gave a number, controls apart, with a level for every axis that some cell changes."""
-    return [
-        Observation(levels, seed, value)
-        for cell, levels in zip(_designs(cells), _levels(cells), strict=True)
-        for seed, value in cell.values.items()
-    ]
-
-
 def _designs(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.role != CONTROL]
 
 
-def _levels(cells: Sequence[Cell]) -> list[Levels]:
+def _levels(cells: Sequence[Cell]) -> dict[str, Levels]:
+    """Of each cell but controls, a level for every axis that some cell changes."""
     kept = _designs(cells)
     axes = list(dict.fromkeys(axis for cell in kept for axis in cell.changes))
-    return [{axis: cell.changes.get(axis, AS_BASE) for axis in axes} for cell in kept]
+    return {cell.name: {axis: cell.changes.get(axis, AS_BASE) for axis in axes} for cell in kept}
 
 
 def _effect(found: Comparison, margin: float, higher: bool, censored: set[str]) -> CellEffect:
@@ -197,11 +189,7 @@ def _times(curves: Sequence[CurveRow], limit: float | None, higher: bool, task: 
 
 def _best(cells: Sequence[Cell], higher: bool) -> str | None:
     """The complete cell with the best mean, unless it is the base."""
-    means = {
-        cell.name: math.fsum(cell.values.values()) / len(cell.values)
-        for cell in _designs(cells)
-        if cell.is_complete and cell.values
-    }
+    means = {cell.name: cell.mean for cell in _designs(cells) if cell.is_complete and cell.mean is not None}
     if not means:
         return None
     best = (max if higher else min)(means, key=lambda name: means[name])
@@ -209,13 +197,7 @@ def _best(cells: Sequence[Cell], higher: bool) -> str | None:
 
 
 def _front(cells: Sequence[Cell], metric: Metric) -> Front:
-    points = {
-        cell.name: (
-            math.fsum(cell.values.values()) / len(cell.values) if cell.values and not cell.diverged else None,
-            cell.costs.get(COST),
-        )
-        for cell in _designs(cells)
-    }
+    points = {cell.name: (None if cell.diverged else cell.mean, cell.costs.get(COST)) for cell in _designs(cells)}
     return pareto(points, (metric.direction, METRICS[COST].direction))
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.comparison import Comparison, JointTest, family_test
+from miras_search.analysis.comparison import Comparison, JointTest, by_seed, family_test
 from miras_search.analysis.numbers import measured
 from miras_search.analysis.paired import interval
 from miras_search.analysis.verdict import ALPHA, Limits, censored_side, is_decided
@@ -107,8 +107,12 @@ def survivals(
         for control in own:
             if control in base and own[control] in rows and base[control] in rows:
                 plain.append((item, Survival(control, rows[own[control]], rows[base[control]], None, None)))
-    left = {i: _left(item, one) for i, (item, one) in enumerate(plain)}
-    gone = {i: {s: _effect(item)[s] - x for s, x in left[i].items()} for i, (item, _) in enumerate(plain)}
+    left: dict[int, dict[int, float]] = {}
+    gone: dict[int, dict[int, float]] = {}
+    for i, (item, one) in enumerate(plain):  # of the seeds that all four completed
+        effect = by_seed(item.cell, item.reference)
+        left[i] = {seed: x for seed, x in by_seed(one.cell, one.reference).items() if seed in effect}
+        gone[i] = {seed: effect[seed] - x for seed, x in left[i].items()}
     new = [
         i
         for i, (item, one) in enumerate(plain)
@@ -130,17 +134,6 @@ def survivals(
             one = replace(one, answer=_answer(one, item.difference or 0.0))
         by_number.setdefault(item.cell.number, []).append(one)
     return Survivals(by_number, tests[1])
-
-
-def _effect(item: Comparison) -> Mapping[int, float]:
-    shared = set(item.cell.values) & set(item.reference.values)
-    return {seed: item.cell.values[seed] - item.reference.values[seed] for seed in sorted(shared)}
-
-
-def _left(item: Comparison, one: Survival) -> dict[int, float]:
-    """The effect under the control, of the seeds that all four completed."""
-    seeds = _effect(item).keys() & one.cell.values.keys() & one.reference.values.keys()
-    return {seed: one.cell.values[seed] - one.reference.values[seed] for seed in sorted(seeds)}
 
 
 def _mean(differences: Mapping[int, float], p: float | None) -> Mean | None:

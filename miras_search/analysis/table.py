@@ -38,9 +38,7 @@ class Row:
     difference: float | None  # cell minus reference, over the paired seeds
     ci_low: float | None
     ci_high: float | None
-    p: (
-        float | None
-    )  # the one that decides: joint sign flips, step-down over the family; Holm's where the caption says so
+    p: float | None  # that decides: joint sign flips, step-down over the family; Holm's where the caption says so
     p_holm: float | None
     params: int | None
     state_bytes: int | None
@@ -154,8 +152,8 @@ def ablation_table(
         for is_control in (False, True)
     }
     limits = _limits(measured, chance, context)
-    margin = context.margin or default_margin(measured, _mean(reference))
-    decimals = decimals_for(map(_sd, cells), map(_mean, cells))
+    margin = context.margin or default_margin(measured, reference.mean)
+    decimals = decimals_for(map(_sd, cells), [cell.mean for cell in cells])
     fates = survivals(
         [item for item in found if item.cell.role != CONTROL], cells, controlled or {}, tests[False], limits
     )
@@ -211,7 +209,7 @@ def _row(cell: Cell) -> Row:
         cell=cell.name,
         changes=cell.changes,
         role=cell.role,
-        mean=_mean(cell),
+        mean=cell.mean,
         sd=_sd(cell),
         n=len(values),
         of=cell.of,
@@ -328,10 +326,6 @@ def _worst(cells: Iterable[Cell], metric: Metric) -> float | None:
     if not values:
         return None
     return min(values) if metric.direction == "maximize" else max(values)
-
-
-def _mean(cell: Cell) -> float | None:
-    return statistics.fmean(cell.values.values()) if cell.values else None
 
 
 def _sd(cell: Cell) -> float | None:
