@@ -149,6 +149,17 @@ def _scalar(hint: object, value: object, where: Path) -> object:
     raise SpecError.at(where, f"expected {expected.get(typing.cast(type, hint), 'a list')}, got {value!r}")
 
 
+def flow(value: object) -> str:
+    """Plain data in one line and few words, nearly YAML: `none`, `0.5`, `{refined: 2}`."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(flow, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
 def to_plain(instance: object) -> dict[str, Plain]:
     """The dataclass's fields as plain data (nested dataclasses by their own `to_plain`)."""
     return {f.name: _plain(getattr(instance, f.name)) for f in _fields(instance) if f.init}

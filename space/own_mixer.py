@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import cast, final
 
-from miras_search.space.fields import Path, Plain, SpecError, nearest
+from miras_search.space.fields import Path, Plain, SpecError, flow, nearest
 from miras_search.space.option import Origin
 
 GIVEN = ("heads", "layer")
@@ -86,7 +86,7 @@ class OwnMixer:
         return {"module": self.module, "args": self.args, "digest": self.digest}
 
     def __str__(self) -> str:
-        args = ", ".join(f"{key}={_flow(value)}" for key, value in self.args.items())
+        args = ", ".join(f"{key}={flow(value)}" for key, value in self.args.items())
         return f"{self.name}({args})" if args else self.name
 
 
@@ -261,14 +261,3 @@ def _check_arguments(mixer: OwnMixer, found: Definition, where: Path) -> None:
     missing = sorted(needed - {"d_model", *GIVEN, *mixer.args})
     if missing:
         raise SpecError.at(where, f"'{missing[0]}' is missing: {mixer.name}.__init__ has no default for it")
-
-
-def _flow(value: Plain) -> str:
-    """An argument in few words."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_flow, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -10,7 +10,7 @@ from miras_search.engine.limits import known_costs
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
-from miras_search.space.fields import Plain, SpecError, build, to_plain
+from miras_search.space.fields import Plain, SpecError, build, flow, to_plain
 from miras_search.space.presets import PRESETS, preset
 from miras_search.space.sampling import Sample
 from miras_search.space.sampling_grammar import Label
@@ -45,9 +45,7 @@ def cell(number: int, found: Variant, decided: Mapping[str, Label], known: str |
 
 
 def _text(value: Label) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else flow(value)
 
 
 def variant_of(found: Cell) -> Variant:

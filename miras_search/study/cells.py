@@ -17,7 +17,7 @@ from miras_search.models import fit
 from miras_search.models.controlled import controlled
 from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
-from miras_search.space.fields import Path, Problem, SpecError
+from miras_search.space.fields import Path, Problem, SpecError, flow
 from miras_search.study import levels
 from miras_search.study.drafts import Cell, Draft, Grid, Naming
 from miras_search.study.levels import Variant
@@ -292,7 +292,7 @@ def _mixed_problems(drafts: Sequence[Draft], grid: Grid) -> list[Problem]:
         (pair for pair in pairs if levels.mixed_execution(settled[draft.name] for draft in pair)), pairs[0]
     )
     mine, theirs = settled[one.name], settled[other.name]
-    hold = ", ".join(f"{key}: {_flow(v)}" for key, v in levels.execution_difference(mine, theirs).items())
+    hold = ", ".join(f"{key}: {flow(v)}" for key, v in levels.execution_difference(mine, theirs).items())
     what = (
         f"{other.name} runs as ({theirs.execution}) and {one.name} as ({mine.execution}), so their difference would "
         f"measure the execution too: hold one for every cell, as in `execution: {{{hold}}}`, "
@@ -307,10 +307,3 @@ def _settled(draft: Draft, base: DesignPoint) -> DesignPoint:
     varied = [path.split(".")[1:2] for path in draft.places if path.split(".")[0] == "execution"]
     keys = plain if [] in varied else [key for part in varied for key in part]
     return levels.with_execution(draft.variant.design, {key: plain[key] for key in keys if key in plain})
-
-
-def _flow(value: object) -> str:
-    """A setting of execution as YAML in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    return str(value)

@@ -14,7 +14,7 @@ from typing import cast
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import AXES, KEYS, DesignPoint
 from miras_search.space.execution import Execution
-from miras_search.space.fields import Path, SpecError, build, field_types, nearest, to_plain
+from miras_search.space.fields import Path, SpecError, build, field_types, flow, nearest, to_plain
 from miras_search.space.gates import Gate
 from miras_search.space.own_mixer import OwnMixer
 from miras_search.space.presets import PRESETS
@@ -170,10 +170,8 @@ def _text(value: object, default: object = None) -> str:
     """A setting, an option or a gate in few words: what names it and what is unusual; different values differ."""
     if isinstance(value, Gate):
         return _gate(value, default if isinstance(default, Gate) else Gate())
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if value is None or isinstance(value, bool | float):
+        return flow(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     if dataclasses.is_dataclass(value) and hasattr(value, "name"):

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from miras_search.space.design import KEYS
-from miras_search.space.fields import Path, SpecError, nearest
+from miras_search.space.fields import Path, SpecError, flow, nearest
 from miras_search.space.own_mixer import OwnMixer
 from miras_search.space.presets import PRESETS, preset
 
@@ -73,7 +73,7 @@ def read(level: object, where: Path) -> Whole:
     else:
         head = str(known or name)
     settings = dict(_settings(level))
-    inner = ", ".join(f"{path}={_flow(value)}" for path, value in settings.items())
+    inner = ", ".join(f"{path}={flow(value)}" for path, value in settings.items())
     before = f"{head[:-1]}, " if head.endswith(")") else f"{head}("  # a layer may have arguments
     text = f"{before}{inner})" if inner else head
     return Whole(
@@ -94,14 +94,3 @@ def _settings(level: Mapping[str, object]) -> Iterator[tuple[str, object]]:
             yield from ((f"{key}.{inner}", one) for inner, one in cast(Mapping[str, object], value).items())
         elif key not in (PRESET, NAME, "mixer"):
             yield key, value
-
-
-def _flow(value: object) -> str:
-    """A setting as text in one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_flow, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
