@@ -137,7 +137,6 @@ class _Run:
             writer.put_jobs(self.study_id, new_jobs(study))
         writer.reset_jobs(self.study_id, [job.id for job in self._jobs() if self._again(job)])
         jobs = self._jobs()
-        todo = self._todo(jobs)
         self.skipped = sum(job.state in FINAL_STATES for job in jobs)
 
         def check() -> None:
@@ -150,15 +149,15 @@ class _Run:
             return
         with contextlib.closing(Record(self.db, self.study_id, study, self.wanted)) as record:
             record.reconcile()
-            self._train(run_id, todo, Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check))
+            hooks = Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check)
+            self._train(run_id, self._todo(jobs), hooks)
 
     def _seek(self, run_id: int, jobs: Sequence[JobRow], check: Callable[[], None]) -> None:
         """Search on: train what waits, ask for what is missing, confirm."""
         options = self.options
         ask = options.trial is None
-        with contextlib.closing(SearchRun(self.db, self.study_id, self.study)) as search:
-            todo = self._todo(jobs)
-            search.resume(todo if not ask else jobs, ask=ask)
+        with contextlib.closing(SearchRun(self.writer, self.study_id, self.study)) as search:
+            search.resume(jobs if ask else self._todo(jobs), ask=ask)
             self.study = search.study
             given = 0
 

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from miras_search.engine.messages import Task
 from miras_search.store.types import JobRow, NewJob, NewTrial
+from miras_search.study.drafts import Cell
 from miras_search.study.study import Study
 from miras_search.training.job import Job
 
 
 def new_trials(study: Study) -> list[NewTrial]:
     """A trial a cell, the base first."""
+    return [new_trial(study, cell) for cell in study.cells]
+
+
+def new_trial(study: Study, cell: Cell, refused: Mapping[str, str] | None = None) -> NewTrial:
+    """The row of a cell; of one that a search has refused with the reasons."""
     tasks = {task.name: dict(task.spec) for task in study.tasks}
-    return [
-        NewTrial(
-            number=cell.number,
-            cell=cell.name,
-            role=cell.role,
-            changes=dict(cell.changes),
-            design=cell.design.to_plain(),
-            settings={"model": cell.model.to_plain(), "train": cell.train.to_plain(), "tasks": tasks},
-            design_hash=cell.design.hash,
-        )
-        for cell in study.cells
-    ]
+    settings: dict[str, object] = {"model": cell.model.to_plain(), "train": cell.train.to_plain(), "tasks": tasks}
+    if refused:
+        settings["refused"] = dict(refused)
+    return NewTrial(
+        number=cell.number,
+        cell=cell.name,
+        role="refused" if refused else cell.role,
+        changes=dict(cell.changes),
+        design=cell.design.to_plain(),
+        settings=settings,
+        design_hash=cell.design.hash,
+    )
 
 
 def new_jobs(study: Study) -> list[NewJob]:

@@ -14,7 +14,7 @@ from miras_search.space.fields import Plain, SpecError, build, flow, to_plain
 from miras_search.space.presets import PRESETS, preset
 from miras_search.space.sampling import Sample
 from miras_search.space.sampling_grammar import Label
-from miras_search.store.types import NewTrial, TrialRow
+from miras_search.store.types import TrialRow
 from miras_search.study import levels
 from miras_search.study.drafts import Cell
 from miras_search.study.levels import Variant
@@ -48,11 +48,6 @@ def _text(value: Label) -> str:
     return f"{value:.4g}" if isinstance(value, float) else flow(value)
 
 
-def variant_of(found: Cell) -> Variant:
-    """What a cell is, without its names."""
-    return Variant(found.design, found.model, found.train)
-
-
 def stored(row: TrialRow) -> Cell:
     """The cell of a stored trial."""
     settings = cast(Mapping[str, Mapping[str, object]], row.settings)
@@ -65,23 +60,6 @@ def stored(row: TrialRow) -> Cell:
         design=DesignPoint.parse(row.design),
         model=build(ModelConfig, settings["model"], ("model",)),
         train=build(TrainConfig, settings["train"], ("train",)),
-    )
-
-
-def new_trial(study: Study, found: Cell, refused: Mapping[str, str]) -> NewTrial:
-    """The row to be stored; of a refused one with the reasons."""
-    tasks = {task.name: dict(task.spec) for task in study.tasks}
-    settings: dict[str, object] = {"model": found.model.to_plain(), "train": found.train.to_plain(), "tasks": tasks}
-    if refused:
-        settings["refused"] = dict(refused)
-    return NewTrial(
-        number=found.number,
-        cell=found.name,
-        role="refused" if refused else found.role,
-        changes=dict(found.changes),
-        design=found.design.to_plain(),
-        settings=settings,
-        design_hash=found.design.hash,
     )
 
 

@@ -20,13 +20,15 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from miras_search.engine import points, samplers
+from miras_search.engine.jobs import new_trial
 from miras_search.engine.messages import Row
 from miras_search.engine.optuna_ import PREFIX
 from miras_search.space.fields import SpecError
-from miras_search.store import growing, queries
-from miras_search.store.database import Database, apply_pragmas
+from miras_search.store import queries
+from miras_search.store.database import apply_pragmas
 from miras_search.store.ranked import Sought, candidates, chosen
-from miras_search.store.types import FINAL_STATES, JobRow, JobState, ResultRow
+from miras_search.store.types import FINAL_STATES, JobRow, JobState, NewJob, ResultRow
+from miras_search.store.writer import Writer
 from miras_search.study.drafts import Cell
 from miras_search.study.search import Search
 from miras_search.study.study import Study
@@ -54,14 +56,14 @@ class _Evaluation:
 class SearchRun:
     """Gives the job loop its jobs, one decision at a time, and takes their results."""
 
-    def __init__(self, db: Database, study_id: int, study: Study) -> None:
+    def __init__(self, writer: Writer, study_id: int, study: Study) -> None:
         assert study.search is not None, "only a search is searched"
         self.search: Search = study.search
         self.cells: list[Cell] = [study.cells[0]]
         alone = study.resources.model_copy(update={"pack": 1})  # the pruner ends a job, not its mates
         self.study = dataclasses.replace(study, cells=self.cells, resources=alone)
         """The study with the cells found so far: it grows."""
-        self._db, self._study_id = db, study_id
+        self._writer, self._db, self._study_id = writer, writer.db, study_id
         self._sought: Sought = [(it.name, it.split, it.direction) for it in self.search.objectives]
         self._sequential = self.search.pruner != "none"
         self._numbers: dict[str, int] = {}  # a variant's key -> our trial
@@ -78,7 +80,7 @@ class SearchRun:
         for row in queries.trials(self._db, self._study_id):
             if row.number:
                 self.cells.append(points.stored(row))
-            self._numbers.setdefault(points.variant_of(self.cells[-1]).key, row.number)
+            self._numbers.setdefault(self.cells[-1].variant.key, row.number)
         if not self.cells[1:]:
             self._enqueue()
         if not ask:
@@ -241,7 +243,7 @@ class SearchRun:
         known = {} if refused else points.costs(self.study, made, limits)
         refused |= points.over(known, limits)
         if number == len(self.cells):
-            growing.add_trial(self._db, self._study_id, points.new_trial(self.study, made, refused))
+            self._writer.put_trials(self._study_id, [new_trial(self.study, made, refused)])
             self.cells.append(made)
             self._numbers[found.key] = number
         if refused:
@@ -287,7 +289,7 @@ class SearchRun:
 
     def _jobs(self, number: int, keys: Sequence[Key]) -> list[JobRow]:
         """The rows of those jobs of a trial, stored where they are not, without those that have ended."""
-        growing.add_jobs(self._db, self._study_id, number, keys)
+        self._writer.put_jobs(self._study_id, [NewJob(number, task, seed) for task, seed in keys])
         rows = queries.jobs(self._db, self._study_id, number)
         return [row for row in rows if (row.task, row.seed) in keys and row.state not in FINAL_STATES]
 

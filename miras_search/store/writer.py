@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from miras_search.store import lease, tables
@@ -102,7 +102,8 @@ class Writer:
         """
         now = self._now()
         with self.db.writing() as session:
-            known = {row.number: row for row in session.scalars(select(Trial).where(Trial.study_id == study_id))}
+            there = _numbered(study_id, (trial.number for trial in trials))
+            known = {row.number: row for row in session.scalars(select(Trial).where(there))}
             changed = False
             for trial in trials:
                 if trial.role not in ROLES:
@@ -145,8 +146,9 @@ class Writer:
         """
         now = self._now()
         with self.db.writing() as session:
-            ids = dict(session.execute(select(Trial.number, Trial.id).where(Trial.study_id == study_id)).all())
-            stored = select(Job.trial_id, Job.task, Job.seed).join(Trial).where(Trial.study_id == study_id)
+            there = _numbered(study_id, (job.trial_number for job in jobs))
+            ids = dict(session.execute(select(Trial.number, Trial.id).where(there)).all())
+            stored = select(Job.trial_id, Job.task, Job.seed).join(Trial).where(there)
             known: set[tuple[int, str, int]] = set(session.execute(stored))
             rows: list[dict[str, object]] = []
             for job in jobs:
@@ -366,6 +368,11 @@ class Writer:
         """Bring the metric registry in the database up to date; `put_study` does it too."""
         with self.db.writing() as session:
             register_metrics(session)
+
+
+def _numbered(study_id: int, numbers: Iterable[int]) -> ColumnElement[bool]:
+    """The study's trials of these numbers: one more trial of a search must not cost a look at all of them."""
+    return and_(Trial.study_id == study_id, Trial.number.in_(sorted(set(numbers))))
 
 
 def _plain(data: Mapping[str, object]) -> dict[str, object]:

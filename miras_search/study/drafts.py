@@ -39,6 +39,11 @@ class Cell:
     controls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Where every cell is controlled: control -> the number of the cell that is this one under it."""
 
+    @property
+    def variant(self) -> Variant:
+        """What it is, without its names."""
+        return Variant(self.design, self.model, self.train)
+
     def to_plain(self) -> dict[str, Plain]:
         """Everything as plain data."""
         return {

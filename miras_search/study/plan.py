@@ -10,7 +10,7 @@ from miras_search.models import fit
 from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
 from miras_search.study.drafts import Cell
-from miras_search.study.levels import CONFIGS, Variant, text_at
+from miras_search.study.levels import CONFIGS, text_at
 from miras_search.study.study import Study
 
 FINAL = ("complete", "diverged", "failed")
@@ -152,7 +152,7 @@ def _own_settings(cells: Sequence[Cell], study: Study) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in (path for path in brought if path not in varied):
         values = {cell.name: cell.changes[path] for cell in cells if path in cell.changes}
-        base = text_at(Variant(study.cells[0].design, study.cells[0].model, study.cells[0].train), path)
+        base = text_at(study.cells[0].variant, path)
         told = [f"{value} in {name}" for name, value in values.items()]
         found[path] = f"{_some(told)}, {base} in {study.base_name}"
     return found
