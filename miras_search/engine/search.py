@@ -26,7 +26,7 @@ from miras_search.engine.optuna_ import PREFIX
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
 from miras_search.store.database import apply_pragmas
-from miras_search.store.ranked import Sought, candidates, chosen
+from miras_search.store.ranked import Sought, candidates, chosen, mean
 from miras_search.store.types import FINAL_STATES, JobRow, JobState, NewJob, ResultRow
 from miras_search.store.writer import Writer
 from miras_search.study.drafts import Cell
@@ -339,19 +339,15 @@ class SearchRun:
 
     def _tell(self, it: _Evaluation) -> None:
         """Tell Optuna what an evaluation found. Diverged and pruned ones rank behind all that came to an end."""
-        states = [state for state, _ in it.ended.values()]
-        self._bound(it.trial, {name: self._mean(it, name, "") for name in self.search.constraints})
-        values = [self._mean(it, metric, split) for metric, split, _ in self._sought]
+        states, jobs = zip(*it.ended.values(), strict=True)
+        self._bound(it.trial, {name: mean(jobs, name, "") for name in self.search.constraints})
+        values = [mean(jobs, metric, split) for metric, split, _ in self._sought]
         if "failed" in states or (set(states) == {"complete"} and not all(map(math.isfinite, values))):
             self._optuna.tell(it.trial, state=TrialState.FAIL)
         elif it.dropped or set(states) != {"complete"}:
             self._optuna.tell(it.trial, state=TrialState.PRUNED)
         else:
             self._optuna.tell(it.trial, values)
-
-    def _mean(self, it: _Evaluation, metric: str, split: str) -> float:
-        found = [values.get((metric, split), math.nan) for _, values in it.ended.values()]
-        return math.fsum(found) / len(found)
 
     # The end
 

@@ -7,7 +7,7 @@ see the data that is to confirm it. Used by the engine to choose and by the read
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from miras_search.seeds import confirms
@@ -38,8 +38,9 @@ def candidates(results: Iterable[ResultRow], sought: Sought, limits: Mapping[str
     for number, rows in jobs.items():
         if any(row.state != "complete" for row in rows):
             continue
-        means = tuple(mean(rows, metric, split) for metric, split, _ in sought)
-        over = any(mean(rows, name, "") > limit for name, limit in limits.items())
+        values = [row.values for row in rows]
+        means = tuple(mean(values, metric, split) for metric, split, _ in sought)
+        over = any(mean(values, name, "") > limit for name, limit in limits.items())
         if all(map(math.isfinite, means)) and not over:
             found.append(Candidate(number, rows[0].cell, len(rows), means))
     return sorted(found, key=lambda it: (-it.values[0] if sought[0][2] == "maximize" else it.values[0], it.number))
@@ -67,7 +68,6 @@ def chosen(found: Sequence[Candidate], sought: Sought, top: int) -> list[Candida
     return [points[round(i * last / max(1, top - 1))] for i in range(top)]
 
 
-def mean(rows: Sequence[ResultRow], metric: str, split: str) -> float:
-    """Over the jobs; not a number where one has not recorded it."""
-    found = [row.values.get((metric, split), math.nan) for row in rows]
-    return math.fsum(found) / len(found)
+def mean(jobs: Collection[Mapping[tuple[str, str], float]], metric: str, split: str) -> float:
+    """Over the values of jobs; not a number where one has not recorded it."""
+    return math.fsum(values.get((metric, split), math.nan) for values in jobs) / len(jobs)

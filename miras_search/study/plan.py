@@ -13,7 +13,7 @@ from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, text_at
 from miras_search.study.study import Study
 
-FINAL = ("complete", "diverged", "failed")
+FINAL = ("complete", "pruned", "diverged", "failed")
 ENOUGH_SEEDS = 6  # the first number whose smallest p is below 0.05
 FEWEST_SEEDS = 3  # below, a spread is not an estimate
 

@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping
 
 from miras_search.space.fields import Plain
-from miras_search.study.plan import ENOUGH_SEEDS, smallest_p
+from miras_search.study.plan import ENOUGH_SEEDS, FINAL, smallest_p
 from miras_search.study.search import KNOWN_BEFORE
 from miras_search.study.study import Study
 
-FINAL = ("complete", "pruned", "diverged", "failed")
 FEW_TRIALS = 20  # below, a model-based sampler has hardly begun
 
 
