@@ -61,8 +61,10 @@ class SearchReport:
     """With several objectives: the cells that no other one beats in all."""
 
 
-def search_report(db: Database, study: StudyRow) -> SearchReport:
-    """How a stored study of kind search stands."""
+def search_report(db: Database, study: StudyRow) -> SearchReport | None:
+    """How a stored study of kind search stands; None for one of another kind."""
+    if study.kind != "search":
+        return None
     settings = cast(Mapping[str, Mapping[str, object]], study.config["search"])
     sought: Sought = [
         (name, "validation" if METRICS[name].split else "", cast(str, direction))

@@ -17,7 +17,6 @@ import typer
 from miras_search.commands.common import (
     RAY_VARIABLE,
     DbOption,
-    Json,
     NameOption,
     SetOption,
     Setting,
@@ -31,6 +30,7 @@ from miras_search.commands.common import (
 from miras_search.commands.study import StudyArgument, show_plan, tell_shipped
 
 if TYPE_CHECKING:
+    from miras_search.analysis.search import SearchReport
     from miras_search.analysis.table import AblationTable
     from miras_search.commands.progress import Reporter
     from miras_search.engine.driver import RunOptions
@@ -122,9 +122,7 @@ def run(
         if as_json:
             _emit_summary(summary, database, tables)
         else:
-            if loaded.search is not None:
-                _print_search(loaded.name, database)
-            _print_tables(tables)
+            _print(_report(loaded.name, database), tables)
         if not quiet and not as_json:
             _tell_next(summary, database.name, where)
     if summary.failed:
@@ -160,26 +158,20 @@ def _tables(name: str, database: Database) -> list[AblationTable]:
     return stored_tables(database, name) if confirmed(database, name) else []
 
 
-def _print_search(name: str, database: Database) -> None:
+def _report(name: str, database: Database) -> SearchReport | None:
+    """How the study stands if it is a search."""
     from miras_search.analysis.search import search_report
+    from miras_search.store import queries
+
+    return search_report(database, queries.study(database, name))
+
+
+def _print(report: SearchReport | None, tables: Sequence[AblationTable]) -> None:
     from miras_search.commands.search import text
-    from miras_search.store import queries
-
-    say(text(search_report(database, queries.study(database, name))) + "\n")
-
-
-def _searched(name: str, database: Database) -> dict[str, Json]:
-    """How a search stands, for a program; nothing for another study."""
-    from miras_search.analysis.search import search_report
-    from miras_search.store import queries
-
-    found = queries.study(database, name)
-    return {"search": jsonable(search_report(database, found))} if found.kind == "search" else {}
-
-
-def _print_tables(tables: Sequence[AblationTable]) -> None:
     from miras_search.export.text import to_text
 
+    if report is not None:
+        say(text(report) + "\n")
     if tables:
         say(to_text(tables, output_width()))
 
@@ -192,8 +184,9 @@ def output_width() -> int:
 def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[AblationTable]) -> None:
     from miras_search.export.json_ import to_plain
 
+    report = _report(summary.study, database)
+    line = summary.to_plain() | {"database": database.name} | ({"search": jsonable(report)} if report else {})
     table = to_plain(tables) if tables else None
-    line = summary.to_plain() | {"database": database.name} | _searched(summary.study, database)
     say(json.dumps({**line, "table": table}, ensure_ascii=False, allow_nan=False))
 
 

@@ -93,7 +93,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
     from miras_search.dashboard.progress import current, time_left
     from miras_search.dashboard.snapshot import load
 
-    report = search_report(database, study) if study.kind == "search" else None
+    report = search_report(database, study)
     now = datetime.now(UTC)
     snapshot = load(database, study.name)
     levels = failures(snapshot.results)

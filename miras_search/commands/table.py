@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from miras_search.commands.common import DbOption, JsonOption, emit, note, open_database, say
 from miras_search.commands.run import output_width
 from miras_search.errors import EnvironmentProblem, MirasError
-
-if TYPE_CHECKING:
-    from miras_search.analysis.search import SearchReport
-    from miras_search.store.database import Database
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 
@@ -52,6 +48,7 @@ def table(
 
     Paired differences with intervals and corrected tests, costs, failures, and a verdict for each cell.
     """
+    from miras_search.analysis.search import search_report
     from miras_search.analysis.stored import confirmed, stored_tables
     from miras_search.analysis.stored_findings import stored_findings
     from miras_search.commands.search import text as search_text
@@ -59,13 +56,14 @@ def table(
     from miras_search.export.formats import RENDERERS
     from miras_search.export.json_ import to_plain
     from miras_search.export.text import to_text
+    from miras_search.store import queries
 
     if as_json and form not in (None, "json"):
         raise MirasError(f"table: --json and --format {form} contradict each other: give one of them")
     chosen = "json" if as_json else form or _by_ending(output)
     _check(statistics, margin, solved, chosen)
     with open_database(db) as database:
-        report = _search(database, study)
+        report = search_report(database, queries.study(database, study))
         if report is not None and not confirmed(database, study):
             if chosen == "json":
                 emit({"study": study, "search": report})
@@ -102,15 +100,6 @@ def _check(statistics: bool, margin: float | None, solved: float | None, form: s
         raise MirasError(f"--margin {margin:g}: a margin is positive: give how small a difference does not matter")
     if statistics and form not in ("text", "json"):
         raise MirasError(f"table: --statistics has no {form} form: take --format text or json")
-
-
-def _search(database: Database, name: str) -> SearchReport | None:
-    """How the study stands if it is a search."""
-    from miras_search.analysis.search import search_report
-    from miras_search.store import queries
-
-    found = queries.study(database, name)
-    return search_report(database, found) if found.kind == "search" else None
 
 
 def _by_ending(output: Path | None) -> str:
