@@ -232,18 +232,18 @@ def _advance(point: DesignPoint, write: Write, static: Static, state: State) -> 
             d = tuple(map(limited, d))
         return gradients(point, write, h, d)
 
-    top = state.tangent or state.dual
     tower: tuple[Level, ...] = ()
     if not state.start:  # exact
-        gradient = found(top, is_weights=tangent, limit=False)
+        gradient = found(state.tangent or state.dual, is_weights=tangent, limit=False)
     else:
         below: Layers = link(point, state.start, static) if tangent else state.start
         advanced = []
-        for level in [*state.tower, Level(top, state.moments)]:
+        for level in state.tower:
             gradient = found(below, is_weights=tangent, limit=True)
             below = level.weights
             advanced.append(advance(point, write, level, gradient, static))
-        tower = tuple(advanced[:-1])
+        gradient = found(below, is_weights=tangent, limit=True)
+        tower = tuple(advanced)
     dual = advance(point, write, Level(state.dual, state.moments), gradient, static)
     running: Layers = ()
     if tangent:
