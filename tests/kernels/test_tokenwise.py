@@ -7,12 +7,10 @@ import sys
 import pytest
 import torch
 from loops import DESIGNS, as_dtype, assert_agrees, given
-
-pytest.importorskip("triton")
+from triton_device import INTERPRETED
 
 from miras_search.kernels import dispatch, recurrence, tokenwise
 from miras_search.kernels.dispatch import Setting, choose
-from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.design import DesignPoint
 
 CUDA = Setting("cuda", torch.float32, 16, 16)

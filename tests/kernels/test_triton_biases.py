@@ -7,18 +7,15 @@ import json
 import pytest
 import torch
 from torch import Tensor
+from triton_device import DEVICE, RUNS
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
 from miras_search.kernels.triton.signals import pair_of  # noqa: E402
-from miras_search.kernels.triton.tiles import INTERPRETED  # noqa: E402
 from miras_search.space.bias import BIAS  # noqa: E402
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
+pytestmark = RUNS
 V = 13  # in tiles of 16: padding must not reach the channels
 SPECS: list[object] = [
     *BIAS.options,

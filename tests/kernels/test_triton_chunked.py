@@ -12,24 +12,19 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from loops import assert_agrees, poison
 from torch import Tensor
+from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
 from miras_search.kernels.triton import autograd  # noqa: E402
 from miras_search.kernels.triton.autograd import chunked  # noqa: E402
-from miras_search.kernels.triton.tiles import INTERPRETED  # noqa: E402
 from miras_search.space.bias import L2, Huber  # noqa: E402
 from miras_search.space.jit import Jit  # noqa: E402
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-NEEDS_CUDA = pytest.mark.skipif(
-    INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device and Triton out of its interpreter"
-)
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
+pytestmark = RUNS
 
 # Measured in float32: at most 2e-6, and 7e-7 away from the iterate bound.
 RMS_RATIO = 2e-5
@@ -38,14 +33,7 @@ NAMES = ("q", "k", "v", "log_keep", "step", "threshold", "initial_state")
 
 @pytest.fixture(autouse=True)
 def poisoned_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that a kernel forgets to write must show up as NaN, not as whatever the allocator left."""
-    plain = torch.empty
-
-    def poisoned(*args: object, **kwargs: object) -> Tensor:
-        tensor: Tensor = plain(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
+    poison(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -163,18 +151,6 @@ def outputs_and_grads(
     return found
 
 
-def rms_ratio(found: Tensor, expected: Tensor) -> float:
-    """RMS of the difference over RMS of the expected value; NaN in `found` gives NaN."""
-    scale = expected.double().square().mean().sqrt().clamp(min=1e-30)
-    return float((found.double() - expected.double()).square().mean().sqrt() / scale)
-
-
-def assert_agrees(found: dict[str, Tensor], expected: dict[str, Tensor], ratio: float = RMS_RATIO) -> None:
-    assert found.keys() == expected.keys()
-    ratios = {name: rms_ratio(found[name], expected[name]) for name in expected}
-    assert all(r <= ratio for r in ratios.values()), ratios  # NaN compares false
-
-
 def kernel(case: Case) -> Callable[[dict[str, Tensor | None]], tuple[Tensor, Tensor]]:
     return lambda x: chunked(*(x[name] for name in NAMES), **case.rule)[:2]  # type: ignore[arg-type]
 
@@ -221,7 +197,7 @@ def test_enough_sweeps_equal_the_plain_recurrence() -> None:
     x = make_inputs(case)
     # With chunks of one token every mode is the recurrence.
     expected = outputs_and_grads(lambda leaves: oracle(leaves, replace(case, chunk=1, sweeps=0)), x, torch.float64)
-    assert_agrees(outputs_and_grads(kernel(case), x, None), expected)
+    assert_agrees(outputs_and_grads(kernel(case), x, None), expected, RMS_RATIO)
 
 
 @pytest.mark.parametrize("decayed", [False, True])
@@ -249,7 +225,7 @@ def test_iterates_are_bounded_and_their_gradient_stops_there() -> None:
     x["step"] = x["step"] * 400
     expected = outputs_and_grads(lambda leaves: oracle(leaves, case), x, torch.float64)
     assert expected["final"].abs().max() > 1e6
-    assert_agrees(outputs_and_grads(kernel(case), x, None), expected)
+    assert_agrees(outputs_and_grads(kernel(case), x, None), expected, RMS_RATIO)
 
 
 def test_nan_is_not_hidden_by_the_bound() -> None:
@@ -411,7 +387,7 @@ def test_a_pair_from_outside_runs_and_differentiates(monkeypatch: pytest.MonkeyP
     expected = outputs_and_grads(lambda leaves: oracle(leaves, case), x, torch.float64)
     monkeypatch.setattr(L2, "triton", Jit(__name__))
     found = outputs_and_grads(kernel(case), x, None)
-    assert_agrees(found, expected)
+    assert_agrees(found, expected, RMS_RATIO)
 
 
 @pytest.mark.gpu

@@ -7,22 +7,14 @@ from typing import Any
 import pytest
 import torch
 from loops import CHUNKS, DESIGNS, HUBER, LEARNED_KL, as_dtype, assert_agrees, given, poison
-
-pytest.importorskip("triton")
+from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
 from miras_search.kernels import recurrence
 from miras_search.kernels.state import initial_state
 from miras_search.kernels.triton.decode_run import decode, decode_refuses
-from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.design import DesignPoint
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-NEEDS_CUDA = pytest.mark.skipif(
-    INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device and Triton out of its interpreter"
-)
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
+pytestmark = RUNS
 REFINED: dict[str, Any] = {**CHUNKS, "gradient": {"refined": 2}}
 TOWERS: dict[str, dict[str, Any]] = {
     "l2, refined": {"bias": HUBER, "retention": "l2", "execution": {**REFINED, "gradient_at": "decayed"}},

@@ -11,19 +11,16 @@ import pytest
 import torch
 from loops import assert_agrees, poison
 from torch import Tensor
+from triton_device import DEVICE, INTERPRETED, RUNS
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
 from miras_search.kernels.triton.links import link_of  # noqa: E402
 from miras_search.kernels.triton.loop_launch import block  # noqa: E402
-from miras_search.kernels.triton.tiles import INTERPRETED  # noqa: E402
 from miras_search.space.retention import RETENTION, Retention  # noqa: E402
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
+pytestmark = RUNS
 FTRL: dict[str, Any] = {"view": "ftrl", "shrink": 0.5}
 DUAL: list[dict[str, Any]] = [
     *({"kl": {"slice": s, "scale": 2.0}} for s in ("column", "row", "whole")),

@@ -13,24 +13,16 @@ import torch
 from memories import Case, case, evaluate
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-
-pytest.importorskip("triton")
+from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
 from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.dispatch import Setting, choose
 from miras_search.kernels.triton.autograd import chunked
 from miras_search.kernels.triton.launch import Configuration, Rule, block, configurations, value_block
-from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.bias import L2
 from miras_search.space.design import DesignPoint
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
-NEEDS_CUDA = pytest.mark.skipif(
-    INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device and Triton out of its interpreter"
-)
+pytestmark = RUNS
 SOFT = {"source": "data", "squash": "softplus", "value": 1.0}
 BY_KEY = {"l2": {"keep": {"source": "data", "scope": "key"}}}
 

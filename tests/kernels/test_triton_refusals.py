@@ -8,17 +8,12 @@ import sys
 import pytest
 import torch
 from torch import Tensor
-
-pytest.importorskip("triton")
+from triton_device import DEVICE, RUNS
 
 from miras_search.kernels.triton.autograd import KernelInputError, chunked
-from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.bias import L2, Huber, Kl
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
+pytestmark = RUNS
 
 
 class PairlessBias:

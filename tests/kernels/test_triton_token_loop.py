@@ -11,23 +11,15 @@ import torch
 from loops import DESIGNS, as_dtype, assert_agrees, given, outputs_and_gradients, poison, rms_ratio
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-
-pytest.importorskip("triton")
+from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
 from miras_search.kernels import recurrence
 from miras_search.kernels.triton.loop_ops import LoopInputError
 from miras_search.kernels.triton.loop_run import loop_refuses, run_loop
-from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-NEEDS_CUDA = pytest.mark.skipif(
-    INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device and Triton out of its interpreter"
-)
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a CUDA device"
-)
+pytestmark = RUNS
 RATIO = 1e-5  # measured: at most 1e-6 in float32
 
 
