@@ -93,6 +93,7 @@ class _Run:
         if options.max_jobs is not None and options.max_jobs < 0:
             raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
         self.skipped = self.attempts = 0
+        self.unsought = False
         self.signals = Signals()
 
     def go(self) -> RunSummary:
@@ -181,7 +182,10 @@ class _Run:
                 more=more,
                 points=search.points,
             )
-            self._train(run_id, first, hooks)
+            try:
+                self._train(run_id, first, hooks)
+            finally:
+                self.unsought = not search.through
 
     def _train(self, run_id: int, todo: Sequence[JobRow], hooks: Hooks) -> None:
         study, options = self.study, self.options
@@ -273,4 +277,5 @@ class _Run:
             attempts=self.attempts,
             seconds=time.perf_counter() - self.began,
             interrupted=interrupted,
+            unsought=self.unsought,
         )

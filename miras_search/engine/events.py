@@ -106,6 +106,8 @@ class RunSummary(_Event):
     seconds: float
     interrupted: bool
     pruned: int = 0
+    unsought: bool = False
+    """Whether a search has trials to draw, or the best to confirm, that are no jobs yet."""
 
 
 @dataclass(frozen=True, slots=True)
