@@ -1,4 +1,4 @@
-"""A search as a user drives it: run in pieces, looked at with every reader, refused when changed, one trial trained again."""
+"""A search as a user drives it: run in pieces, looked at with every reader, refused when changed, a trial run again."""
 
 from __future__ import annotations
 
