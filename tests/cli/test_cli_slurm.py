@@ -44,7 +44,12 @@ def test_the_script_of_the_page_survives_the_end_of_its_time(cli, here: Path) ->
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", "study.sbatch"], cwd=here, env=environment, text=True, stdout=subprocess.PIPE, start_new_session=True
+            ["bash", "study.sbatch"],
+            cwd=here,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
 
     with start() as job:

@@ -63,7 +63,8 @@ class Nodes(Protocol):
 class Here:
     """Worker processes of the driver itself."""
 
-    arguments = ["--executor", "local", "--workers", "2"]
+    def __init__(self) -> None:
+        self.arguments = ["--executor", "local", "--workers", "2"]
 
     def lose_one(self) -> None:
         raise RuntimeError("there is one node only")
@@ -76,8 +77,9 @@ class TwoNodes:
     """Two raylets on this machine, of a core each; the driver's is never lost."""
 
     def __init__(self) -> None:
-        import miras_search.engine.ray_  # noqa: F401 - sets Ray's environment
         from ray.cluster_utils import Cluster
+
+        import miras_search.engine.ray_  # noqa: F401 - sets Ray's environment
 
         self._sizes = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
         self._cluster = Cluster(initialize_head=True, head_node_args={**self._sizes, "include_dashboard": False})
@@ -99,7 +101,11 @@ class Driver:
         self._errors = (folder / "stderr").open("a+")
         command = [sys.executable, "-m", "miras_search.cli", "run", "drill.yaml", "--db", database, "--json"]
         self.process = subprocess.Popen(
-            [*command, *nodes.arguments], cwd=folder, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
+            [*command, *nodes.arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
         )
 
     def events(self) -> Iterator[str]:
@@ -170,7 +176,9 @@ class Drill:
                 patience = self.random.randint(2, 5)
         self.ends.append(driver.process.returncode)
         if self.ends[-1] not in ENDS or len(self.ends) > 20 * (sum(self.done.values()) + 1):
-            raise RuntimeError(f"the driver ended with {self.ends[-1]}:\n{(self.folder / 'stderr').read_text()[-3000:]}")
+            raise RuntimeError(
+                f"the driver ended with {self.ends[-1]}:\n{(self.folder / 'stderr').read_text()[-3000:]}"
+            )
 
     def _kill_worker(self, driver: Driver) -> None:
         with sqlite3.connect(self.folder / "drill.db") as db:
