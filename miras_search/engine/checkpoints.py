@@ -5,6 +5,7 @@ Beside them, while a job is under way, its newest snapshot: it has no row, and g
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -59,8 +60,9 @@ class Checkpoints:
             return None
 
     def drop(self, name: str) -> None:
-        """Remove the snapshot of that name, if there is one."""
-        (self._folder / name).unlink(missing_ok=True)
+        """Remove the snapshot of that name, if there is one; what cannot be removed is never read for another job."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink()
 
     def _write(self, name: str, data: bytes) -> None:
         """A reader sees the file of before or the new one. Raises OSError."""

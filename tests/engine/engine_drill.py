@@ -10,6 +10,7 @@ what must hold at the end; the last line counts them. Numbers are compared bit f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -42,6 +43,7 @@ seeds: {seeds}
 resources: {{save_every: 0.2 s}}
 """
 MARK = "MIRAS_DRILL"  # in the environment of every process that the drill starts
+DISK = 65536  # bytes that a file may have on a full disk: less than the database has, more than the log
 SILENCE = 180.0  # seconds without an event after which the driver counts as hanging
 LEFTOVERS = 90.0  # seconds after which no process may be left
 TIMED = {"tokens_per_second", "peak_memory_bytes", "wall_seconds"}
@@ -164,7 +166,7 @@ class Drill:
     def _drive(self) -> None:
         """One driver, from its start to its end."""
         driver = Driver(self.folder, self.nodes, "drill.db")
-        patience = self.random.randint(2, 5)
+        patience = self.random.randint(1, 3)
         for event in driver.events():
             if event not in ("job_started", "progress", "job_finished"):
                 continue
@@ -173,7 +175,7 @@ class Drill:
                 fault = self.faults.pop()
                 self.done[fault.__name__.strip("_").replace("_", " ")] += 1
                 fault(driver)
-                patience = self.random.randint(2, 5)
+                patience = self.random.randint(1, 3)
         self.ends.append(driver.process.returncode)
         if self.ends[-1] not in ENDS or len(self.ends) > 20 * (sum(self.done.values()) + 1):
             raise RuntimeError(
@@ -181,13 +183,11 @@ class Drill:
             )
 
     def _kill_worker(self, driver: Driver) -> None:
-        with sqlite3.connect(self.folder / "drill.db") as db:
+        with contextlib.closing(sqlite3.connect(self.folder / "drill.db")) as db:
             pids = [pid for (pid,) in db.execute("SELECT pid FROM ms_attempt WHERE state = 'running' AND pid > 0")]
         if pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(self.random.choice(sorted(pids)), signal.SIGKILL)
-            except ProcessLookupError:  # it has ended meanwhile
-                return
 
     def _lose_node(self, driver: Driver) -> None:
         self.nodes.lose_one()
@@ -217,7 +217,7 @@ class Drill:
     def _fill_disk(self, driver: Driver) -> None:
         """No file of the driver may grow any more, which it sees as a write that fails."""
         _, most = resource.prlimit(driver.process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(driver.process.pid, resource.RLIMIT_FSIZE, (4096, most))
+        resource.prlimit(driver.process.pid, resource.RLIMIT_FSIZE, (DISK, most))
 
     def _found(self, name: str) -> dict[tuple[str, int], tuple[str, object, object]]:
         """By cell and seed: the state, the finals that are no speeds, and the curves."""
