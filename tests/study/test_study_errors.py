@@ -75,7 +75,7 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ),
         (
             "resources: {gpu_hours: 2}\n",
-            "t.yaml:4:12: resources: a study without GPUs spends no gpu_hours: set gpus, or limit wall",
+            "t.yaml:4:1: resources: a study without GPUs spends no gpu_hours: set gpus, or limit wall",
         ),
         ("resources: {gpu: 1}\n", "t.yaml:4:13: resources.gpu: unknown key (did you mean 'gpus'?)"),
         ("controls: no_write\n", "t.yaml:4:1: controls: expected a list, got 'no_write'"),
