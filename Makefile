@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env env-test run test test-all lint types gpu space-audit clean
+.PHONY: env env-test run test test-all lint types gpu space-audit drill clean
 
 env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
@@ -45,6 +45,10 @@ gpu:
 # Random points of the whole space: valid, their spellings lead back to them, and some train. A quarter of an hour.
 space-audit: env-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m miras_search.bench.space_audit
+
+# A study on two simulated Ray nodes under thirty random faults. A quarter of an hour; its last line counts the checks.
+drill: env-test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/engine/engine_drill.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,6 +20,7 @@ navigation = st.navigation(
     [
         st.Page("views/overview.py", title="Overview", icon=":material/monitoring:", default=True),
         st.Page("views/ablation.py", title="Ablation table", icon=":material/table_chart:", url_path="ablation"),
+        st.Page("views/found.py", title="Search", icon=":material/travel_explore:", url_path="found"),
         st.Page("views/curves.py", title="Learning curves", icon=":material/show_chart:", url_path="curves"),
         st.Page("views/trials.py", title="Trials", icon=":material/list:", url_path="trials"),
         st.Page("views/trial.py", title="One trial", icon=":material/search:", url_path="trial"),

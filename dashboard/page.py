@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from miras_search.analysis.search import SearchReport, Seen, history, search_report
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.stored_findings import stored_findings
 from miras_search.analysis.table import AblationTable
@@ -119,6 +120,19 @@ def _tables(
     task: str | None,
 ) -> list[AblationTable]:
     return stored_tables(_db, name, metric=metric, split=split, against=against, task=task)
+
+
+def search(name: str) -> tuple[SearchReport, list[Seen]] | None:
+    """How the search of that name stands, and its trials in the order they were drawn; None for a study without one."""
+    db = database()
+    return _search(db, db.name, name, token(name))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _search(_db: Database, where: str, name: str, token: tuple[int, str]) -> tuple[SearchReport, list[Seen]] | None:
+    study = queries.study(_db, name)
+    report = search_report(_db, study)
+    return None if report is None else (report, history(_db, study))
 
 
 def statistics(

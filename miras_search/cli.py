@@ -4,6 +4,7 @@
     1    ran, but some jobs failed
     2    wrong usage or an invalid study
     3    the environment: database, Ray
+    4    a budget of the study's resources is spent; everything found so far is stored
     130  interrupted; everything found so far is stored
 
 Importing this module, and printing help, loads none of torch, Ray, Streamlit, pandas, Optuna and SQLAlchemy: a verb

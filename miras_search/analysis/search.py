@@ -7,6 +7,7 @@ the shrinkage, positive where the search promised too much.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import Counter
@@ -45,6 +46,17 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """A trial of the search by what the search saw of it, and the best up to there."""
+
+    number: int
+    cell: str
+    value: float
+    """The first objective."""
+    best: float
+
+
+@dataclass(frozen=True, slots=True)
 class SearchReport:
     """The state of a search. `rows` has what is confirmed, or before that the best; the base last."""
 
@@ -65,12 +77,7 @@ def search_report(db: Database, study: StudyRow) -> SearchReport | None:
     """How a stored study of kind search stands; None for one of another kind."""
     if study.kind != "search":
         return None
-    settings = cast(Mapping[str, Mapping[str, object]], study.config["search"])
-    sought: Sought = [
-        (name, "validation" if METRICS[name].split else "", cast(str, direction))
-        for name, direction in settings["objectives"].items()
-    ]
-    limits = cast(Mapping[str, float], settings["constraints"])
+    sought, limits = _settings(study)
     results = queries.results(db, study.id)
     trials = queries.trials(db, study.id)
     ranked = [it for it in candidates(results, sought, limits) if it.number]
@@ -88,6 +95,51 @@ def search_report(db: Database, study: StudyRow) -> SearchReport | None:
         rows=rows,
         on_front=tuple(it.cell for it in front(ranked, sought)) if len(sought) > 1 else (),
     )
+
+
+def history(db: Database, study: StudyRow) -> list[Seen]:
+    """The trials within the limits that came to an end, the base among them, in the order in which they were drawn."""
+    sought, limits = _settings(study)
+    found = sorted(candidates(queries.results(db, study.id), sought, limits), key=lambda it: it.number)
+    better = max if sought[0][2] == "maximize" else min
+    best = list(itertools.accumulate((it.values[0] for it in found), better))
+    return [Seen(it.number, it.cell, it.values[0], top) for it, top in zip(found, best, strict=True)]
+
+
+def headline(report: SearchReport) -> str:
+    """The best in one sentence: never without its competitors, and with what fresh seeds left of it."""
+    best = next((row for row in report.rows if row.rank), None)
+    if best is None:
+        return "no trial has come to an end within the limits yet"
+    competitors = f"{report.competitors} competitor{'' if report.competitors == 1 else 's'}"
+    if best.confirmed is None or best.shrinkage is None or best.values[0] is None:
+        return f"{best.cell} is the best of {competitors}, partly by luck: nothing is confirmed on fresh seeds yet"
+    name = objective_name(report)
+    jobs = f"{best.n} fresh job{'' if best.n == 1 else 's'}"
+    return (
+        f"the search saw {name} {_short(best.values[0])} of its best of {competitors}; on {jobs} it has "
+        f"{_short(best.confirmed)} (shrinkage {_short(best.shrinkage)}); compare the confirmed alone"
+    )
+
+
+def objective_name(report: SearchReport, index: int = 0) -> str:
+    """`validation accuracy`, `params`."""
+    name, split, _ = report.objectives[index]
+    return f"{split} {name}".strip()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _settings(study: StudyRow) -> tuple[Sought, Mapping[str, float]]:
+    """Objectives and limits of a stored search."""
+    settings = cast(Mapping[str, Mapping[str, object]], study.config["search"])
+    sought: Sought = [
+        (name, "validation" if METRICS[name].split else "", cast(str, direction))
+        for name, direction in settings["objectives"].items()
+    ]
+    return sought, cast(Mapping[str, float], settings["constraints"])
 
 
 def _searched(row: ResultRow) -> bool:

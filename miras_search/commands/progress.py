@@ -73,6 +73,8 @@ class Lines(Silent):
                 note(f"[{self.done}/{self.jobs}] {finished(event, self.metric)}")
             case events.AttemptLost():
                 note(lost(event))
+            case events.Stopping():
+                note(stopping(event))
             case _:
                 pass
 
@@ -126,6 +128,8 @@ class Live:
             case events.AttemptLost():
                 self._remove(event.cell, event.task, event.seed)
                 self._print(lost(event))
+            case events.Stopping():
+                self._print(stopping(event))
             case _:
                 pass
 
@@ -185,6 +189,11 @@ def lost(event: events.AttemptLost) -> str:
     what = "ran out of memory" if event.state == "oom" else "was lost"
     where = f"{event.cell}, {event.task}, seed {event.seed}"
     return f"{where}: attempt {event.attempt} {what} and is made again: {last_line(event.error)}"
+
+
+def stopping(event: events.Stopping) -> str:
+    """What happens after a signal, or at the end of a budget."""
+    return f"stopping: trainings save where they are, for {duration(event.grace)} at most"
 
 
 def last_line(text: str) -> str:

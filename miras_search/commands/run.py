@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from miras_search.study.study import Study
 
 Executor = Literal["auto", "local", "ray"]
+BUDGET_SPENT = 4  # exit code
 LOG_WIDTH = 120  # of a table that does not go to a terminal
 
 
@@ -125,6 +126,10 @@ def run(
             _print(_report(loaded.name, database), tables)
         if not quiet and not as_json:
             _tell_next(summary, database.name, where)
+    if summary.spent is not None:
+        again = " ".join(filter(None, [str(context.obj or Invocation(tuple(sys.argv[1:]))), summary.more]))
+        note(f"{summary.study}: {summary.spent}; all that was found is stored. Go on with:\n  {again}")
+        raise typer.Exit(BUDGET_SPENT)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -199,6 +204,8 @@ def _tell_next(summary: RunSummary, database: str, where: Setting) -> None:
     note(f"\n{trained}; stored in {database}, study {summary.study}")
     if summary.waiting:
         note(f"{many(summary.waiting, 'job')} left: the same command goes on")
+    elif summary.unsought:
+        note("the search is not through: the same command goes on")
     if summary.failed:
         note(
             f"{many(summary.failed, 'job')} failed: miras-search status {name}{flag} tells where; "

@@ -14,29 +14,19 @@ NAME_WIDTH = 70
 
 def text(report: SearchReport) -> str:
     """The report as lines: the best with their competitors, what the confirmation left of them."""
+    from miras_search.analysis.search import headline, objective_name
+
     counts = ", ".join(f"{count} {state}" for state, count in report.trials.items())
     lines = [f"{report.study}: {many(sum(report.trials.values()), 'trial')}: {counts}"]
     if not any(row.rank for row in report.rows):
-        return "\n".join([*lines, "no trial has come to an end within the limits yet"])
+        return "\n".join([*lines, headline(report)])
     if report.on_front:
         count, of = len(report.on_front), report.competitors
         lines.append(f"on the front: {count} of {of} competitors, that no other one beats in every objective")
-    names = [f"{split} {name}".strip() for name, split, _ in report.objectives]
+    names = [objective_name(report, index) for index in range(len(report.objectives))]
     head = ["rank", "trial", "cell", *names, "jobs", "confirmed", "sd", "n", "shrinkage"]
     rows = [head, *(_row(row, report.competitors) for row in report.rows)]
-    lines += ["", grid(rows, indent="  ", numbers=(0, 1, *range(3, len(head)))), ""]
-    best = report.rows[0]
-    if best.confirmed is None:
-        lines.append(
-            f"{best.cell} is the best of {many(report.competitors, 'competitor')}, partly by luck: nothing is "
-            "confirmed on fresh seeds yet"
-        )
-    else:
-        lines.append(
-            f"the search saw {names[0]} {number(best.values[0])} of its best of "
-            f"{many(report.competitors, 'competitor')}; on {many(best.n, 'fresh job')} it has {number(best.confirmed)} "
-            f"(shrinkage {number(best.shrinkage)}); compare the confirmed alone"
-        )
+    lines += ["", grid(rows, indent="  ", numbers=(0, 1, *range(3, len(head)))), "", headline(report)]
     return "\n".join(lines)
 
 

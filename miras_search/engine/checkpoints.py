@@ -1,8 +1,13 @@
-"""Trained parameters on the driver's disk: they come from the workers as bytes and get a row with their hash."""
+"""Trained parameters on the driver's disk: they come from the workers as bytes and get a row with their hash.
+
+Beside them, while a job is under way, its newest snapshot: it has no row, and goes with the job's end.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +15,8 @@ from miras_search.errors import EnvironmentProblem
 from miras_search.store.address import sqlite_path
 from miras_search.store.database import Database
 from miras_search.store.writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -27,20 +34,43 @@ class Checkpoints:
 
     def save(self, attempt_id: int, name: str, data: bytes, step: int) -> None:
         """Write a file and its row. Raises EnvironmentProblem when the disk does not take it."""
-        path = self._folder / name
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_bytes(data)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+            self._write(name, data)
         except OSError as error:
             raise EnvironmentProblem(
-                f"{path}: the checkpoint cannot be written ({error.strerror}); its result is stored: make "
-                "room, or name another folder"
+                f"{self._folder / name}: the checkpoint cannot be written ({error.strerror}); its result is stored: "
+                "make room, or name another folder"
             ) from error
         digest = hashlib.sha256(data).hexdigest()
         uri = (self._uri / name).as_posix()
         self._writer.add_artifact(attempt_id, kind="checkpoint", uri=uri, sha256=digest, bytes=len(data), step=step)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write a snapshot over the one before. Where the disk does not take it, that is logged: only time is lost."""
+        try:
+            self._write(name, data)
+        except OSError as error:
+            log.warning("%s: a snapshot cannot be written (%s)", self._folder / name, error.strerror)
+
+    def kept(self, name: str) -> bytes | None:
+        """The snapshot of that name, or None."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return None
+
+    def drop(self, name: str) -> None:
+        """Remove the snapshot of that name, if there is one; what cannot be removed is never read for another job."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink()
+
+    def _write(self, name: str, data: bytes) -> None:
+        """A reader sees the file of before or the new one. Raises OSError."""
+        path = self._folder / name
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -14,9 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from miras_search.engine.budget import Budget, BudgetSpent
 from miras_search.engine.capacity import make_executor
 from miras_search.engine.checkpoints import Checkpoints
-from miras_search.engine.events import AttemptLost, Event, Interrupted, RunSummary, StudyFinished, StudyStarted
+from miras_search.engine.events import (
+    AttemptLost,
+    Event,
+    Interrupted,
+    RunSummary,
+    Stopping,
+    StudyFinished,
+    StudyStarted,
+)
 from miras_search.engine.jobs import new_jobs, new_trials
 from miras_search.engine.lease import Heartbeat
 from miras_search.engine.loop import Hooks, JobLoop
@@ -54,8 +63,8 @@ class RunOptions:
     """Where the trained parameters go; `checkpoints/` beside the database when None."""
     takeover: bool = False
     """Take the lease from a run that looks alive."""
-    silence: float = 1800.0
-    """Seconds without a word after which a worker counts as hanging; time enough to compile and tune kernels."""
+    grace: float = 20.0
+    """Seconds that trainings have to save themselves when the run ends early."""
     entry: str = TRAINING
     """What runs a job in a worker, as `module:function`."""
 
@@ -67,10 +76,12 @@ class _Stop(Exception):
 def run_study(study: Study, db: Database, options: RunOptions, on_event: Callable[[Event], None]) -> RunSummary:
     """Train the jobs of a study that are missing in the database, and tell `on_event` about it.
 
-    Returns how the study stands. Failed and diverged jobs are counted, not raised.
+    Returns how the study stands, also where a budget of its resources has ended the run. Failed and diverged jobs are
+    counted, not raised.
 
     Raises:
-        Interrupted: SIGINT, SIGTERM or SIGHUP came. Running attempts are recorded as lost and their jobs wait.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came. Running trainings have saved themselves, as far as `grace` allowed;
+            their attempts are recorded as lost and their jobs wait.
         StudyBusy: another run of this study is alive.
         StudyChanged: the database holds another study of that name.
         LeaseLost: another run took this study over, with `takeover`.
@@ -93,6 +104,8 @@ class _Run:
         if options.max_jobs is not None and options.max_jobs < 0:
             raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
         self.skipped = self.attempts = 0
+        self.unsought = False
+        self.spent: BudgetSpent | None = None
         self.signals = Signals()
 
     def go(self) -> RunSummary:
@@ -114,6 +127,8 @@ class _Run:
             try:
                 with Heartbeat(writer, run.id) as heartbeat:
                     self._work(run.id, heartbeat)
+            except BudgetSpent as end:
+                self.spent = end
             except (_Stop, KeyboardInterrupt):
                 interrupted = True
             except BaseException:
@@ -139,8 +154,11 @@ class _Run:
         jobs = self._jobs()
         self.skipped = sum(job.state in FINAL_STATES for job in jobs)
 
+        budget = Budget(self.db, self.study_id, study.resources, self.began)
+
         def check() -> None:
             heartbeat.check()
+            budget.check()
             if self.signals.received is not None:
                 raise _Stop
 
@@ -180,7 +198,10 @@ class _Run:
                 more=more,
                 points=search.points,
             )
-            self._train(run_id, first, hooks)
+            try:
+                self._train(run_id, first, hooks)
+            finally:
+                self.unsought = not search.through
 
     def _train(self, run_id: int, todo: Sequence[JobRow], hooks: Hooks) -> None:
         study, options = self.study, self.options
@@ -205,12 +226,15 @@ class _Run:
             hooks,
             entry=options.entry,
             metric=(study.metric, METRICS[study.metric].split),
-            silence=options.silence,
         )
         try:
             self.on_event(dataclasses.replace(started, executor=executor.name, slots=executor.slots))
             loop.run(todo)
         except BaseException as error:
+            if isinstance(error, _Stop | BudgetSpent):
+                self.on_event(Stopping(options.grace))
+                with contextlib.suppress(MirasError, KeyboardInterrupt):  # what could not be saved is trained again
+                    loop.stop(options.grace)
             self.signals.hold()
             if not isinstance(error, LeaseLost):  # the rows are another run's business now
                 with contextlib.suppress(MirasError):  # the next run's reconciling does the same
@@ -272,4 +296,7 @@ class _Run:
             attempts=self.attempts,
             seconds=time.perf_counter() - self.began,
             interrupted=interrupted,
+            unsought=self.unsought,
+            spent=None if self.spent is None else self.spent.text,
+            more=None if self.spent is None else self.spent.more,
         )

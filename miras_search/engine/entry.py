@@ -28,6 +28,7 @@ def train_jobs(data: Sequence[Mapping[str, object]], context: Context) -> Sequen
         report=lambda points: context.report([_rows(points)]),
         checkpoint=context.checkpoints[0],
         threads=context.threads,
+        keep=context.keep,
     )
     return [alone]
 

@@ -88,6 +88,14 @@ class AttemptLost(_Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping(_Event):
+    """The run ends early: its trainings have so many seconds to save themselves."""
+
+    event: ClassVar[str] = "stopping"
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunSummary(_Event):
     """How the study stands after a run.
 
@@ -106,6 +114,12 @@ class RunSummary(_Event):
     seconds: float
     interrupted: bool
     pruned: int = 0
+    unsought: bool = False
+    """Whether a search has trials to draw, or the best to confirm, that are no jobs yet."""
+    spent: str | None = None
+    """Which budget has ended the run, in words."""
+    more: str | None = None
+    """The option with which the same command goes on after that; empty where it needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +130,7 @@ class StudyFinished(_Event):
     summary: RunSummary
 
 
-Event = StudyStarted | JobStarted | Progress | JobFinished | AttemptLost | StudyFinished
+Event = StudyStarted | JobStarted | Progress | JobFinished | AttemptLost | Stopping | StudyFinished
 
 
 class Interrupted(MirasError):

@@ -49,7 +49,7 @@ def job_of(study: Study, row: JobRow) -> Job:
     return Job(cell.design, cell.model, spec, cell.train, row.seed, matched)
 
 
-def task_of(study: Study, rows: Sequence[JobRow], entry: str) -> Task:
+def task_of(study: Study, rows: Sequence[JobRow], entry: str, resume: bytes | None = None) -> Task:
     """What a worker is given for stored jobs. It trains on a GPU exactly if the study's resources ask for one."""
     return Task(
         entry=entry,
@@ -57,11 +57,22 @@ def task_of(study: Study, rows: Sequence[JobRow], entry: str) -> Task:
         device="cuda" if study.resources.gpus else "cpu",
         threads=study.resources.cpus,
         checkpoint=True,
+        resume=resume,
+        save_every=study.resources.save_every,
         plugins=study.plugins,
     )
 
 
 def checkpoint_name(study: Study, row: JobRow, attempt: int) -> str:
     """The parameters' file below the checkpoint folder: `bias/003-mqar-s0-a1.safetensors`."""
+    return f"{_stem(study, row)}-a{attempt}.safetensors"
+
+
+def snapshot_name(study: Study, row: JobRow) -> str:
+    """The file of a job that is under way: `bias/003-mqar-s0.snapshot`."""
+    return f"{_stem(study, row)}.snapshot"
+
+
+def _stem(study: Study, row: JobRow) -> str:
     task = re.sub(r"[^A-Za-z0-9._-]+", "_", row.task).strip("_")
-    return f"{study.name}/{row.trial_number:03d}-{task}-s{row.seed}-a{attempt}.safetensors"
+    return f"{study.name}/{row.trial_number:03d}-{task}-s{row.seed}"

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import BinaryIO
 
-from miras_search.engine.messages import Failed, Finished, Message, Task
+from miras_search.engine.messages import Failed, Finished, Message, Stopped, Task
+from miras_search.engine.worker import STOP
 
 TAIL = 4000  # bytes of a dead worker's output that are kept as its error text
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -83,6 +84,12 @@ class LocalExecutor:
             messages += self._read(by_connection[connection])
         return messages
 
+    def stop(self) -> None:
+        """Tell every worker to stop; it is asked after each step or half second."""
+        for worker in self._workers:
+            with contextlib.suppress(OSError):  # it is dead: poll finds out
+                worker.connection.send(STOP)
+
     def kill(self, ticket: int) -> None:
         """Kill the worker of the task that goes by this ticket."""
         for worker in self._workers:
@@ -135,7 +142,7 @@ class LocalExecutor:
             while worker.connection.poll():
                 message: Message = worker.connection.recv()
                 messages.append(message)
-                if isinstance(message, Finished | Failed):
+                if isinstance(message, Finished | Stopped | Failed):
                     worker.tickets.discard(message.ticket)
                 worker.failed |= isinstance(message, Failed)
                 if worker.failed and not worker.tickets:  # it leaves by itself; it must get no further task

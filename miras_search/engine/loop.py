@@ -2,7 +2,8 @@
 
 What is tried again: an attempt whose worker died (three attempts in all) or fell silent (two), and one that ran out of
 memory (once more, alone and with a whole GPU). A job that raises has failed: trainings are deterministic, so it would
-raise again. Attempts in a pack are not counted: whatever ends one, its jobs are tried again in smaller ones (`packs`).
+raise again. A single job goes on from its newest snapshot. Attempts in a pack are not counted: whatever ends one, its
+jobs are tried again in smaller ones (`packs`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import AttemptLost, Event, JobFinished, JobStarted, Progress, label
-from miras_search.engine.jobs import checkpoint_name, task_of
-from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Row, Started
+from miras_search.engine.jobs import checkpoint_name, snapshot_name, task_of
+from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Row, Saved, Started, Stopped
 from miras_search.engine.packs import Packs, pack_size
 from miras_search.engine.task import versions
 from miras_search.errors import EnvironmentProblem
@@ -83,11 +84,10 @@ class JobLoop:
         *,
         entry: str,
         metric: tuple[str, str],
-        silence: float,
     ) -> None:
         self._study, self._writer, self._run_id = study, writer, run_id
         self._executor, self._checkpoints, self._hooks = executor, checkpoints, hooks
-        self._entry, self._metric, self._silence = entry, metric, silence
+        self._entry, self._metric, self._silence = entry, metric, study.resources.silence
         self._queue = Packs(study, pack_size(study.resources))
         self._ticket = 1  # the next one
         self._running: dict[int, _Running] = {}
@@ -115,6 +115,14 @@ class JobLoop:
         self._queue.put(jobs)
         self._attempts.update({job.id: job.attempts for job in jobs})
 
+    def stop(self, grace: float) -> None:
+        """Let the trainings save themselves and end, for at most `grace` seconds. Starts nothing new."""
+        self._executor.stop()
+        until = time.monotonic() + grace
+        while any(one.attempt_id is not None for one in self._running.values()) and time.monotonic() < until:
+            for message in self._executor.poll(POLL_SECONDS):
+                self._handle(message)
+
     def abandon(self) -> None:
         """Close the books on what is running: the attempts are lost, their jobs wait for the next run."""
         for running in self._running.values():
@@ -138,7 +146,9 @@ class JobLoop:
                 self._attempts[job.id] += 1
                 self._running[ticket] = _Running(job, self._attempts[job.id], group)
             self._ticket += len(jobs)
-            self._executor.submit(group.ticket, task_of(self._study, jobs, self._entry), whole_device=alone)
+            kept = self._checkpoints.kept(snapshot_name(self._study, jobs[0])) if len(jobs) == 1 else None
+            task = task_of(self._study, jobs, self._entry, kept)
+            self._executor.submit(group.ticket, task, whole_device=alone)
 
     def _groups(self) -> set[_Group]:
         """The tasks under way."""
@@ -155,6 +165,11 @@ class JobLoop:
                 self._start(running, message.host, message.pid, message.device)
             case Points():
                 self._points(running, message)
+            case Saved():
+                self._checkpoints.keep(snapshot_name(self._study, running.job), message.data)
+            case Stopped():
+                del self._running[message.ticket]
+                self._stopped(running, message)
             case Finished():
                 del self._running[message.ticket]
                 self._finished(running, message)
@@ -222,6 +237,10 @@ class JobLoop:
             name = checkpoint_name(self._study, job, running.attempt)
             self._checkpoints.save(running.attempt_id, name, message.checkpoint, outcome.last_step)
 
+    def _stopped(self, running: _Running, message: Stopped) -> None:
+        assert running.attempt_id is not None, "an end before the start of an attempt"
+        self._close(running.attempt_id, "lost", "Interrupted", f"the run was stopped: {message.text}")
+
     def _failed(self, running: _Running, message: Failed) -> None:
         job = running.job
         attempt_id = running.attempt_id
@@ -268,6 +287,7 @@ class JobLoop:
     def _tell_end(
         self, job: JobRow, state: JobState, metrics: Mapping[str, float], seconds: float | None, error: str | None
     ) -> None:
+        self._checkpoints.drop(snapshot_name(self._study, job))
         self._hooks.event(JobFinished(job.cell, job.task, job.seed, state, metrics, seconds, error))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from miras_search.space.plugins import Plugin
-from miras_search.training.job import Outcome
+from miras_search.training.job import Keep, Outcome
 
 Row = tuple[int, str, str, float]
 """A curve point: step, metric, split, value."""
@@ -32,6 +32,10 @@ class Task:
     threads: int
     checkpoint: bool
     """Whether the worker sends the trained parameters back."""
+    resume: bytes | None = None
+    """A snapshot of the job, which a task of several has none of."""
+    save_every: float | None = None
+    """Seconds between snapshots; None takes none, not even at the end."""
     plugins: tuple[Plugin, ...] = ()
     """The user's modules of the job's study, with their source: another machine may not have the files."""
 
@@ -46,6 +50,8 @@ class Context:
     """Where to write each job's parameters, if they are wanted."""
     device: str
     threads: int
+    keep: Keep | None = None
+    """How a single job is saved on its way."""
 
 
 Entry = Callable[[Sequence[Mapping[str, object]], Context], Sequence[Outcome]]
@@ -75,6 +81,22 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """A snapshot of a running attempt, which stands for those before it."""
+
+    ticket: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The entry has ended before its time, because `Executor.stop` asked for it."""
+
+    ticket: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The entry has returned."""
 
@@ -93,7 +115,7 @@ class Failed:
     error_text: str
 
 
-Message = Started | Points | Finished | Failed
+Message = Started | Points | Saved | Stopped | Finished | Failed
 
 
 class Executor(Protocol):
@@ -110,6 +132,9 @@ class Executor(Protocol):
 
     def poll(self, timeout: float) -> list[Message]:
         """What has happened, after at most `timeout` seconds; a ticket's points always come before its end."""
+
+    def stop(self) -> None:
+        """Ask every task under way to save itself and end; what does is `Stopped`."""
 
     def kill(self, ticket: int) -> None:
         """End the process of the task that goes by this ticket. No message of it follows."""

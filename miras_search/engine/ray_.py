@@ -21,9 +21,10 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers use this 
 import ray
 from ray import ObjectRef, exceptions
 from ray._private import worker as ray_worker
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from miras_search.engine.messages import Failed, Finished, Message, Task
-from miras_search.engine.ray_tasks import Mailbox, run_fresh, run_reused
+from miras_search.engine.messages import Failed, Message, Task
+from miras_search.engine.ray_tasks import End, Mailbox, run_fresh, run_reused
 from miras_search.errors import EnvironmentProblem
 
 OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum: only checkpoints of small models pass through it
@@ -40,7 +41,7 @@ class RayExecutor:
     def __init__(self, slots: int | None, *, cpus: int, gpus: float, address: str | None = None) -> None:
         self._cpus, self._gpus = cpus, gpus
         self._owned = not ray.is_initialized()
-        self._refs: dict[ObjectRef[list[Finished]], range] = {}  # the tickets of each task
+        self._refs: dict[ObjectRef[list[End]], range] = {}  # the tickets of each task
         try:
             if self._owned:
                 _connect(address, None if slots is None else slots * cpus)
@@ -60,11 +61,11 @@ class RayExecutor:
 
     def poll(self, timeout: float) -> list[Message]:
         """What the tasks have sent; the death of a worker or node is a `Failed` with state `lost` or `oom`."""
-        ready: list[ObjectRef[list[Finished]]] = []
+        ready: list[ObjectRef[list[End]]] = []
         if self._refs:
             ray.wait(list(self._refs), num_returns=1, timeout=timeout)
             ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
-        messages: list[Message] = ray.get(self._mailbox.drain.remote())  # after the wait: points before the end
+        messages = self._drained()  # after the wait: points before the end
         explained = {message.ticket for message in messages if isinstance(message, Failed)}
         for ref in ready:
             if self._refs[ref][0] not in explained:
@@ -73,6 +74,18 @@ class RayExecutor:
         gone = {*ready, *(ref for ref, tickets in self._refs.items() if tickets[0] in explained)}
         self._refs = {ref: tickets for ref, tickets in self._refs.items() if ref not in gone}
         return messages
+
+    def _drained(self) -> list[Message]:
+        try:
+            messages: list[Message] = ray.get(self._mailbox.drain.remote())
+        except exceptions.RayError as error:  # the mailbox lives where the driver does: that node is gone, or Ray is
+            reason = " ".join(str(error).split())[:300]
+            raise EnvironmentProblem(f"ray: lost the cluster: {reason}: run the same again") from error
+        return messages
+
+    def stop(self) -> None:
+        """Tell every task to stop; it is asked after each step or half second."""
+        self._mailbox.stop.remote()
 
     def kill(self, ticket: int) -> None:
         """Kill the worker of the task that goes by this ticket."""
@@ -120,8 +133,9 @@ def _connect(address: str | None, cpus: int | None) -> None:
 
 
 def _start_mailbox() -> Any:
-    """The mailbox actor's handle, whose methods Ray types as uncallable."""
-    return ray.remote(Mailbox).options(num_cpus=0).remote()
+    """The mailbox actor's handle, whose methods Ray types as uncallable. On this node: others may be lost."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def _room(cpus: int, gpus: float, wanted: int | None) -> int:
@@ -142,7 +156,7 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _ends(ref: ObjectRef[list[Finished]], tickets: range) -> Sequence[Message]:
+def _ends(ref: ObjectRef[list[End]], tickets: range) -> Sequence[Message]:
     """How the jobs of a task ended that said nothing itself."""
     state: Literal["oom", "failed", "lost"]
     cause: exceptions.RayError

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import ray
 from ray.actor import ActorHandle
 
-from miras_search.engine.messages import Failed, Finished, Message, Task
+from miras_search.engine.messages import Failed, Finished, Message, Stopped, Task
 from miras_search.engine.task import run_task
+
+End = Finished | Stopped
 
 
 class Mailbox:
@@ -21,11 +23,16 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
+        self._stopping = False
 
     async def put(self, messages: Sequence[Message]) -> bool:
-        """Take messages in; the reply is the worker's receipt."""
+        """Take messages in; the reply is whether to stop."""
         self._messages.extend(messages)
-        return False
+        return self._stopping
+
+    async def stop(self) -> None:
+        """Tell every worker with its next message to stop."""
+        self._stopping = True
 
     async def drain(self) -> list[Message]:
         """Every message since the last call, oldest first."""
@@ -33,7 +40,7 @@ class Mailbox:
         return messages
 
 
-def _run(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> list[Finished]:
+def _run(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> list[End]:
     """Run a task. A job that raises ends its process, once the mailbox has the reason: see the local worker."""
 
     def send(messages: Sequence[Message]) -> bool:
@@ -44,7 +51,7 @@ def _run(ticket: int, task: Task, mailbox: ActorHandle[Mailbox]) -> list[Finishe
     if any(isinstance(end, Failed) for end in ended):
         send(ended)
         os._exit(1)
-    return [end for end in ended if isinstance(end, Finished)]
+    return [end for end in ended if not isinstance(end, Failed)]
 
 
 # a lost attempt is a row in the store: Ray must not repeat it behind our back

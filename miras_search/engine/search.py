@@ -144,6 +144,11 @@ class SearchRun:
             self._confirmed = True
             self._loose = self._confirmation()
 
+    @property
+    def through(self) -> bool:
+        """Whether all is asked for and all of that handed out."""
+        return self._confirmed and not (self._loose or self._active)
+
     def points(self, job: JobRow, rows: Sequence[Row]) -> bool:
         """Whether the pruner ends the job after these points; it watches the first job of each trial."""
         it = self._owner(job)

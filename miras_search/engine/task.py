@@ -20,8 +20,21 @@ from pathlib import Path
 from typing import Literal
 
 import miras_search
-from miras_search.engine.messages import Context, Entry, Failed, Finished, Points, Row, Send, Started, Task
+from miras_search.engine.messages import (
+    Context,
+    Entry,
+    Failed,
+    Finished,
+    Points,
+    Row,
+    Saved,
+    Send,
+    Started,
+    Stopped,
+    Task,
+)
 from miras_search.space import plugins
+from miras_search.training.job import Cancelled, Keep
 
 TEXT_LIMIT = 20_000  # characters of a traceback; its end is the part that tells
 
@@ -45,7 +58,7 @@ def load(entry: str) -> Entry:
     return function
 
 
-def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Failed]:
+def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopped] | list[Failed]:
     """Run a task, sending `Started` and `Points` on the way; returns how each of its jobs ended.
 
     A pack that raises fails as one: whichever of its jobs it was, the process is of no more use to the others.
@@ -58,17 +71,26 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Faile
         found = [Points(one, tuple(new)) for one, new in zip(tickets, rows, strict=True) if new]
         return send(found or [Points(ticket, ())])  # no points: a sign of life
 
+    def save(data: bytes) -> None:
+        send([Saved(ticket, data)])
+
+    keep = None
+    if task.save_every is not None and len(task.jobs) == 1:
+        keep = Keep(save, task.save_every, task.resume)
+
     # the parameters travel as bytes: a worker on another machine has no folder in common with the driver. Nothing is
     # made here before the training is done, so a worker that is killed leaves nothing behind.
     stem = Path(tempfile.gettempdir(), f"miras-search-{secrets.token_hex(8)}")
     paths = [stem.with_name(f"{stem.name}-{i}.safetensors") if task.checkpoint else None for i in range(len(tickets))]
     try:
         plugins.use(task.plugins)
-        outcomes = load(task.entry)(task.jobs, Context(report, tuple(paths), task.device, task.threads))
+        outcomes = load(task.entry)(task.jobs, Context(report, tuple(paths), task.device, task.threads, keep))
         return [
             Finished(one, outcome, path.read_bytes() if path is not None and path.exists() else None)
             for one, outcome, path in zip(tickets, outcomes, paths, strict=True)
         ]
+    except Cancelled as error:
+        return [Stopped(one, str(error)) for one in tickets]
     except Exception as error:  # the process boundary: every kind of failure becomes a row
         text = traceback.format_exc()[-TEXT_LIMIT:]
         state: Literal["oom", "failed"] = "oom" if _out_of_memory(error) else "failed"

@@ -19,22 +19,25 @@ from multiprocessing.connection import Connection
 from miras_search.engine.messages import Failed, Message, Task
 from miras_search.engine.task import run_task
 
+STOP = "stop"  # sent in place of a task
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(descriptor: int, parent: int) -> None:
     """Serve tasks from the socket until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # a batch system sends it to all: the driver decides what it means
+        signal.signal(ignored, signal.SIG_IGN)
     _die_with(parent)
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     tasks: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+    stopping = threading.Event()
+    threading.Thread(target=_receive, args=(connection, tasks, stopping), daemon=True).start()
 
     def send(messages: Sequence[Message]) -> bool:
         for message in messages:
             connection.send(message)
-        return False  # a task is stopped by ending this process
+        return stopping.is_set()
 
     while True:
         ticket, task = tasks.get()
@@ -44,11 +47,15 @@ def main(descriptor: int, parent: int) -> None:
             return  # what raised may have left the process in a bad state, as a CUDA error does: others get a new one
 
 
-def _receive(connection: Connection, tasks: queue.SimpleQueue[tuple[int, Task]]) -> None:
-    """Take tasks in, beside the training; the end of the stream is the end of the driver."""
+def _receive(connection: Connection, tasks: queue.SimpleQueue[tuple[int, Task]], stopping: threading.Event) -> None:
+    """Take tasks in, and `STOP`, beside the training; the end of the stream is the end of the driver."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            tasks.put(connection.recv())
+            found = connection.recv()
+            if found == STOP:
+                stopping.set()
+            else:
+                tasks.put(found)
     os._exit(0)
 
 

@@ -6,10 +6,11 @@ it, and both kinds of complaint become `Problem`s with the same wording.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from miras_search.metrics import METRICS
@@ -21,6 +22,7 @@ MAX_TRIALS = 100_000
 SYNC_BATCH = 8
 Sampler = Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "cmaes"]
 Pruner = Literal["hyperband", "asha", "median", "wilcoxon", "none"]
+MAX_SECONDS = 1000 * 86400.0
 MAX_SEED = 2**31 - 1  # what an integer column of any database holds
 
 _OTHER_KIND = {
@@ -104,12 +106,46 @@ def _pack(value: object) -> int | Literal["auto"]:
     raise PydanticCustomError("pack", f"{value!r} is none of auto, off, and a number of jobs between 1 and {MAX_PACK}")
 
 
+_DURATION = re.compile(" ?".join(rf"(?:(\d+(?:\.\d+)?) ?{unit})?" for unit in ("d", "h", "min", "s")))
+
+
+def _duration(value: object) -> float:
+    """Seconds of a duration as a person writes it: `90 s`, `10 min`, `2 h 30 min`, `1 d`."""
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    counts = found.groups(default="0") if found else ("0",) * 4
+    seconds = sum(float(count) * unit for count, unit in zip(counts, (86400, 3600, 60, 1), strict=True))
+    if not 0 < seconds <= MAX_SECONDS:
+        what = f"{value!r} is no duration up to 1000 d: write it as 90 s, 10 min, 2 h 30 min or 1 d"
+        raise PydanticCustomError("duration", what)
+    return seconds
+
+
+def _saving(value: object) -> float | None:
+    """Seconds between snapshots, None for none."""
+    return None if value == "off" or value is False else _duration(value)
+
+
 class Resources(_Model):
-    """What one process is given: cores, GPUs, and how many jobs of one shape it trains at once."""
+    """What one process is given, and how far a run may go: none of it changes what a job finds."""
 
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
     pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
+    """How many jobs of one shape a process trains at once."""
+    gpu_hours: Annotated[float, Field(ge=0.001)] | None = None
+    """What the study may spend in all its runs."""
+    wall: Annotated[float | None, PlainValidator(_duration)] = None
+    """Seconds that one run may take."""
+    save_every: Annotated[float | None, PlainValidator(_saving)] = 600.0
+    """Seconds between snapshots of a training that goes on."""
+    silence: Annotated[float, PlainValidator(_duration)] = 1800.0
+    """Seconds without a word after which a worker counts as hanging; time enough to compile and tune kernels."""
+
+    @model_validator(mode="after")
+    def _spendable(self) -> Resources:
+        if self.gpu_hours is not None and not self.gpus:
+            raise PydanticCustomError("gpu_hours", "a study without GPUs spends no gpu_hours: set gpus, or limit wall")
+        return self
 
 
 class _Shared(_Model):

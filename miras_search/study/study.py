@@ -87,10 +87,10 @@ class Study:
 
     @property
     def _resources(self) -> dict[str, Plain]:
-        """As plain data; packing only where it was chosen, so that hashes are what they were without the key."""
+        """As plain data; the rest only where it was chosen, so that hashes are what they were without those keys."""
         given = self.resources
-        packed: dict[str, Plain] = {} if given.pack == "auto" else {"pack": given.pack}
-        return {"cpus": given.cpus, "gpus": given.gpus, **packed}
+        chosen: dict[str, Plain] = given.model_dump(exclude_defaults=True)
+        return {"cpus": given.cpus, "gpus": given.gpus, **chosen}
 
     @property
     def _compared(self) -> dict[str, Plain]:

@@ -6,7 +6,7 @@ needs nothing else, no database and no study file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -94,6 +94,19 @@ class Job:
             seed=seed,
             base_design=None if base is None else DesignPoint.parse(base, (*where, "base_design")),
         )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How a training is saved on its way, and from where it goes on."""
+
+    save: Callable[[bytes], None]
+    """Takes a snapshot; each one stands for those before it."""
+    every: float
+    """Seconds between snapshots. One more is taken when the training is told to stop."""
+    resume: bytes | None = None
+    """The newest snapshot of an earlier try."""
 
 
 @final

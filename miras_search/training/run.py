@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from miras_search.tasks import task_from_spec
-from miras_search.training import findings
+from miras_search.training import findings, snapshot
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
 from miras_search.training.device import drawn_from, keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
-from miras_search.training.job import Cancelled, Job, Outcome, Point, State
+from miras_search.training.job import Cancelled, Job, Keep, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
 from miras_search.training.start import new_model
 
@@ -44,17 +44,19 @@ def train(
     report: Report | None = None,
     checkpoint: Path | None = None,
     threads: int | None = None,
+    keep: Keep | None = None,
 ) -> Outcome:
     """Train a job and measure what it found.
 
     A loss or gradient that is not finite, or a loss far beyond a blind guess's, ends the training with the state
     `diverged` and whatever was measured so far; it is a result, not an error. `checkpoint` is written if the training
-    completes. Raises `Cancelled` when `report` says stop, `SpecError` for a task that does not exist,
+    completes. With `keep` it is saved on its way and goes on from an earlier snapshot, to the same result. Raises
+    `Cancelled` when `report` says stop, `SpecError` for a task that does not exist,
     `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
     """
     where = resolve(device)
     with settled(where, threads), drawn_from(Seeds.of(job.seed).init, where):
-        return Training(job, where, report).run(checkpoint)
+        return Training(job, where, report, keep).run(checkpoint)
 
 
 class _Diverged(Exception):
@@ -69,12 +71,13 @@ class _Diverged(Exception):
 class Training:
     """The state of one training; `run` does it all, `step` is one step of it for a benchmark."""
 
-    def __init__(self, job: Job, device: torch.device, report: Report | None) -> None:
-        self.began = self.beat = time.perf_counter()
+    def __init__(self, job: Job, device: torch.device, report: Report | None, keep: Keep | None = None) -> None:
+        self.began = self.beat = self.saved = time.perf_counter()
         keep_freed_memory()
         start_peak(device)
         config, seeds = job.train, Seeds.of(job.seed)
-        self.job, self.device, self.config, self.report = job, device, config, report
+        self.job, self.device, self.config = job, device, config
+        self.report, self.keep, self.stopping = report, keep, False
         self.task = task_from_spec(job.task)
         self.data_seed = seeds.data
         self.model = new_model(job).to(device)
@@ -86,16 +89,27 @@ class Training:
         self.limit = findings.limit(self.task.vocab_size)
         self.losses: list[float] = []
         self.seconds: list[float] = []  # of a step, by window
-        self.pending: list[Point] = []
+        self.seen: list[Tensor] = []  # [loss, gradient norm] of the steps of a window that is not over
+        self.points: list[Point] = []
+        self.pending: list[Point] = []  # those that are not reported yet
         self.scores: dict[str, Score] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, earlier tries that this one goes on from included."""
+        return time.perf_counter() - self.began
 
     def run(self, checkpoint: Path | None) -> Outcome:
         """Train to the end or to the first step that is not finite."""
+        taken = snapshot.restore(self, self.keep.resume) if self.keep is not None and self.keep.resume else 0
         try:
             for first, last in windows(self.config.steps, self.config.eval_every):
+                if last <= taken:
+                    continue
                 self._window(first, last)
                 if last == self.config.steps or (self.config.eval_every and last % self.config.eval_every == 0):
                     self._look("validation", self.validation, last)
+                self._pause(last)
             self._look("test", self.test, self.config.steps)
         except _Diverged as end:
             return self._outcome("diverged", end.steps, end.note)
@@ -104,22 +118,25 @@ class Training:
         return self._outcome("complete", self.config.steps, "")
 
     def _window(self, first: int, last: int) -> None:
-        """Steps `first` to `last` - 1."""
-        start, seen = time.perf_counter(), []
-        for step in range(first, last):
-            seen.append(self.step(step))
+        """Steps `first` to `last` - 1, less those that an earlier try has taken."""
+        start, before = time.perf_counter(), len(self.seen)
+        for step in range(first + before, last):
+            self.seen.append(self.step(step))
             if self.device.type == "cpu":
-                loss, norm = seen[-1].tolist()
+                loss, norm = self.seen[-1].tolist()
                 if findings.problem(loss, norm, self.limit):
                     break
             self._beat()
-        values = torch.stack(seen).tolist()  # the device's only wait
-        self.seconds.append((time.perf_counter() - start) / len(values))
+            if step + 1 < last:  # else the window is closed first
+                self._pause(step + 1)
+        values = torch.stack(self.seen).tolist()  # the device's only wait
+        self.seen = []
+        self.seconds.append((time.perf_counter() - start) / (len(values) - before))
         for step, (loss, norm) in enumerate(values, first):
             if problem := findings.problem(loss, norm, self.limit):
                 raise _Diverged(step, f"{problem} at step {step + 1}")
             self.losses.append(loss)
-        self.pending.append(Point(last, "loss", "train", statistics.fmean(self.losses[first:last])))
+        self._found(Point(last, "loss", "train", statistics.fmean(self.losses[first:last])))
 
     def step(self, step: int) -> Tensor:
         """Optimiser step number `step`, from 0; [loss, gradient norm], still on the device."""
@@ -136,22 +153,33 @@ class Training:
         if not score.finite:
             raise _Diverged(step, f"{name} loss {score.loss} after step {step}")
         self.scores[name] = score
-        self.pending += [Point(step, "accuracy", name, score.accuracy), Point(step, "loss", name, score.loss)]
+        self._found(Point(step, "accuracy", name, score.accuracy), Point(step, "loss", name, score.loss))
         self._beat(due=True)
 
+    def _found(self, *points: Point) -> None:
+        self.points += points
+        self.pending += points
+
     def _beat(self, due: bool = False) -> None:
-        """Hand over the points found since the last time, if it is time to. Raises `Cancelled`."""
+        """Hand over the points found since the last time, if it is time to; the reply may be to stop."""
         if self.report is None or not (due or time.perf_counter() - self.beat > BEAT):
             return
         points, self.pending, self.beat = tuple(self.pending), [], time.perf_counter()
-        if self.report(points):
-            raise Cancelled(f"cancelled after {len(self.losses)} of {self.config.steps} steps")
+        self.stopping |= self.report(points)
+
+    def _pause(self, step: int) -> None:
+        """Save where the training is after `step` steps, if it is time to or it is to stop. Raises `Cancelled`."""
+        if self.keep is not None and (self.stopping or time.perf_counter() - self.saved > self.keep.every):
+            self.keep.save(snapshot.dump(self, step))
+            self.saved = time.perf_counter()
+        if self.stopping:
+            raise Cancelled(f"cancelled after {step} of {self.config.steps} steps")
 
     def _outcome(self, state: State, steps: int, note: str) -> Outcome:
         """The outcome, with every number that is finite."""
         if self.pending and self.report is not None:
             self.report(tuple(self.pending))  # too late to cancel
-        wall, peak = time.perf_counter() - self.began, peak_bytes(self.device)
+        wall, peak = self.elapsed, peak_bytes(self.device)
         length = self.task.sequence_length
         return findings.outcome(
             self.config,

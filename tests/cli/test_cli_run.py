@@ -90,6 +90,19 @@ def test_failed_jobs_are_exit_1_and_divergence_is_a_result(
     assert ("2 jobs left" in result.err) == ("waiting" in changes)
 
 
+@pytest.mark.parametrize("more", ["", "--set resources.gpu_hours=3"])
+def test_a_spent_budget_is_exit_4_with_the_table_and_the_command_that_goes_on(
+    cli, stored: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    monkeypatch.setattr(driver, "run_study", lambda *_: _summary(waiting=2, spent="1.5 GPU-hours are spent", more=more))
+    result = cli("run", "small.yaml", "--executor", "local")
+    assert result.code == 4
+    assert result.out == cli("table", "small").out
+    told = result.err.splitlines()
+    assert told[-2] == "small: 1.5 GPU-hours are spent; all that was found is stored. Go on with:"
+    assert told[-1].strip() == f"miras-search run small.yaml --executor local {more}".strip()
+
+
 def test_the_flags_reach_the_engine(cli, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[driver.RunOptions] = []
 

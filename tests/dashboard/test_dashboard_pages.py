@@ -19,7 +19,7 @@ from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.writer import Writer
 
-PAGES = ("overview", "ablation", "curves", "trials", "trial")
+PAGES = ("overview", "ablation", "found", "curves", "trials", "trial")
 Open = Callable[..., AppTest]
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from miras_search.engine.driver import RunOptions, run_study
 from miras_search.engine.events import Event, RunSummary
 from miras_search.store import queries
+from miras_search.store.address import parse_database
 from miras_search.store.database import Database
 from miras_search.store.types import AttemptRow
 from miras_search.study.loader import Study, loads
@@ -79,6 +82,22 @@ def db(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address, with its password, of a schema of its own in a real PostgreSQL."""
+    where = os.environ.get("MIRAS_TEST_POSTGRES_URL")
+    if not where:
+        pytest.skip("MIRAS_TEST_POSTGRES_URL is not set")
+    url, schema = parse_database(where), f"engine_{uuid.uuid4().hex[:12]}"
+    admin = create_engine(url)
+    with admin.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
+    with admin.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    admin.dispose()
+
+
 class Runner:
     """Runs the tiny study with fake trainings, and looks at what the database holds then."""
 
@@ -99,7 +118,13 @@ class Runner:
             if on_event is not None:
                 on_event(event)
 
-        values: dict[str, object] = {"executor": self.executor, "workers": 2, "entry": self.entry(behaviour)} | options
+        values: dict[str, object] = {
+            "executor": self.executor,
+            "workers": 2,
+            "entry": self.entry(behaviour),
+            "grace": 0.5,
+        }
+        values |= options
         return run_study(study(*overrides), self.db, RunOptions(**values), listen)  # type: ignore[arg-type]
 
     def entry(self, behaviour: str) -> str:

@@ -24,7 +24,7 @@ if __name__ == "__main__":
     where, executor, entry = sys.argv[1:]
     try:
         with Database.open(where, create=True) as db:
-            run_study(study(), db, RunOptions(executor=executor, workers=2, entry=entry), tell)
+            run_study(study(), db, RunOptions(executor=executor, workers=2, entry=entry, grace=0.5), tell)
     except MirasError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -126,7 +126,7 @@ def test_a_pack_out_of_memory_is_halved(local) -> None:
 
 
 def test_a_silent_pack_is_killed_as_one(local) -> None:
-    summary = local("hang_once=1.dot", overrides=("resources={pack: 2}",), silence=3.0)
+    summary = local("hang_once=1.dot", overrides=("resources={pack: 2, silence: 3 s}",))
     assert (summary.complete, summary.failed) == (6, 0)
     assert [row.state for row in local.attempts(1, 0)] == [row.state for row in local.attempts(1, 1)]
     assert [row.state for row in local.attempts(1, 1)] == ["timeout", "complete"]

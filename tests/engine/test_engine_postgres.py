@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
-
 import optuna
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import inspect
 
-from miras_search.store.address import parse_database
 from miras_search.store.database import Database
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    where = os.environ.get("MIRAS_TEST_POSTGRES_URL")
-    if not where:
-        pytest.skip("MIRAS_TEST_POSTGRES_URL is not set")
-    url, schema = parse_database(where), f"engine_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(url)
-    with admin.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
-    with admin.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    admin.dispose()
 
 
 @pytest.mark.postgres

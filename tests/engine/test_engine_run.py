@@ -92,7 +92,7 @@ def test_out_of_memory_is_tried_once_more_alone(run) -> None:
 
 
 def test_a_silent_worker_is_killed_and_its_job_tried_again(run) -> None:
-    summary = run("hang_once=0.dot", silence=3.0)
+    summary = run("hang_once=0.dot", overrides=("resources.silence=3 s",))
     assert (summary.complete, summary.failed) == (6, 0)
     assert [row.state for row in run.attempts(1, 0)] == ["timeout", "complete"]
     assert "said nothing for 3 s" in run.attempts(1, 0)[0].error_text

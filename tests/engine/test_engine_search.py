@@ -44,11 +44,13 @@ class Bench:
         self.folder = folder
         self.where = str(folder / "t.db")
 
-    def run(self, *overrides: str, behaviour: str = "train", **options: int | bool) -> RunSummary:
+    def run(
+        self, *overrides: str, behaviour: str = "train", executor: str = "local", **options: int | bool
+    ) -> RunSummary:
         study = loads(TEXT, "sought.yaml", overrides)
         entry = f"search_entries:{behaviour}@{self.folder}"
         with Database.open(self.where, create=True) as db:
-            settings = RunOptions(executor="local", workers=1, entry=entry, **options)  # type: ignore[arg-type]
+            settings = RunOptions(executor=executor, entry=entry, **{"workers": 1, **options})  # type: ignore[arg-type]
             return run_study(study, db, settings, lambda event: None)
 
     def jobs(self) -> list[JobRow]:
@@ -216,3 +218,30 @@ def test_a_killed_driver_leaves_a_search_that_goes_on(bench: Bench) -> None:
     other.folder.mkdir()
     other.run("schedule={sync: 2}")
     assert other.drawn() == bench.drawn()
+
+
+def test_on_ray_a_search_draws_and_finds_the_same(bench: Bench, ray_running: None) -> None:
+    study = ["schedule={sync: 4}", "pruner=asha", "trials=6"]
+    bench.run(*study, executor="ray", workers=2, max_jobs=3)
+    bench.run(*study, executor="ray", workers=2)
+    other = Bench(bench.folder / "other")
+    other.folder.mkdir()
+    other.run(*study)
+    assert other.drawn() == bench.drawn()
+    assert other.report() == bench.report()
+
+
+@pytest.mark.postgres
+def test_on_postgres_a_search_draws_and_finds_the_same(
+    bench: Bench, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.folder)  # where the checkpoints of a server's study go
+    study = ["schedule={sync: 3}", "pruner=asha"]
+    bench.where = server
+    bench.run(*study, max_jobs=4)
+    bench.run(*study)
+    other = Bench(bench.folder / "other")
+    other.folder.mkdir()
+    other.run(*study)
+    assert other.drawn() == bench.drawn()
+    assert other.report() == bench.report()

@@ -69,6 +69,14 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ("design: factorail\n", "t.yaml:4:1: design: unknown design 'factorail' (did you mean 'factorial'?)"),
         ("metric: acuracy\n", "t.yaml:4:1: metric: unknown metric 'acuracy' (did you mean 'accuracy'?)"),
         ("resources: {cpus: 0}\n", "t.yaml:4:13: resources.cpus: 0 must be at least 1"),
+        (
+            "resources: {wall: 8}\n",
+            "t.yaml:4:13: resources.wall: 8 is no duration up to 1000 d: write it as 90 s, 10 min, 2 h 30 min or 1 d",
+        ),
+        (
+            "resources: {gpu_hours: 2}\n",
+            "t.yaml:4:1: resources: a study without GPUs spends no gpu_hours: set gpus, or limit wall",
+        ),
         ("resources: {gpu: 1}\n", "t.yaml:4:13: resources.gpu: unknown key (did you mean 'gpus'?)"),
         ("controls: no_write\n", "t.yaml:4:1: controls: expected a list, got 'no_write'"),
         ("controls: [nowrite]\n", "t.yaml:4:12: controls.0: unknown control 'nowrite' (did you mean 'no_write'?)"),

@@ -132,6 +132,19 @@ resources: {gpus: 0.5, cpus: 2}
     assert len(read().config_hash) == 64
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90 s", 90), ("10 min", 600), ("2h 30min", 9000), ("1 d", 86400), ("1.5 h", 5400)]
+)
+def test_durations_are_written_as_people_do(text: str, seconds: float) -> None:
+    assert read(TEXT, f"resources.wall={text}").resources.wall == seconds
+
+
+def test_saving_may_be_off_and_budgets_compare_nothing() -> None:
+    study = read(TEXT, "resources={save_every: off, wall: 8 h, silence: 5 min}")
+    assert (study.resources.save_every, study.resources.silence) == (None, 300)
+    assert study.space_hash == read(TEXT, "resources={}").space_hash
+
+
 def test_the_space_hash_sees_what_is_compared_and_nothing_else() -> None:
     study = read()
     for same in ("seeds=20", "question=Why?", "resources.cpus=4"):
