@@ -57,6 +57,11 @@ class Row:
     imputed_difference: float | None = None  # with the worst attained value for the diverged seeds
     survives: Mapping[str, str] | None = None  # control -> yes | no | not decided; None where nothing is decided
     under: Mapping[str, Mapping[str, float | None]] | None = None  # control -> the effect left there, and gone there
+    tuned: Mapping[str, str] | None = None  # path -> the value chosen for the cell; None in a study without `tune`
+    at_edge: Mapping[str, str] | None = None  # path -> first | last, where the chosen value is an end of those tried
+    sensitivity: Mapping[str, float | None] | None = None  # path -> spread of the metric on validation over its values
+    tried: Mapping[str, float | None] | None = None  # setting -> mean on validation; None where a training was bad
+    sign_depends: bool | None = None  # whether the tuning's seeds put the cell above and below, by the setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,11 @@ class AblationTable:
     def has_censored(self) -> bool:
         """Whether any row carries the mark of a saturated comparison."""
         return any(row.censored for row in self.rows)
+
+    @property
+    def has_tuned(self) -> bool:
+        """Whether settings were chosen for each cell."""
+        return any(row.tuned for row in self.rows)
 
     @property
     def has_controlled(self) -> bool:

@@ -79,7 +79,7 @@ def check(
             if not as_json:
                 note(str(error))
             continue
-        jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
+        jobs = study.jobs
         size = many(len(study.cells), "cell")
         if study.search is not None:
             jobs *= study.search.trials
@@ -163,6 +163,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
                 "execution": study.execution,
                 "plugins": {one.name: one.digest for one in study.plugins},
                 "cells_named": cells,
+                "tuned": study.tuning.to_plain() if study.tuning else None,
                 "conflict": clash,
                 "slots": slots,
                 **made.to_plain(),
@@ -187,11 +188,18 @@ def _text(study: Study, made: Plan, slots: int) -> str:
     ]
     lines += [grid(rows, indent="  ", numbers=(0,)), ""]
     size = f"{many(made.cells, 'cell')} x {many(made.tasks, 'task')} x {many(made.seeds, 'seed')}"
+    tuned = []
+    if study.tuning is not None:
+        size += f" + {made.tuning_jobs:,} to tune"
+        own = many(len(study.tuning.seeds), "seed")
+        values = [f"{path} of {', '.join(texts)}" for path, texts in study.tuning.values.items()]
+        tuned = [["tuned", f"{' and '.join(values)}: {made.tuning_jobs:,} jobs on {own} of their own, by validation"]]
     states = ", ".join(f"{count} {state}" for state, count in made.done.items()) or "nothing stored yet"
     facts = [
         ["tasks", ", ".join(task.name for task in study.tasks)],
         ["metric", study.metric],
         ["execution", study.execution],
+        *tuned,
         *([["plugins", ", ".join(f"{one.name} {one.digest[:12]}" for one in study.plugins)]] if study.plugins else []),
         ["jobs", f"{made.jobs:,} = {size}"],
         ["done", f"{states}; {made.remaining:,} to train"],

@@ -28,6 +28,7 @@ from miras_search.study.problems import Located, Place, StudyError
 from miras_search.study.schema import AnyFile, SearchFile, StudyFile
 from miras_search.study.search import Search, search
 from miras_search.study.study import Axis, Study, StudyTask
+from miras_search.study.tune import tuning
 from miras_search.tasks import task_from_spec, task_to_spec
 from miras_search.training.config import TrainConfig
 
@@ -216,6 +217,7 @@ def _study(
         shipped=is_shipped,
         plugins=modules,
         search=sought,
+        tuning=tuning(listed.tune, found, grid, file.seeds, listed.metric) if listed else None,
     )
 
 

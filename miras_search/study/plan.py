@@ -27,7 +27,9 @@ class Plan:
     tasks: int
     seeds: int
     jobs: int
-    """cells x tasks x seeds."""
+    """cells x tasks x seeds, and the tuning's."""
+    tuning_jobs: int
+    """Of them those that choose settings: cells x settings x tasks x the tuning's own seeds."""
     done: Mapping[str, int]
     """Jobs by state, of those that the store knows."""
     remaining: int
@@ -48,6 +50,7 @@ class Plan:
             "tasks": self.tasks,
             "seeds": self.seeds,
             "jobs": self.jobs,
+            "tuning_jobs": self.tuning_jobs,
             "done": dict(self.done),
             "remaining": self.remaining,
             "smallest_p": self.smallest_p,
@@ -65,7 +68,7 @@ def plan(
     `done` counts the stored jobs by state; `seconds_per_job` is the mean wall time of those that ran, `slots` how many
     run at once. Jobs that finished, diverged or failed are not run again.
     """
-    jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
+    jobs = study.jobs
     counts = {state: number for state, number in (done or {}).items() if number}
     remaining = max(0, jobs - sum(counts.get(state, 0) for state in FINAL))
     return Plan(
@@ -73,6 +76,7 @@ def plan(
         tasks=len(study.tasks),
         seeds=len(study.seeds),
         jobs=jobs,
+        tuning_jobs=jobs - len(study.cells) * len(study.tasks) * len(study.seeds),
         done=counts,
         remaining=remaining,
         smallest_p=smallest_p(len(study.seeds)),
@@ -97,10 +101,11 @@ def confounds(study: Study) -> list[str]:
         f"seeds of its own"
         for path, values in own.items()
     ]
-    if cells and "train.lr" not in own and not _varies_rate(study):
+    tuned = study.tuning.values if study.tuning else ()
+    if cells and "train.lr" not in (*own, *tuned) and not _varies_rate(study):
         found.append(
             f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}, so a ranking may be one of "
-            f"rates; vary train.lr in a factorial to see"
+            f"rates; set `tune: {{train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}}`"
         )
     unmatched = [cell.name for cell in cells if _budget(cell) != _budget(study.cells[0])]
     if unmatched:

@@ -38,7 +38,6 @@ _UNAVAILABLE: dict[tuple[str, str], str] = {
         ("match", by): f"matching by {by} is not available in this version; use none and compare the {by} of the rows"
         for by in ("params", "state", "flops")
     },
-    ("tune", ""): "tuning per cell is not available in this version; set the value under train, or list it under vary",
 }
 """(key, value) -> what to do instead; an empty value stands for every value."""
 
@@ -134,6 +133,7 @@ class StudyFile(_Shared):
     design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
     controls: list[object] = []
     controls_on: Literal["base", "cells"] = "base"
+    tune: dict[str, object] = {}
     match: Literal["none"] = "none"
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
     metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
