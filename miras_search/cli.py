@@ -54,6 +54,7 @@ def _root(
 app.command("run")(run.run)
 app.command("check")(study.check)
 app.command("plan")(study.plan)
+app.command("calibrate")(calibrate.calibrate)
 app.command("status")(status.status)
 app.command("show")(show.show)
 app.command("table")(table.table)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
+from miras_search.analysis.matched import with_ratios
 from miras_search.analysis.table import AblationTable, TableContext, ablation_table, ablation_tables
 from miras_search.analysis.tuned import Tuning
 from miras_search.errors import MirasError
+from miras_search.metrics import saturation
 from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
@@ -82,7 +85,17 @@ def stored_tables(
                 provenance=context,
             )
         ]
-    return tables if tuning is None else list(map(tuning.shown, tables))
+    tables = tables if tuning is None else list(map(tuning.shown, tables))
+    return [_with_saturation(with_ratios(table, study), chances.get(table.task)) for table in tables]
+
+
+def _with_saturation(table: AblationTable, chance: float | None) -> AblationTable:
+    """The table with a note where its reference leaves no room above it, or below."""
+    mean = next(row.mean for row in table.rows if row.cell == table.base)
+    if table.metric != "accuracy" or mean is None or chance is None:
+        return table
+    said = saturation(table.base, mean, chance)
+    return table if said is None else replace(table, notes=(*table.notes, said))
 
 
 def confirmed(db: Database, name: str) -> bool:

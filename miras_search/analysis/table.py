@@ -61,6 +61,7 @@ class Row:
     at_edge: Mapping[str, str] | None = None  # path -> first | last, where the chosen value is an end of those tried
     sensitivity: Mapping[str, float | None] | None = None  # path -> spread of the metric on validation over its values
     tried: Mapping[str, float | None] | None = None  # setting -> mean on validation; None where a training was bad
+    ratio: float | None = None  # the matched cost as a multiple of the base's; None where nothing is matched
     sign_depends: bool | None = None  # whether the tuning's seeds put the cell above and below, by the setting
 
 
@@ -80,6 +81,7 @@ class AblationTable:
     notes: tuple[str, ...]
     decimals: int  # that the spread of the metric supports
     context: TableContext
+    matched: str | None = None  # the cost that cells were resized to: params, state or flops
 
     @property
     def has_censored(self) -> bool:

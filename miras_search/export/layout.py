@@ -36,6 +36,9 @@ def columns(table: AblationTable) -> list[Column]:
     """The columns after the cell's name, in the order in which they are read."""
     places = table.decimals
     survives = [Column("survives", "survives", survives_text)] if table.has_controlled else []
+    matched = []
+    if table.matched is not None:
+        matched = [Column("ratio", f"x {table.matched}", lambda row: fixed(row.ratio, 3), is_cost=True)]
     tuned = [Column("tuned", tuned_header(table), tuned_text)] if table.has_tuned else []
     return [
         Column("mean", metric_header(table), lambda row: mean_text(row, places)),
@@ -48,6 +51,7 @@ def columns(table: AblationTable) -> list[Column]:
         *survives,
         Column("failed", "failed", lambda row: str(row.failed)),
         Column("diverged", "diverged", lambda row: str(row.diverged)),
+        *matched,
         Column("params", "params", lambda row: count_text(row.params), is_cost=True),
         Column("state_bytes", "state", lambda row: bytes_text(row.state_bytes), is_cost=True),
         Column("tokens_per_second", "tokens/s", lambda row: count_text(row.tokens_per_second), is_cost=True),

@@ -54,7 +54,7 @@ class Scheme:
     def places(self, trial: int) -> dict[str, int]:
         """Path -> the position of the trial's value in its list."""
         left, found = trial % self.size, {}
-        for path, values in reversed(self.values.items()):
+        for path, values in reversed(list(self.values.items())):
             left, found[path] = divmod(left, len(values))
         return {path: found[path] for path in self.values}
 

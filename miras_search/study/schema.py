@@ -34,10 +34,6 @@ _UNAVAILABLE: dict[tuple[str, str], str] = {
         "leave_one_out",
     ): "leave_one_out is not available in this version; use one_at_a_time from the whole model",
     ("design", "add_one_in"): "add_one_in is not available in this version; use one_at_a_time on the plain model",
-    **{
-        ("match", by): f"matching by {by} is not available in this version; use none and compare the {by} of the rows"
-        for by in ("params", "state", "flops")
-    },
 }
 """(key, value) -> what to do instead; an empty value stands for every value."""
 
@@ -134,7 +130,7 @@ class StudyFile(_Shared):
     controls: list[object] = []
     controls_on: Literal["base", "cells"] = "base"
     tune: dict[str, object] = {}
-    match: Literal["none"] = "none"
+    match: object = "none"
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
     metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
 

@@ -12,6 +12,7 @@ from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
 from miras_search.space.plugins import Plugin
 from miras_search.study.drafts import Cell
+from miras_search.study.match import Match
 from miras_search.study.schema import Resources
 from miras_search.study.search import Search
 from miras_search.study.tune import Tuning
@@ -73,6 +74,8 @@ class Study:
     """The user's modules that its options may come from."""
     search: Search | None = None
     """Of a study of kind search: what is sought where."""
+    match: Match | None = None
+    """Which cost of the cells is made that of the base."""
     tuning: Tuning | None = None
     """What is chosen for each cell before its seeds are trained."""
 
@@ -123,6 +126,7 @@ class Study:
             "execution": self.execution,
             "cells": [cell.to_plain() for cell in self.cells],
             **({"plugins": self._used} if self._used else {}),
+            **({"match": self.match.to_plain()} if self.match else {}),
             **({"tune": self.tuning.to_plain()} if self.tuning else {}),
             **({"search": {**self.search.compared, "seeds": list(self.seeds)}} if self.search else {}),
         }

@@ -139,7 +139,7 @@ def _values(path: str, given: object, grid: Grid) -> list[object]:
     if not isinstance(given, list) or len(given) < fewest:
         raise SpecError.at(where, f"expected a list of {fewest} values or more, got {given!r}")
     numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
-    values: list[object] = list(given) if len(numbers) < len(given) else sorted(numbers)
+    values: list[object] = list(given) if len(numbers) < len(given) else [*sorted(numbers)]
     if path == "train.lr" and len(numbers) == len(given) and min(numbers) > 0:
         steps = [math.log(high / low) for low, high in itertools.pairwise(sorted(numbers))]
         if min(steps) <= 0 or max(steps) > UNEVEN * min(steps):
