@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 
 from miras_search import __version__
-from miras_search.commands import run, show, space, status, study, table, tools
+from miras_search.commands import calibrate, run, show, space, status, study, table, tools
 from miras_search.commands.run import Invocation
 from miras_search.errors import MirasError
 

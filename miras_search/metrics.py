@@ -46,7 +46,9 @@ def saturation(cell: str, accuracy: float, chance: float) -> str | None:
         return None
     where = f"{cell} is at {share:.2f} of the range above chance"
     what, task = ("saturated", "a harder") if share > SATURATED else ("at the floor", "an easier")
-    return f"The study is {what}: {where}, so the task hardly tells cells apart; miras-search calibrate finds {task} one."
+    return (
+        f"The study is {what}: {where}, so the task hardly tells cells apart; miras-search calibrate finds {task} one."
+    )
 
 
 METRICS: dict[str, Metric] = {

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from miras_search.commands.common import DbOption, JsonOption, SetOption, database_setting, emit, note, say
+from miras_search.commands.common import DbOption, JsonOption, database_setting, emit, note, say
 from miras_search.commands.study import StudyArgument
 from miras_search.errors import EnvironmentProblem, MirasError
 
 
 def calibrate(
     study: StudyArgument,
-    overrides: SetOption = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="Seeds, none of which is reported.")] = 3,
     rates: Annotated[
         str | None, typer.Option(metavar="X,X", help="Learning rates to try; else the study's `tune`, or a spread.")
@@ -37,7 +36,7 @@ def calibrate(
     from miras_search.study.calibration import rewritten
     from miras_search.study.loader import load
 
-    loaded = load(study, overrides or ())
+    loaded = load(study)
     if loaded.shipped and not dry_run:
         raise MirasError(f"{study}: it ships with the package and stays as it is: copy it, or add --dry-run")
     tried = _rates(rates)

@@ -1,4 +1,4 @@
-"""Calibration: at which difficulty of its task a study's base is neither at chance nor at the ceiling, and at which rates.
+"""Calibration: the difficulty of its task at which a study's base is between chance and the ceiling, and its rates.
 
 Rungs of the task's ladder are tried by bisection. On each the base is trained at several rates, on seeds of the
 calibration's own, as a small study of its own in the same database: an interrupted calibration goes on where it was.
@@ -65,6 +65,7 @@ class Calibration:
     """The first that fits; else the one nearest to the middle of the window."""
     changed: Mapping[str, Plain]
     """Settings of the task that are not the study's."""
+    seeds: Sequence[int]
 
     @property
     def window(self) -> tuple[float, float]:
@@ -76,18 +77,17 @@ class Calibration:
     def rates(self) -> list[float]:
         """Four values to tune over: from the rate tried below the window to the one above, evenly on a log scale."""
         tried = sorted(self.best.standings)
+        if len(tried) == 1:
+            return _around(tried[0])
         low, high = (tried.index(rate) for rate in self.window)
         first, last = tried[max(0, low - 1)], tried[min(len(tried) - 1, high + 1)]
         return [float(f"{first * (last / first) ** (i / 3):.2g}") for i in range(4)]
 
     def evidence(self, base: str) -> list[str]:
         """What was seen, a line a rung, for the study file."""
-        seeds = max(len(values) for values in self.best.accuracies.values())
         low, high = self.window
-        lines = [
-            f"accuracy of {base} on validation, mean over seeds {FIRST_CALIBRATION_SEED} to "
-            f"{FIRST_CALIBRATION_SEED + seeds - 1}, by learning rate"
-        ]
+        seeds = f"seeds {self.seeds[0]} to {self.seeds[-1]}" if len(self.seeds) > 1 else f"seed {self.seeds[0]}"
+        lines = [f"accuracy of {base} on validation, mean over {seeds}, by learning rate"]
         for rung in self.rungs:
             settings = ", ".join(f"{name} {rung.task[name]}" for name in _turned(self.rungs, rung)) or "as it was"
             found = ", ".join(f"{rate:g}: {_mean(values)}" for rate, values in sorted(rung.accuracies.items()))
@@ -134,19 +134,21 @@ def calibrate(
         else:  # one side is open: ever longer steps
             place = min(low + step, len(rungs) - 1) if low >= 0 else max(high - step, 0)
             step *= 2
-        if place in tried:
-            break
     middle = sum(WINDOW) / 2
     best = next((one for one in tried.values() if one.fits), None)
     best = best or min(tried.values(), key=lambda one: abs(one.standing - middle))
     changed = {name: value for name, value in best.task.items() if value != spec[name]}
-    return Calibration(tuple(tried.values()), best, changed)
+    return Calibration(tuple(tried.values()), best, changed, own)
 
 
 def _rates(study: Study) -> list[float]:
     if study.tuning is not None and "train.lr" in study.tuning.values:
         return [float(text) for text in study.tuning.values["train.lr"]]
-    return [float(f"{study.train.lr * share:.2g}") for share in SPREAD]
+    return _around(study.train.lr)
+
+
+def _around(rate: float) -> list[float]:
+    return [float(f"{rate * share:.2g}") for share in SPREAD]
 
 
 def _rung(

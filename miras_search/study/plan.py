@@ -73,7 +73,8 @@ def plan(
     """The plan of a study.
 
     `done` counts the stored jobs by state; `seconds_per_job` is the mean wall time of those that ran, `slots` how many
-    run at once, `base` the base's accuracy by task where it is known. Jobs that finished, diverged or failed are not run again.
+    run at once, `base` the base's accuracy by task where it is known. Jobs that finished, diverged or failed are not
+    run again.
     """
     jobs = study.jobs
     counts = {state: number for state, number in (done or {}).items() if number}

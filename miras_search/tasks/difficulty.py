@@ -1,7 +1,7 @@
 """How hard a task is: a ladder of its settings around given ones, easier to harder.
 
-A task that registers knobs (`register_task(name, harder=...)`) has one. The first knob moves first, by a quarter a rung,
-to a quarter and four times its value; the next one moves from there on. A share, such as noise, moves by 0.1.
+A task that registers knobs (`register_task(name, harder=...)`) has one. The first knob moves first, by a quarter a
+rung, to a quarter and four times its value; the next one moves from there on. A share, such as noise, moves by 0.1.
 """
 
 from __future__ import annotations
