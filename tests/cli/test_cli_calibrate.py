@@ -33,6 +33,8 @@ vary: {bias: [dot]}
 seeds: 2
 tune: {train.lr: [1e-3, 3e-3, 1e-2, 1e-1]}
 """
+TASK = "{name: noisy_recall, vocab: 40, length: 16}"
+HARDEST = STUDY.replace(TASK, "{name: mqar, pairs: 1, length: 4}")  # nothing is easier
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +75,10 @@ def test_a_task_that_is_too_easy_becomes_harder_and_the_file_says_why(cli, here:
     ("text", "words", "code", "said"),
     [
         (STUDY, ("--rates", "1e-3,x"), 2, "'x' is no rate above 0"),
-        (STUDY.replace("{name: noisy_recall, vocab: 40, length: 16}", "text"), (), 2, "has no difficulty to be set"),
-        (STUDY.replace("{name: noisy_recall, vocab: 40, length: 16}", "[mqar, text]"), (), 2, "of one task"),
+        (STUDY.replace(TASK, "text"), (), 2, "has no difficulty to be set"),
+        (STUDY.replace(TASK, "[mqar, text]"), (), 2, "of one task"),
         (STUDY.replace("seeds: 2", "seeds: [3000000]"), (), 2, "is kept for calibration"),
-        (STUDY, ("--rates", "1e-1", "--seeds", "1"), 1, "no difficulty on the ladder"),
+        (HARDEST, ("--rates", "1e-1", "--seeds", "1"), 1, "no difficulty on the ladder"),
     ],
 )
 def test_what_cannot_be_calibrated_is_left_alone(
