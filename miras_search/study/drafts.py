@@ -55,7 +55,7 @@ class Cell:
             "model": self.model.to_plain(),
             "train": to_plain(self.train),
             **({"controls": dict(self.controls)} if self.controls else {}),
-            **({} if self.ratio is None else {"sizes": dict(self.sizes), "ratio": self.ratio}),
+            **({} if self.ratio is None else {"sizes": dict(self.sizes), "ratio": round(self.ratio, 4)}),
         }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, cast
+from typing import Literal
 
 from miras_search.errors import EnvironmentProblem
 from miras_search.models import fit
@@ -68,7 +68,7 @@ def parse(given: object) -> Match | None:
         raise SpecError.at(where, f"expected `within`, as in {{{given}: {{within: {WITHIN:g}}}}}, got {settings!r}")
     if isinstance(within, bool) or not isinstance(within, int | float) or not 0 < within <= 1:
         raise SpecError.at((*where, "within"), f"expected a share above 0, at most 1, got {within!r}")
-    return Match(cast(By, given), float(within))
+    return Match(given, float(within))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
