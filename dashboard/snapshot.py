@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from miras_search.analysis.stored import commits
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.tuned import Scheme
 from miras_search.store.types import (
     FINAL_STATES,
     AttemptRow,
@@ -36,6 +38,15 @@ class Snapshot:
     def tasks(self) -> list[str]:
         """The tasks in the study's order."""
         return list(dict.fromkeys(row.task for row in self.results))
+
+    @property
+    def cells(self) -> dict[str, int]:
+        """A table's rows by name, and the trial of each: of a tuned cell, which has several, the first."""
+        scheme = Scheme.of(self.study.config, self.study.metric)
+        if scheme is None:
+            return {trial.cell: trial.number for trial in self.trials}
+        cells = cast(Sequence[Mapping[str, object]], self.study.config["cells"])
+        return {str(cell["name"]): number * scheme.size for number, cell in enumerate(cells)}
 
     @property
     def total(self) -> int:

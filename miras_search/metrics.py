@@ -30,6 +30,27 @@ class Metric:
         return "↑" if self.direction == "maximize" else "↓"
 
 
+SATURATED = 0.95  # of the range above chance: better cells have nowhere left to go
+AT_CHANCE = 0.1
+
+
+def standing(accuracy: float, chance: float) -> float:
+    """Where an accuracy lies in the range above chance: 0 is a guess, 1 is perfect; never below 0."""
+    return max(0.0, (accuracy - chance) / (1 - chance))
+
+
+def saturation(cell: str, accuracy: float, chance: float) -> str | None:
+    """Why a task cannot tell cells apart, with the cure, from the accuracy of the cell compared with; else None."""
+    share = standing(accuracy, chance)
+    if AT_CHANCE <= share <= SATURATED:
+        return None
+    where = f"{cell} is at {share:.2f} of the range above chance"
+    what, task = ("saturated", "a harder") if share > SATURATED else ("at the floor", "an easier")
+    return (
+        f"The study is {what}: {where}, so the task hardly tells cells apart; miras-search calibrate finds {task} one."
+    )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (

@@ -6,6 +6,9 @@ At the bottom, because the study, the engine and the readers all tell the two ap
 from __future__ import annotations
 
 FIRST_CONFIRM_SEED = 1_000_000
+FIRST_CALIBRATION_SEED = 3_000_000
+FIRST_TUNE_SEED = 2_000_000
+"""Of those that tuning derives; which ones a study is tuned on is part of its configuration."""
 
 
 def confirms(seed: int) -> bool:

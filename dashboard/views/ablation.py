@@ -34,8 +34,8 @@ own_split = METRICS[metric].split
 splits = [own_split, *sorted({split for name, split in recorded if name == metric} - {own_split})]
 with place[2]:
     split = linked_select("Split", splits, "split", default=own_split, show=lambda text: text or "none (a cost)")
-cells = [trial.cell for trial in shown.trials]
-base = next((trial.cell for trial in shown.trials if trial.role == "base"), None)
+cells = list(shown.cells)
+base = cells[0] if shown.trials and shown.trials[0].role == "base" else None
 with place[3]:
     against = linked_select("Against", cells, "against", default=base) if cells else None
 
@@ -69,7 +69,7 @@ else:
         st.caption(left_out(table))
 
 st.subheader("Table")
-st.html(markup.ablation(table, {trial.cell: trial.number for trial in shown.trials}))
+st.html(markup.ablation(table, shown.cells))
 st.caption(page.plain(table.caption))
 st.caption(page.plain(table.legend))
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
+from miras_search.analysis.matched import with_ratios
 from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
+from miras_search.analysis.tuned import Tuning
 from miras_search.errors import MirasError
+from miras_search.metrics import saturation
 from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.tuned import Scheme
 from miras_search.store.types import AttemptRow, RunRow, StudyRow
 from miras_search.tasks import task_from_spec
 
@@ -33,8 +38,9 @@ def stored_tables(
 ) -> list[AblationTable]:
     """One table a task of the study called `name`, or the one of `task`; the metric is the study's own by default.
 
-    Of a search what is confirmed, against the base. Raises StudyNotFound, and MirasError for an unknown task, metric,
-    split or cell, for a study without jobs, and for a search without a confirmation.
+    Of a search what is confirmed, against the base; of a tuned study the reported seeds, with what was chosen for them.
+    Raises StudyNotFound, and MirasError for an unknown task, metric, split or cell, for a study without jobs, for a
+    search without a confirmation, and while a tuning goes on.
     """
     study = queries.study(db, name)
     results = queries.results(db, study.id)
@@ -44,25 +50,48 @@ def stored_tables(
         results = [row for row in results if confirms(row.seed)]
         if not results:
             raise MirasError(f"{name}: nothing is confirmed on fresh seeds yet: `miras-search status {name}`")
+    tuning = Tuning.of(study, results)
+    if tuning is not None:
+        results = tuning.reported(results)
+        if not results:
+            raise MirasError(
+                f"{name}: no reported seed is trained before the tuning ends: `miras-search status {name}`"
+            )
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task)
-    return ablation_tables(
+    chances = chance_levels(study)
+    tables = ablation_tables(
         results,
         study=name,
         metric=metric,
         split=split,
         against=against,
         task=task,
-        chances=chance_levels(study),
+        chances=chances,
         controlled=controlled_trials(study),
         provenance=context,
     )
+    tables = tables if tuning is None else list(map(tuning.shown, tables))
+    return [_with_saturation(with_ratios(table, study), chances.get(table.task)) for table in tables]
+
+
+def _with_saturation(table: AblationTable, chance: float | None) -> AblationTable:
+    """The table with a note where its reference leaves no room above it, or below."""
+    mean = next(row.mean for row in table.rows if row.cell == table.base)
+    if table.metric != "accuracy" or mean is None or chance is None:
+        return table
+    said = saturation(table.base, mean, chance)
+    return table if said is None else replace(table, notes=(*table.notes, said))
 
 
 def confirmed(db: Database, name: str) -> bool:
-    """Whether there is anything to compare: of a search there is not before its confirmation has begun."""
+    """Whether there is anything to compare: there is not before a search is confirmed, or a tuning has ended."""
     study = queries.study(db, name)
-    return study.kind != "search" or any(confirms(row.seed) for row in queries.jobs(db, study.id))
+    scheme = Scheme.of(study.config, study.metric)
+    if study.kind != "search" and scheme is None:
+        return True
+    seeds = {row.seed for row in queries.jobs(db, study.id)}
+    return any(map(confirms, seeds)) if scheme is None else bool(seeds - scheme.seeds)
 
 
 def table_context(

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from miras_search.analysis.findings import Findings, findings, ranks
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.table import AblationTable
+from miras_search.analysis.tuned import Tuning
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.types import CurveRow
 
 CURVES = "validation"  # the split that a training looks at as it goes
 
@@ -26,14 +28,21 @@ def stored_findings(
     `margin` and `limit` as in `findings`. Raises StudyNotFound.
     """
     study = queries.study(db, name)
-    results = queries.results(db, study.id)
+    everything = queries.results(db, study.id)
+    tuning = Tuning.of(study, everything)
+    results = everything if tuning is None else tuning.reported(everything)
+
+    def curves(table: AblationTable) -> list[CurveRow]:
+        found = queries.curves(db, study.id, table.metric, CURVES, task=table.task)
+        return found if tuning is None else tuning.reported_curves(found, everything)
+
     found = [
         findings(
             results,
             table,
             margin=margin,
             limit=limit,
-            curves=queries.curves(db, study.id, table.metric, CURVES, task=table.task),
+            curves=curves(table),
         )
         for table in tables
     ]

@@ -55,6 +55,12 @@ class Row:
     imputed_difference: float | None = None  # with the worst attained value for the diverged seeds
     survives: Mapping[str, str] | None = None  # control -> yes | no | not decided; None where nothing is decided
     under: Mapping[str, Mapping[str, float | None]] | None = None  # control -> the effect left there, and gone there
+    tuned: Mapping[str, str] | None = None  # path -> the value chosen for the cell; None in a study without `tune`
+    at_edge: Mapping[str, str] | None = None  # path -> first | last, where the chosen value is an end of those tried
+    sensitivity: Mapping[str, float | None] | None = None  # path -> spread of the metric on validation over its values
+    tried: Mapping[str, float | None] | None = None  # setting -> mean on validation; None where a training was bad
+    ratio: float | None = None  # the matched cost as a multiple of the base's; None where nothing is matched
+    sign_depends: bool | None = None  # whether the tuning's seeds put the cell above and below, by the setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +79,17 @@ class AblationTable:
     notes: tuple[str, ...]
     decimals: int  # that the spread of the metric supports
     context: TableContext
+    matched: str | None = None  # the cost that cells were resized to: params, state or flops
 
     @property
     def has_censored(self) -> bool:
         """Whether any row carries the mark of a saturated comparison."""
         return any(row.censored for row in self.rows)
+
+    @property
+    def has_tuned(self) -> bool:
+        """Whether settings were chosen for each cell."""
+        return any(row.tuned for row in self.rows)
 
     @property
     def has_controlled(self) -> bool:

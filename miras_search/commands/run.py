@@ -142,11 +142,12 @@ def ray_address(flag: str | None, executor: Executor) -> str | None:
 def _train(study: Study, database: Database, options: RunOptions, *, as_json: bool, quiet: bool) -> RunSummary:
     from miras_search.engine.driver import run_study
 
-    with _reporter(study, as_json=as_json, quiet=quiet) as report:
+    with reporter(study, as_json=as_json, quiet=quiet) as report:
         return run_study(study, database, options, report)
 
 
-def _reporter(study: Study, *, as_json: bool, quiet: bool) -> Reporter:
+def reporter(study: Study, *, as_json: bool, quiet: bool) -> Reporter:
+    """How a run is told: JSON lines, not at all, bars on a terminal, or plain lines."""
     from miras_search.commands import progress
 
     if as_json:

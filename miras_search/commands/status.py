@@ -117,7 +117,8 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
         return
     say(f"{study.name}: {study.question}" if study.question else study.name)
     counts = ", ".join(f"{count} {state}" for state, count in study.jobs.items() if count)
-    say(f"{many(sum(study.jobs.values()), 'job')} of {many(study.trials, 'cell')}: {counts or 'none stored'}")
+    size = many(study.trials, "cell") if "tune" not in study.config else f"{study.trials} settings of the tuned cells"
+    say(f"{many(sum(study.jobs.values()), 'job')} of {size}: {counts or 'none stored'}")
     if snapshot.runs:
         say(_run_line(snapshot.runs[-1], now))
     if report is not None:

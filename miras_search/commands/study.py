@@ -26,6 +26,7 @@ from miras_search.errors import MirasError
 
 if TYPE_CHECKING:
     from miras_search.store.types import StudyRow
+    from miras_search.study.drafts import Cell
     from miras_search.study.plan import Plan
     from miras_search.study.search_plan import SearchPlan
     from miras_search.study.study import Study
@@ -79,7 +80,7 @@ def check(
             if not as_json:
                 note(str(error))
             continue
-        jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
+        jobs = study.jobs
         size = many(len(study.cells), "cell")
         if study.search is not None:
             jobs *= study.search.trials
@@ -127,7 +128,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
     from miras_search.study.plan import plan as make_plan
     from miras_search.study.search_plan import search_plan
 
-    stored, seconds = _stored(study, db)
+    stored, seconds, base = _stored(study, db)
     clash = stored is not None and _compared(stored.config) != _compared(study.config)
     try:
         slots, _ = local_slots(study.resources.cpus, study.resources.gpus, None)
@@ -151,9 +152,13 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
         else:
             say(_search_text(study, sought, slots))
         return
-    made = make_plan(study, counts, seconds_per_job=seconds, slots=slots)
+    made = make_plan(study, counts, seconds_per_job=seconds, slots=slots, base=None if clash else base)
     if as_json:
-        cells = [{"number": c.number, "cell": c.name, "role": c.role, "changes": c.changes} for c in study.cells]
+        cells = [
+            {"number": c.number, "cell": c.name, "role": c.role, "changes": c.changes}
+            | ({} if c.ratio is None else {"sizes": c.sizes, "ratio": c.ratio})
+            for c in study.cells
+        ]
         emit(
             {
                 "study": study.name,
@@ -163,6 +168,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
                 "execution": study.execution,
                 "plugins": {one.name: one.digest for one in study.plugins},
                 "cells_named": cells,
+                "tuned": study.tuning.to_plain() if study.tuning else None,
                 "conflict": clash,
                 "slots": slots,
                 **made.to_plain(),
@@ -180,18 +186,24 @@ def tell_shipped(study: Study, path: str) -> None:
 
 def _text(study: Study, made: Plan, slots: int) -> str:
     lines = [f"{study.name}: {study.question}" if study.question else study.name, ""]
-    rows = [["", "cell", "role", "changes"]]
-    rows += [
-        [str(cell.number), cell.name, cell.role, ", ".join(f"{key} = {text}" for key, text in cell.changes.items())]
-        for cell in study.cells
-    ]
+    rows = [["", "cell", "role", "changes", f"{study.match.by}, resized" if study.match else ""]]
+    for cell in study.cells:
+        changes = ", ".join(f"{key} = {text}" for key, text in cell.changes.items())
+        rows.append([str(cell.number), cell.name, cell.role, changes, _size(cell)])
     lines += [grid(rows, indent="  ", numbers=(0,)), ""]
     size = f"{many(made.cells, 'cell')} x {many(made.tasks, 'task')} x {many(made.seeds, 'seed')}"
+    tuned = []
+    if study.tuning is not None:
+        size += f" + {made.tuning_jobs:,} to tune"
+        own = many(len(study.tuning.seeds), "seed")
+        values = [f"{path} of {', '.join(texts)}" for path, texts in study.tuning.values.items()]
+        tuned = [["tuned", f"{' and '.join(values)}: {made.tuning_jobs:,} jobs on {own} of their own, by validation"]]
     states = ", ".join(f"{count} {state}" for state, count in made.done.items()) or "nothing stored yet"
     facts = [
         ["tasks", ", ".join(task.name for task in study.tasks)],
         ["metric", study.metric],
         ["execution", study.execution],
+        *tuned,
         *([["plugins", ", ".join(f"{one.name} {one.digest[:12]}" for one in study.plugins)]] if study.plugins else []),
         ["jobs", f"{made.jobs:,} = {size}"],
         ["done", f"{states}; {made.remaining:,} to train"],
@@ -205,6 +217,14 @@ def _text(study: Study, made: Plan, slots: int) -> str:
     lines.append("\nconfounds" if made.confounds else "\nno known confounds")
     lines += [f"  - {confound}" for confound in made.confounds]
     return "\n".join(lines)
+
+
+def _size(cell: Cell) -> str:
+    """A matched cell's cost beside the base's, and what was resized for it."""
+    if cell.ratio is None:
+        return ""
+    sizes = ", ".join(f"{path} = {text}" for path, text in cell.sizes.items())
+    return f"x {cell.ratio:.3f}" + (f" by {sizes}" if sizes else "")
 
 
 def _search_text(study: Study, made: SearchPlan, slots: int) -> str:
@@ -241,25 +261,33 @@ def _estimate(made: Plan | SearchPlan, slots: int) -> str:
     return f"about {duration(made.estimate_seconds)} for the rest, {slots} at once on this machine"
 
 
-def _stored(study: Study, db: str | None) -> tuple[StudyRow | None, float | None]:
-    """The study of that name in the database, and the mean wall time of its jobs; None where there is none."""
+def _stored(study: Study, db: str | None) -> tuple[StudyRow | None, float | None, dict[str, float]]:
+    """The study of that name in the database, None where there is none; the mean wall time of its jobs; and the base's
+    accuracy on each task.
+    """
     setting = database_setting(db)
     if setting.source == "default" and not Path(setting.value).exists():
-        return None, None  # nothing has been run here; SQLAlchemy need not be loaded to know that
+        return None, None, {}  # nothing has been run here; SQLAlchemy need not be loaded to know that
     from miras_search.store import queries
     from miras_search.store.address import parse_database, sqlite_path
     from miras_search.store.database import Database
 
     file = sqlite_path(parse_database(setting.value))
     if file is not None and not file.exists():
-        return None, None
+        return None, None, {}
     with Database.open(setting.value, read_only=True) as database:
         found = next((row for row in queries.studies(database) if row.name == study.name), None)
         if found is None:
-            return None, None
-        timed = [row.values.get(("wall_seconds", "")) for row in queries.results(database, found.id)]
+            return None, None, {}
+        results = queries.results(database, found.id)
+    timed = [row.values.get(("wall_seconds", "")) for row in results]
+    right: dict[str, list[float]] = {}
+    for row in results:
+        if row.role == "base" and row.seed in study.seeds and ("accuracy", "test") in row.values:
+            right.setdefault(row.task, []).append(row.values["accuracy", "test"])
+    base = {task: sum(values) / len(values) for task, values in right.items()}
     seconds = [value for value in timed if value is not None]
-    return found, sum(seconds) / len(seconds) if seconds else None
+    return found, sum(seconds) / len(seconds) if seconds else None, base
 
 
 def _compared(config: Mapping[str, object]) -> dict[str, object]:

@@ -26,7 +26,7 @@ from miras_search.engine.events import (
     StudyFinished,
     StudyStarted,
 )
-from miras_search.engine.jobs import new_jobs, new_trials
+from miras_search.engine.jobs import new_jobs, new_trials, possible_jobs
 from miras_search.engine.lease import Heartbeat
 from miras_search.engine.loop import Hooks, JobLoop
 from miras_search.engine.messages import TRAINING, Executor
@@ -34,6 +34,7 @@ from miras_search.engine.provenance import provenance
 from miras_search.engine.record import Record
 from miras_search.engine.search import SearchRun
 from miras_search.engine.signals import Signals
+from miras_search.engine.tuning import TunedJobs
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
 from miras_search.store import queries
@@ -98,9 +99,9 @@ class _Run:
         self.study, self.db, self.options, self.on_event = study, db, options, on_event
         self.began = time.perf_counter()
         self.writer = Writer(db)
-        self.wanted = {(job.trial_number, job.task, job.seed) for job in new_jobs(study)}
-        if options.trial is not None and not 0 <= options.trial < len(study.cells) and study.search is None:
-            raise MirasError(f"trial: {options.trial}: {study.name} has trials 0 to {len(study.cells) - 1}")
+        self.wanted = {(job.trial_number, job.task, job.seed) for job in possible_jobs(study)}
+        if options.trial is not None and not 0 <= options.trial < len(study.trials) and study.search is None:
+            raise MirasError(f"trial: {options.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
         if options.max_jobs is not None and options.max_jobs < 0:
             raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
         self.skipped = self.attempts = 0
@@ -143,7 +144,7 @@ class _Run:
         return summary
 
     def _work(self, run_id: int, heartbeat: Heartbeat) -> None:
-        study, writer = self.study, self.writer
+        study, writer, options = self.study, self.writer, self.options
         for lost in writer.reconcile(self.study_id):
             why = f"run {lost.run_id} ended without closing it"
             self.on_event(AttemptLost(lost.cell, lost.task, lost.seed, lost.attempt, "lost", why))
@@ -168,7 +169,12 @@ class _Run:
         with contextlib.closing(Record(self.db, self.study_id, study, self.wanted)) as record:
             record.reconcile()
             hooks = Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check)
-            self._train(run_id, self._todo(jobs), hooks)
+            todo = self._todo(jobs)
+            if study.tuning is not None and options.trial is None:
+                tuned = TunedJobs(self.db, self.writer, self.study_id, study, record, todo)
+                more = self._limited(tuned.more)
+                todo, hooks = more(), dataclasses.replace(hooks, more=more)
+            self._train(run_id, todo, hooks)
 
     def _seek(self, run_id: int, jobs: Sequence[JobRow], check: Callable[[], None]) -> None:
         """Search on: train what waits, ask for what is missing, confirm."""
@@ -177,18 +183,7 @@ class _Run:
         with contextlib.closing(SearchRun(self.writer, self.study_id, self.study)) as search:
             search.resume(jobs if ask else self._todo(jobs), ask=ask)
             self.study = search.study
-            given = 0
-
-            def more() -> list[JobRow]:
-                nonlocal given
-                if given == options.max_jobs:
-                    return []
-                found = search.more()
-                if options.max_jobs is not None:
-                    found = found[: options.max_jobs - given]
-                given += len(found)
-                return found
-
+            more = self._limited(search.more)
             first = more()
             hooks = Hooks(
                 event=self.on_event,
@@ -203,13 +198,28 @@ class _Run:
             finally:
                 self.unsought = not search.through
 
+    def _limited(self, source: Callable[[], list[JobRow]]) -> Callable[[], list[JobRow]]:
+        """The source, until it has given as many jobs as this run may train."""
+        given, most = 0, self.options.max_jobs
+
+        def more() -> list[JobRow]:
+            nonlocal given
+            found = source() if given != most else []
+            found = found if most is None else found[: most - given]
+            given += len(found)
+            return found
+
+        return more
+
     def _train(self, run_id: int, todo: Sequence[JobRow], hooks: Hooks) -> None:
         study, options = self.study, self.options
-        planned = len(self.wanted)
+        planned = study.jobs
         if study.search is not None:
             size = study.search.trials * len(study.seeds) + (study.search.top + 1) * len(study.search.confirm_seeds)
             planned = max(self.skipped + len(todo), size * len(study.tasks))
-        left = len(todo) if study.search is None else planned - self.skipped if todo else 0
+        grows = study.search is not None or (study.tuning is not None and options.trial is None)
+        left = planned - self.skipped if grows and todo else len(todo)
+        left = left if options.max_jobs is None else min(left, options.max_jobs)
         started = StudyStarted(study.name, len(study.cells), planned, self.skipped, left, "none", 0)
         if not todo:
             self.on_event(started)
@@ -285,13 +295,14 @@ class _Run:
     def _summary(self, *, interrupted: bool) -> RunSummary:
         jobs = self._jobs()
         count = Counter(job.state for job in jobs)
+        ended = sum(count[state] for state in FINAL_STATES)
         return RunSummary(
             study=self.study.name,
             complete=count["complete"],
             diverged=count["diverged"],
             failed=count["failed"],
             pruned=count["pruned"],
-            waiting=count["waiting"] + count["running"],
+            waiting=(self.study.jobs if self.study.tuning else len(jobs)) - ended,
             skipped=self.skipped,
             attempts=self.attempts,
             seconds=time.perf_counter() - self.began,

@@ -13,8 +13,8 @@ from miras_search.training.job import Job
 
 
 def new_trials(study: Study) -> list[NewTrial]:
-    """A trial a cell, the base first."""
-    return [new_trial(study, cell) for cell in study.cells]
+    """A trial a cell, or where cells are tuned one a setting of each; the base first."""
+    return [new_trial(study, cell) for cell in study.trials]
 
 
 def new_trial(study: Study, cell: Cell, refused: Mapping[str, str] | None = None) -> NewTrial:
@@ -35,15 +35,24 @@ def new_trial(study: Study, cell: Cell, refused: Mapping[str, str] | None = None
 
 
 def new_jobs(study: Study) -> list[NewJob]:
-    """Every cell on every task with every seed. Seeds are outermost: a study that stops early has complete pairs."""
-    return [
-        NewJob(cell.number, task.name, seed) for seed in study.seeds for cell in study.cells for task in study.tasks
-    ]
+    """What can be trained from the start: every cell on every task with every seed, or where cells are tuned every
+    setting on the tuning's own seeds. Seeds are outermost: a study that stops early has complete pairs.
+    """
+    return _jobs(study, study.seeds if study.tuning is None else study.tuning.seeds)
+
+
+def possible_jobs(study: Study) -> list[NewJob]:
+    """All that the study may ever train: a tuned one also trains one setting of each cell on the reported seeds."""
+    return new_jobs(study) if study.tuning is None else _jobs(study, (*study.tuning.seeds, *study.seeds))
+
+
+def _jobs(study: Study, seeds: Sequence[int]) -> list[NewJob]:
+    return [NewJob(cell.number, task.name, seed) for seed in seeds for cell in study.trials for task in study.tasks]
 
 
 def job_of(study: Study, row: JobRow) -> Job:
     """What a stored job trains."""
-    cell = study.cells[row.trial_number]
+    cell = study.trials[row.trial_number]
     spec = next(task.spec for task in study.tasks if task.name == row.task)
     matched = study.base if cell.train.inner_step == "match_base" else None
     return Job(cell.design, cell.model, spec, cell.train, row.seed, matched)

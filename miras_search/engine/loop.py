@@ -204,7 +204,7 @@ class JobLoop:
         assert running.attempt_id is not None, "points before the start of an attempt"
         self._writer.add_points(running.attempt_id, [Point(*row) for row in message.rows])
         job = running.job
-        steps = self._study.cells[job.trial_number].train.steps
+        steps = self._study.trials[job.trial_number].train.steps
         metrics = {label(split, name): value for _, name, split, value in message.rows}
         if self._hooks.points(job, message.rows):
             del self._running[message.ticket]

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from miras_search.engine.limits import known_costs
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
@@ -21,6 +20,7 @@ from miras_search.study.levels import Variant
 from miras_search.study.search import KNOWN_BEFORE
 from miras_search.study.study import Study
 from miras_search.training.config import TrainConfig
+from miras_search.training.costs import known_costs
 from miras_search.training.job import Job
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,18 +24,24 @@ class Record:
 
     def __init__(self, db: Database, study_id: int, study: Study, wanted: Set[tuple[int, str, int]]) -> None:
         metric = (study.metric, METRICS[study.metric].split)
-        self._jobs: dict[int, dict[Key, tuple[JobState, float | None]]] = {cell.number: {} for cell in study.cells}
+        self._jobs: dict[int, dict[Key, tuple[JobState, float | None]]] = {cell.number: {} for cell in study.trials}
         for row in queries.results(db, study_id):
             if (row.number, row.task, row.seed) in wanted:
                 self._jobs[row.number][row.task, row.seed] = (row.state, row.values.get(metric))
         self._where = db.name
         with self._problems():
-            self._optuna = OptunaRecord(db.url, study.name, study.metric, study.cells)
+            self._optuna = OptunaRecord(db.url, study.name, study.metric, study.trials)
 
     def reconcile(self) -> None:
         """Tell Optuna what a crash kept from being told."""
         with self._problems():
             self._optuna.reconcile({number: self._verdict(number) for number in self._jobs})
+
+    def extend(self, jobs: Sequence[JobRow]) -> None:
+        """Trials have got more jobs, which are stored: Optuna's finished ones among them are written anew."""
+        for job in jobs:
+            self._jobs[job.trial_number][job.task, job.seed] = (job.state, None)
+        self.reconcile()
 
     def begin(self, number: int) -> None:
         """A job of this trial starts."""

@@ -54,11 +54,13 @@ _NEGATIVE = re.compile(r"(?<![\w.])-(?=\d)")  # a hyphen before a digit that sta
 
 _SHOWN = (
     "mean",
+    "tuned",
     "difference",
     "interval",
     "p",
     "p_holm",
     "survives",
+    "ratio",
     "n",
     "params",
     "state_bytes",

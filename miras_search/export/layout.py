@@ -36,8 +36,13 @@ def columns(table: AblationTable) -> list[Column]:
     """The columns after the cell's name, in the order in which they are read."""
     places = table.decimals
     survives = [Column("survives", "survives", survives_text)] if table.has_controlled else []
+    matched = []
+    if table.matched is not None:
+        matched = [Column("ratio", f"x {table.matched}", lambda row: fixed(row.ratio, 3), is_cost=True)]
+    tuned = [Column("tuned", tuned_header(table), tuned_text)] if table.has_tuned else []
     return [
         Column("mean", metric_header(table), lambda row: mean_text(row, places)),
+        *tuned,
         Column("n", "n", lambda row: f"{row.n}/{row.of}"),
         Column("difference", "diff", lambda row: fixed(row.difference, places, signed=True)),
         Column("interval", "95 % interval", lambda row: interval_text(row, places)),
@@ -46,6 +51,7 @@ def columns(table: AblationTable) -> list[Column]:
         *survives,
         Column("failed", "failed", lambda row: str(row.failed)),
         Column("diverged", "diverged", lambda row: str(row.diverged)),
+        *matched,
         Column("params", "params", lambda row: count_text(row.params), is_cost=True),
         Column("state_bytes", "state", lambda row: bytes_text(row.state_bytes), is_cost=True),
         Column("tokens_per_second", "tokens/s", lambda row: count_text(row.tokens_per_second), is_cost=True),
@@ -79,6 +85,19 @@ def survives_text(row: Row) -> str:
         return NOTHING
     forms = {"yes": "{}", "no": "not {}"}
     return ", ".join(forms.get(answer, "{}?").format(control) for control, answer in row.survives.items())
+
+
+def tuned_header(table: AblationTable) -> str:
+    """What was tuned, by the last part of its path: "lr, conv"."""
+    paths = next((row.tuned for row in table.rows if row.tuned), {})
+    return ", ".join(path.rpartition(".")[2] for path in paths)
+
+
+def tuned_text(row: Row) -> str:
+    """The chosen values, with the end of the list that one lies at: "0.03 (last), 4"."""
+    ends = row.at_edge or {}
+    chosen = (row.tuned or {}).items()
+    return ", ".join(f"{value} ({ends[path]})" if path in ends else value for path, value in chosen) or NOTHING
 
 
 def flag(row: Row) -> str:

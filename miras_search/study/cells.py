@@ -21,14 +21,18 @@ from miras_search.space.fields import Path, Problem, SpecError, flow
 from miras_search.study import levels
 from miras_search.study.drafts import Cell, Draft, Grid, Naming
 from miras_search.study.levels import Variant
+from miras_search.study.match import Resizer
 from miras_search.study.whole import PRESET, read
 from miras_search.training.job import UNMATCHED
 
 MAX_CELLS = 2000
 
 
-def build(grid: Grid) -> tuple[Cell, ...]:
-    """The cells, numbered, the base first. Raises `SpecError` with every problem at its level."""
+def build(grid: Grid, resizer: Resizer | None = None) -> tuple[Cell, ...]:
+    """The cells, numbered, the base first, and resized where a resizer is given.
+
+    Raises `SpecError` with every problem at its level.
+    """
     choices = _choices(grid)
     base = Draft(grid.base, grid.preset, "base", {})
     problems: list[Problem] = []
@@ -46,6 +50,8 @@ def build(grid: Grid) -> tuple[Cell, ...]:
     if problems:
         raise SpecError(problems)
     kept = _different(drafts)
+    if resizer is not None:
+        kept = resizer.resized(kept)
     rows = _Rows(kept, {})
     if grid.controls_on == "cells":
         rows = _under_controls(grid, kept)

@@ -38,6 +38,10 @@ class Cell:
     train: TrainConfig
     controls: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Where every cell is controlled: control -> the number of the cell that is this one under it."""
+    sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What was set to match the base's cost: path -> text."""
+    ratio: float | None = None
+    """The matched cost as a multiple of the base's; None where nothing is matched."""
 
     @property
     def variant(self) -> Variant:
@@ -56,6 +60,7 @@ class Cell:
             "model": self.model.to_plain(),
             "train": to_plain(self.train),
             **({"controls": dict(self.controls)} if self.controls else {}),
+            **({} if self.ratio is None else {"sizes": dict(self.sizes), "ratio": round(self.ratio, 4)}),
         }
 
 
@@ -88,6 +93,8 @@ class Draft:
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
     whole: Whole | None = None
     """Its level of `preset`."""
+    sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ratio: float | None = None
 
 
 class Naming:
@@ -131,5 +138,15 @@ class Naming:
         if draft.whole is not None and draft.whole.settings:
             changes |= {PRESET: draft.whole.head, **levels.besides(draft.whole, variant, self.base)}
         return Cell(
-            number, draft.name, draft.role, changes, texts, variant.design, variant.model, variant.train, controls
+            number=number,
+            name=draft.name,
+            role=draft.role,
+            changes=changes,
+            levels=texts,
+            design=variant.design,
+            model=variant.model,
+            train=variant.train,
+            controls=controls,
+            sizes=draft.sizes,
+            ratio=draft.ratio,
         )

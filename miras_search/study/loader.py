@@ -20,14 +20,16 @@ from miras_search.space.execution import Execution
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest
 from miras_search.space.plugins import Plugin
 from miras_search.space.presets import PRESETS
-from miras_search.study import cells, document, levels, schema, shipped
+from miras_search.study import cells, document, levels, match, schema, shipped
 from miras_search.study.document import Document
 from miras_search.study.drafts import Cell, Grid
 from miras_search.study.levels import Held, Variant
+from miras_search.study.match import Resizer
 from miras_search.study.problems import Located, Place, StudyError
 from miras_search.study.schema import AnyFile, SearchFile, StudyFile
 from miras_search.study.search import Search, search
 from miras_search.study.study import Axis, Study, StudyTask
+from miras_search.study.tune import tuning
 from miras_search.tasks import task_from_spec, task_to_spec
 from miras_search.training.config import TrainConfig
 
@@ -191,7 +193,11 @@ def _study(
         held=Held(parts.held, parts.written),
         own_execution=file.execution == "own",
     )
-    found = cells.build(grid)
+    matched = match.parse(listed.match) if listed else None
+    resizer = None
+    if listed is not None and matched is not None:
+        resizer = Resizer(matched, [task.spec for task in parts.tasks], frozenset({*listed.vary, *listed.tune}))
+    found = cells.build(grid, resizer)
     sought: Search | None = search(file, around, len(parts.tasks)) if isinstance(file, SearchFile) else None
     return Study(
         name=file.name,
@@ -216,6 +222,8 @@ def _study(
         shipped=is_shipped,
         plugins=modules,
         search=sought,
+        match=matched,
+        tuning=tuning(listed.tune, found, grid, file.seeds, listed.metric) if listed else None,
     )
 
 

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from miras_search.metrics import saturation
 from miras_search.models import fit
 from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
 from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, text_at
 from miras_search.study.study import Study
+from miras_search.tasks import task_from_spec
 
 FINAL = ("complete", "pruned", "diverged", "failed")
 ENOUGH_SEEDS = 6  # the first number whose smallest p is below 0.05
@@ -27,7 +29,9 @@ class Plan:
     tasks: int
     seeds: int
     jobs: int
-    """cells x tasks x seeds."""
+    """cells x tasks x seeds, and the tuning's."""
+    tuning_jobs: int
+    """Of them those that choose settings: cells x settings x tasks x the tuning's own seeds."""
     done: Mapping[str, int]
     """Jobs by state, of those that the store knows."""
     remaining: int
@@ -48,6 +52,7 @@ class Plan:
             "tasks": self.tasks,
             "seeds": self.seeds,
             "jobs": self.jobs,
+            "tuning_jobs": self.tuning_jobs,
             "done": dict(self.done),
             "remaining": self.remaining,
             "smallest_p": self.smallest_p,
@@ -58,14 +63,20 @@ class Plan:
 
 
 def plan(
-    study: Study, done: Mapping[str, int] | None = None, *, seconds_per_job: float | None = None, slots: int = 1
+    study: Study,
+    done: Mapping[str, int] | None = None,
+    *,
+    seconds_per_job: float | None = None,
+    slots: int = 1,
+    base: Mapping[str, float] | None = None,
 ) -> Plan:
     """The plan of a study.
 
     `done` counts the stored jobs by state; `seconds_per_job` is the mean wall time of those that ran, `slots` how many
-    run at once. Jobs that finished, diverged or failed are not run again.
+    run at once, `base` the base's accuracy by task where it is known. Jobs that finished, diverged or failed are not
+    run again.
     """
-    jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
+    jobs = study.jobs
     counts = {state: number for state, number in (done or {}).items() if number}
     remaining = max(0, jobs - sum(counts.get(state, 0) for state in FINAL))
     return Plan(
@@ -73,11 +84,12 @@ def plan(
         tasks=len(study.tasks),
         seeds=len(study.seeds),
         jobs=jobs,
+        tuning_jobs=jobs - len(study.cells) * len(study.tasks) * len(study.seeds),
         done=counts,
         remaining=remaining,
         smallest_p=smallest_p(len(study.seeds)),
         family=sum(cell.role == "cell" for cell in study.cells),
-        confounds=tuple(confounds(study)),
+        confounds=(*confounds(study), *_saturated(study, base or {})),
         estimate_seconds=None if seconds_per_job is None else seconds_per_job * remaining / max(1, slots),
     )
 
@@ -97,13 +109,19 @@ def confounds(study: Study) -> list[str]:
         f"seeds of its own"
         for path, values in own.items()
     ]
-    if cells and "train.lr" not in own and not _varies_rate(study):
+    tuned = study.tuning.values if study.tuning else ()
+    if cells and "train.lr" not in (*own, *tuned) and not _varies_rate(study):
         found.append(
             f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}, so a ranking may be one of "
-            f"rates; vary train.lr in a factorial to see"
+            f"rates; set `tune: {{train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}}`"
+        )
+    if study.match is not None:
+        found.append(
+            f"only {study.match.by} are matched, within {study.match.within:.0%}: other costs may differ; compare "
+            f"their columns"
         )
     unmatched = [cell.name for cell in cells if _budget(cell) != _budget(study.cells[0])]
-    if unmatched:
+    if unmatched and study.match is None:
         have = "has" if len(unmatched) == 1 else "have"
         found.append(
             f"budgets are not matched: {_some(unmatched)} {have} other parameters or state than {study.base_name}; "
@@ -143,6 +161,13 @@ def _about_seeds(seeds: int, metric: str) -> list[str]:
     if seeds < ENOUGH_SEEDS:
         return [f"{seeds} seeds: {least}, so nothing can be called decided at 0.05; use at least {ENOUGH_SEEDS}"]
     return []
+
+
+def _saturated(study: Study, base: Mapping[str, float]) -> list[str]:
+    """The tasks on which the base, as far as it is trained, leaves no room above it or below."""
+    known = [(base[task.name], task_from_spec(task.spec).chance) for task in study.tasks if task.name in base]
+    found = [saturation(study.base_name, accuracy, chance) for accuracy, chance in known]
+    return [said for said in found if said is not None]
 
 
 def _own_settings(cells: Sequence[Cell], study: Study) -> dict[str, str]:

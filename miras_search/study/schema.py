@@ -36,11 +36,6 @@ _UNAVAILABLE: dict[tuple[str, str], str] = {
         "leave_one_out",
     ): "leave_one_out is not available in this version; use one_at_a_time from the whole model",
     ("design", "add_one_in"): "add_one_in is not available in this version; use one_at_a_time on the plain model",
-    **{
-        ("match", by): f"matching by {by} is not available in this version; use none and compare the {by} of the rows"
-        for by in ("params", "state", "flops")
-    },
-    ("tune", ""): "tuning per cell is not available in this version; set the value under train, or list it under vary",
 }
 """(key, value) -> what to do instead; an empty value stands for every value."""
 
@@ -170,7 +165,8 @@ class StudyFile(_Shared):
     design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
     controls: list[object] = []
     controls_on: Literal["base", "cells"] = "base"
-    match: Literal["none"] = "none"
+    tune: dict[str, object] = {}
+    match: object = "none"
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
     metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
 

@@ -12,8 +12,10 @@ from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
 from miras_search.space.plugins import Plugin
 from miras_search.study.drafts import Cell
+from miras_search.study.match import Match
 from miras_search.study.schema import Resources
 from miras_search.study.search import Search
+from miras_search.study.tune import Tuning
 from miras_search.training.config import TrainConfig
 
 
@@ -72,6 +74,21 @@ class Study:
     """The user's modules that its options may come from."""
     search: Search | None = None
     """Of a study of kind search: what is sought where."""
+    match: Match | None = None
+    """Which cost of the cells is made that of the base."""
+    tuning: Tuning | None = None
+    """What is chosen for each cell before its seeds are trained."""
+
+    @property
+    def trials(self) -> Sequence[Cell]:
+        """What the store has a trial of: the cells, or where they are tuned every setting of each."""
+        return self.cells if self.tuning is None else self.tuning.trials
+
+    @property
+    def jobs(self) -> int:
+        """Trainings that the study takes, those of its tuning among them; of a search those of its base."""
+        tuned = 0 if self.tuning is None else len(self.tuning.trials) * len(self.tuning.seeds)
+        return (len(self.cells) * len(self.seeds) + tuned) * len(self.tasks)
 
     @property
     def config(self) -> dict[str, Plain]:
@@ -109,6 +126,8 @@ class Study:
             "execution": self.execution,
             "cells": [cell.to_plain() for cell in self.cells],
             **({"plugins": self._used} if self._used else {}),
+            **({"match": self.match.to_plain()} if self.match else {}),
+            **({"tune": self.tuning.to_plain()} if self.tuning else {}),
             **({"search": {**self.search.compared, "seeds": list(self.seeds)}} if self.search else {}),
         }
 
@@ -117,7 +136,7 @@ class Study:
         """The plugins that some cell's function depends on, with the hash of their source."""
         if self.search is not None:  # any of their options may be drawn
             return {plugin.name: plugin.digest for plugin in self.plugins}
-        origins = (origin for cell in self.cells for origin in cell.design.canonical().origins)
+        origins = (origin for cell in self.trials for origin in cell.design.canonical().origins)
         return {origin.module: origin.digest for origin in origins} if self.plugins else {}
 
     @property

@@ -81,17 +81,20 @@ class Task(Protocol):
 TASKS: dict[str, type[Task]] = {}
 """Every registered task by the name used in study files."""
 
+HARDER: dict[str, tuple[str, ...]] = {}
+"""Task -> the settings that make it harder as they grow, the one to turn first first; none for a task without."""
+
 _Kind = TypeVar("_Kind", bound=Task)
 
 
-def register_task(name: str) -> Callable[[type[_Kind]], type[_Kind]]:
-    """Class decorator: makes a task known under `name`. A name may be taken once."""
+def register_task(name: str, harder: tuple[str, ...] = ()) -> Callable[[type[_Kind]], type[_Kind]]:
+    """Class decorator: makes a task known under `name`, with the knobs of its difficulty. A name may be taken once."""
 
     def register(kind: type[_Kind]) -> type[_Kind]:
         if name in TASKS:
             raise ValueError(f"task name {name!r} is already taken by {TASKS[name].__qualname__}")
         kind.name = name
-        TASKS[name] = kind
+        TASKS[name], HARDER[name] = kind, harder
         return kind
 
     return register

@@ -23,7 +23,7 @@ from miras_search.space.fields import require, setting
 from miras_search.tasks.base import Batch, EvaluationSplit, register_task, stream
 
 
-@register_task("mqar")
+@register_task("mqar", harder=("pairs", "length"))
 @final
 @dataclass(frozen=True, slots=True)
 class Mqar:

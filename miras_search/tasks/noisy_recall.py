@@ -23,7 +23,7 @@ from miras_search.space.fields import require, setting
 from miras_search.tasks.base import IGNORE, Batch, EvaluationSplit, register_task, stream
 
 
-@register_task("noisy_recall")
+@register_task("noisy_recall", harder=("vocab", "length", "noise"))
 @final
 @dataclass(frozen=True, slots=True)
 class NoisyRecall:

@@ -17,6 +17,7 @@ VERBS = {
     "run",
     "check",
     "plan",
+    "calibrate",
     "status",
     "show",
     "table",

@@ -59,7 +59,7 @@ def test_the_smallest_p(seeds: int, p: float) -> None:
         (
             "vary: {bias: [dot]}\n",
             "the learning rate is not tuned: every cell trains at lr 0.01, so a ranking may be one of rates; "
-            "vary train.lr in a factorial to see",
+            "set `tune: {train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}`",
         ),
         (
             "vary: {memory: [mlp], algorithm: [momentum]}\n",

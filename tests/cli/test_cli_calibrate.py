@@ -1,0 +1,95 @@
+"""`calibrate` as a user drives it, with trainings whose result is a known function of the vocabulary and the rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from miras_search.engine import calibrate, driver
+
+ENTRY = """\
+import math
+from miras_search.training.job import Final, Outcome
+
+def run(jobs, context):
+    return [one(job["task"]["vocab"], job["train"]["lr"]) for job in jobs]
+
+def one(vocab, lr):
+    if lr > 0.05:
+        return Outcome("diverged", (Final("params", "", 1.0),), 1, 0.1, 100, "loss nan at step 2")
+    standing = min(1.0, max(0.0, 1.4 - vocab / 100)) * (1 - 0.5 * abs(math.log10(lr / 1e-2)))
+    chance = 1 / ((vocab - 16) - (vocab - 16) // 2)
+    found = (("accuracy", "validation"), ("accuracy", "test"))
+    return Outcome("complete", tuple(Final(*key, chance + standing * (1 - chance)) for key in found), 2, 0.1, 100)
+"""
+STUDY = """\
+name: easy
+task: {name: noisy_recall, vocab: 40, length: 16}   # a first guess
+train: {steps: 2, lr: 3e-2}
+base: delta_net
+vary: {bias: [dot]}
+seeds: 2
+tune: {train.lr: [1e-3, 3e-3, 1e-2, 1e-1]}
+"""
+TASK = "{name: noisy_recall, vocab: 40, length: 16}"
+HARDEST = STUDY.replace(TASK, "{name: mqar, pairs: 1, length: 4}")  # nothing is easier
+
+
+@pytest.fixture(autouse=True)
+def stand_in(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "calibrate_entry.py").write_text(ENTRY)
+    monkeypatch.syspath_prepend(str(here))
+
+    def quick(study, db, options, tell):
+        return driver.run_study(study, db, dataclasses.replace(options, entry="calibrate_entry:run"), tell)
+
+    monkeypatch.setattr(calibrate, "run_study", quick)
+
+
+def test_a_task_that_is_too_easy_becomes_harder_and_the_file_says_why(cli, here: Path) -> None:
+    path = here / "easy.yaml"
+    path.write_text(STUDY)
+    dry = cli("calibrate", "easy.yaml", "--dry-run", "--json", "--seeds", "1", "--workers", "1")
+    assert dry.code == 0, dry.err
+    assert (dry.json["fits"], dry.json["lr"], dry.json["changed"]) == (True, 0.01, {"vocab": 78})
+    assert path.read_text() == STUDY
+
+    done = cli("calibrate", "easy.yaml", "--seeds", "1", "--workers", "1")
+    assert done.code == 0 and "written to easy.yaml" in done.err
+    assert "complete" not in done.err and "4 done" in done.err  # all of it was stored
+    first, *rungs, last = done.out.splitlines()
+    assert first == "accuracy of l2 on validation, mean over seed 3000000, by learning rate"
+    # 1.0 and 0.9 of the range are too easy, and a rung is left out on the way to the next
+    assert [line.split(":")[0] for line in rungs] == ["vocab 40", "vocab 50", "vocab 78"]
+    assert rungs[-1].endswith("0.1: diverged; 0.62 of the range above chance <- taken")
+    assert last.startswith("rates from 0.01 to 0.01 reach 90% of that; worth tuning over [0.003, ")
+
+    text = path.read_text()
+    assert "vocab: 78" in text and "# a first guess" in text and text.count("# calibrated: ") == 5
+    assert cli("check", "easy.yaml").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "code", "said"),
+    [
+        (STUDY, ("--rates", "1e-3,x"), 2, "'x' is no rate above 0"),
+        (STUDY.replace(TASK, "text"), (), 2, "has no difficulty to be set"),
+        (STUDY.replace(TASK, "[mqar, text]"), (), 2, "of one task"),
+        (STUDY.replace("seeds: 2", "seeds: [3000000]"), (), 2, "is kept for calibration"),
+        (HARDEST, ("--rates", "1e-1", "--seeds", "1"), 1, "no difficulty on the ladder"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_left_alone(
+    cli, here: Path, text: str, words: tuple[str, ...], code: int, said: str
+) -> None:
+    (here / "easy.yaml").write_text(text)
+    result = cli("calibrate", "easy.yaml", "--workers", "1", *words)
+    assert result.code == code and said in result.err
+    assert (here / "easy.yaml").read_text() == text
+
+
+def test_a_shipped_study_stays_as_it_is(cli) -> None:
+    result = cli("calibrate", "bias")
+    assert result.code == 2 and "copy it, or add --dry-run" in result.err
