@@ -186,12 +186,13 @@ def _study(
         preset=str(base.mixer) if base.mixer else None if refined else parts.preset,
         vary=listed.vary if listed else {},
         design=listed.design if listed else "one_at_a_time",
+        resolution=listed.resolution if listed else 3,
         controls=listed.controls if listed else (),
         controls_on=listed.controls_on if listed else "base",
         held=Held(parts.held, parts.written),
         own_execution=file.execution == "own",
     )
-    found = cells.build(grid)
+    found, array = cells.build(grid)
     sought: Search | None = search(file, around, len(parts.tasks)) if isinstance(file, SearchFile) else None
     return Study(
         name=file.name,
@@ -201,9 +202,9 @@ def _study(
         metric=listed.metric if listed else _sought_metric(sought),
         seeds=file.seeds,
         tasks=parts.tasks,
-        model=parts.model,
-        train=parts.train,
-        base=base,
+        model=found[0].model,
+        train=found[0].train,
+        base=found[0].design,
         base_name=found[0].name,
         cells=found,
         axes=_axes(found),
@@ -215,6 +216,7 @@ def _study(
         path=path,
         shipped=is_shipped,
         plugins=modules,
+        array=array,
         search=sought,
     )
 

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from miras_search.metrics import METRICS
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
+from miras_search.study.designs import Design
 
 MAX_SEEDS = 1000
 MAX_PACK = 1024
@@ -28,12 +29,6 @@ _OTHER_KIND = {
     "ablation": "belongs to kind: search; an ablation lists its levels under vary",
 }
 _UNAVAILABLE: dict[tuple[str, str], str] = {
-    ("design", "pairwise"): "pairwise is not available in this version; use factorial on the axes in question",
-    (
-        "design",
-        "leave_one_out",
-    ): "leave_one_out is not available in this version; use one_at_a_time from the whole model",
-    ("design", "add_one_in"): "add_one_in is not available in this version; use one_at_a_time on the plain model",
     **{
         ("match", by): f"matching by {by} is not available in this version; use none and compare the {by} of the rows"
         for by in ("params", "state", "flops")
@@ -131,7 +126,8 @@ class StudyFile(_Shared):
 
     kind: Literal["ablation"] = "ablation"
     vary: dict[str, object] = {}
-    design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
+    design: Design = "one_at_a_time"
+    resolution: Annotated[int, Field(ge=3, le=5)] = 3
     controls: list[object] = []
     controls_on: Literal["base", "cells"] = "base"
     match: Literal["none"] = "none"
@@ -174,6 +170,8 @@ def parse(data: Mapping[str, Plain]) -> AnyFile:
     problems = [found for key, value in data.items() if (found := _unavailable(key, value))]
     if data.get("controls_on") == "cells" and not data.get("controls"):
         problems.append(Problem(("controls_on",), "there is no control for the cells: add `controls: [no_write]`"))
+    if "resolution" in data and data.get("design") != "fractional":
+        problems.append(Problem(("resolution",), "it belongs to design: fractional; drop it"))
     kind = "search" if cls is SearchFile else "ablation"
     problems += [
         Problem((key,), _OTHER_KIND[kind])

@@ -167,13 +167,12 @@ def test_required_keys_cannot_be_empty() -> None:
 
 
 def test_keys_of_the_product_that_do_not_run_yet_say_what_to_use() -> None:
-    text = "tune: {train.lr: [1]}\nmatch: params\ndesign: pairwise\n"
+    text = "tune: {train.lr: [1]}\nmatch: params\n"
     assert lines(HEAD + text) == [
         "t.yaml:4:1: tune: tuning per cell is not available in this version; "
         "set the value under train, or list it under vary",
         "t.yaml:5:1: match: matching by params is not available in this version; "
         "use none and compare the params of the rows",
-        "t.yaml:6:1: design: pairwise is not available in this version; use factorial on the axes in question",
     ]
     loads(HEAD + "match: none\n", "t.yaml")
 
