@@ -10,12 +10,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from miras_search.analysis.cells import metric_named
+from miras_search.analysis.locked import lock_text
 from miras_search.analysis.table import AblationTable, TableContext, ablation_table, ablation_tables
 from miras_search.errors import MirasError
 from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.locks import lock_of
 from miras_search.store.types import AttemptRow, RunRow, StudyRow
 from miras_search.tasks import task_from_spec
 
@@ -30,11 +33,13 @@ def stored_tables(
     split: str | None = None,
     against: str | None = None,
     task: str | None = None,
+    margin: float | None = None,
 ) -> list[AblationTable]:
     """One table a task of the study called `name`, or the one of `task`; the metric is the study's own by default.
 
-    Of a search what is confirmed, against the base. Raises StudyNotFound, and MirasError for an unknown task, metric,
-    split or cell, for a study without jobs, and for a search without a confirmation.
+    `margin` is one that is read with the tables instead of the locked one, for the caption. Of a search what is
+    confirmed, against the base. Raises StudyNotFound, and MirasError for an unknown task, metric, split or cell, for a
+    study without jobs, and for a search without a confirmation.
     """
     study = queries.study(db, name)
     results = queries.results(db, study.id)
@@ -45,7 +50,7 @@ def stored_tables(
         if not results:
             raise MirasError(f"{name}: nothing is confirmed on fresh seeds yet: `miras-search status {name}`")
     metric = study.metric if metric is None else metric
-    context = table_context(db, study, metric=metric, split=split, against=against, task=task)
+    context = table_context(db, study, metric=metric, split=split, against=against, task=task, margin=margin)
     chances, controlled = chance_levels(study), controlled_trials(study)
     if task is None:
         return ablation_tables(
@@ -88,8 +93,9 @@ def table_context(
     split: str | None = None,
     against: str | None = None,
     task: str | None = None,
+    margin: float | None = None,
 ) -> TableContext:
-    """Commit, date and execution of a study's trainings, and the command that prints the table again."""
+    """Commit, date, execution and lock of a study's trainings, and the command that prints the table again."""
     attempts = [attempt for attempt in queries.attempts(db, study.id) if attempt.state in FINISHED]
     ended = [attempt.ended_at for attempt in attempts if attempt.ended_at is not None]
     options = {"metric": metric if metric != study.metric else None, "split": split, "against": against, "task": task}
@@ -99,8 +105,20 @@ def table_context(
         commit=commits(attempts, queries.runs(db, study.id)),
         date=max(ended).date().isoformat() if ended else None,
         execution=execution if isinstance(execution, str) else None,
+        lock=_lock(db, study, metric or study.metric, split, against, margin),
         command=" ".join(["miras-search table", shlex.quote(study.name), *words]),
     )
+
+
+def _lock(
+    db: Database, study: StudyRow, metric: str, split: str | None, against: str | None, margin: float | None
+) -> str | None:
+    """What the caption says of the study's lock; nothing of a search, whose confirmation is on fresh seeds anyway."""
+    if study.kind == "search":
+        return None
+    seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id)))
+    shown = metric_named(metric).split if split is None else split
+    return lock_text(lock_of(db, study.id), seeds=seeds, metric=metric, split=shown, against=against, margin=margin)
 
 
 def commits(attempts: Sequence[AttemptRow], runs: Sequence[RunRow]) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miras_search.analysis.findings import Findings, findings, ranks
+from miras_search.analysis.locked import locked_margin
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.table import AblationTable
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.locks import lock_of
 
 CURVES = "validation"  # the split that a training looks at as it goes
 
@@ -23,10 +25,11 @@ def stored_findings(
 ) -> tuple[list[Findings], RankTable | None]:
     """What goes with the tables of the study called `name`: one a table, and the ranks over them.
 
-    `margin` and `limit` as in `findings`. Raises StudyNotFound.
+    `margin` and `limit` as in `findings`; the margin is the locked one by default. Raises StudyNotFound.
     """
     study = queries.study(db, name)
     results = queries.results(db, study.id)
+    margin = locked_margin(lock_of(db, study.id)) if margin is None else margin
     found = [
         findings(
             results,

@@ -1,8 +1,8 @@
 """A pairwise covering array: few cells in which every two levels of different axes meet, where the rules let them.
 
-It is for screening: a combination that fails or shines is met, at a fraction of the factorial's cost. It is not balanced,
-so effects of axes read from it are not clean; an orthogonal fraction (`fractional`) is for those. Plain indices here:
-what a level is, and what refuses a combination, is the caller's.
+It is for screening: a combination that fails or shines is met, at a fraction of the factorial's cost. It is not
+balanced, so effects of axes read from it are not clean; an orthogonal fraction (`fractional`) is for those. Plain
+indices here: what a level is, and what refuses a combination, is the caller's.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Which combinations of levels become cells: what `design` makes of `vary`.
 
-    one_at_a_time   the base with one level put in
-    leave_one_out   the base with one part off; `vary` names each part's one off level, and the base has it on
-    add_one_in      the mirror: the base with every part off, and one part put back on
-    factorial       every combination of levels
-    pairwise        few combinations in which every two levels meet that the rules let meet
-    fractional      an orthogonal fraction of the factorial
+one_at_a_time   the base with one level put in
+leave_one_out   the base with one part off; `vary` names each part's one off level, and the base has it on
+add_one_in      the mirror: the base with every part off, and one part put back on
+factorial       every combination of levels
+pairwise        few combinations in which every two levels meet that the rules let meet
+fractional      an orthogonal fraction of the factorial
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def _pairwise(ordered: Ordered, has_base: bool, refusal: Callable[[Combination],
         raise SpecError(problems)
 
     def text(pair: covering.Pair) -> str:
-        i, one, j, other = pair
-        return " with ".join(f"{paths[axis]}={_text(ordered[paths[axis]][at][1])}" for axis, at in ((i, one), (j, other)))
+        found = ((paths[axis], ordered[paths[axis]][at][1]) for axis, at in (pair[:2], pair[2:]))
+        return " with ".join(f"{path}={_text(level)}" for path, level in found)
 
     refused = tuple((text(pair), reason) for pair, reason in found.refused.items())
     array = Coverage(found.pairs, found.covered, refused, math.prod(sizes))

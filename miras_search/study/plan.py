@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from miras_search.models import fit
 from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
+from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, Variant, text_at
 from miras_search.study.study import Study
@@ -36,6 +37,9 @@ class Plan:
     """The smallest p that joint sign flips over the seeds can reach: 2 / 2^n."""
     family: int
     """Comparisons to the base on one task that the p-values are corrected for."""
+    design: str
+    array: Array | None
+    """Of a design with less than all combinations: what is proved of those it has."""
     confounds: tuple[str, ...]
     """What else could explain a difference, one sentence each with its cure."""
     estimate_seconds: float | None
@@ -52,18 +56,26 @@ class Plan:
             "remaining": self.remaining,
             "smallest_p": self.smallest_p,
             "family": self.family,
+            "design": self.design,
+            "array": self.array.to_plain() if self.array else None,
             "confounds": list(self.confounds),
             "estimate_seconds": self.estimate_seconds,
         }
 
 
 def plan(
-    study: Study, done: Mapping[str, int] | None = None, *, seconds_per_job: float | None = None, slots: int = 1
+    study: Study,
+    done: Mapping[str, int] | None = None,
+    *,
+    seconds_per_job: float | None = None,
+    slots: int = 1,
+    params: Mapping[int, float] | None = None,
 ) -> Plan:
     """The plan of a study.
 
     `done` counts the stored jobs by state; `seconds_per_job` is the mean wall time of those that ran, `slots` how many
-    run at once. Jobs that finished, diverged or failed are not run again.
+    run at once, `params` the measured parameters by trial number, as a multiple of the base's. Jobs that finished,
+    diverged or failed are not run again.
     """
     jobs = len(study.cells) * len(study.tasks) * len(study.seeds)
     counts = {state: number for state, number in (done or {}).items() if number}
@@ -77,7 +89,9 @@ def plan(
         remaining=remaining,
         smallest_p=smallest_p(len(study.seeds)),
         family=sum(cell.role == "cell" for cell in study.cells),
-        confounds=tuple(confounds(study)),
+        design=study.design,
+        array=study.array,
+        confounds=tuple(confounds(study, params)),
         estimate_seconds=None if seconds_per_job is None else seconds_per_job * remaining / max(1, slots),
     )
 
@@ -87,8 +101,8 @@ def smallest_p(seeds: int) -> float:
     return min(1.0, 2.0 ** (1 - seeds))
 
 
-def confounds(study: Study) -> list[str]:
-    """What besides the varied axes could explain, or hide, a difference."""
+def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[str]:
+    """What besides the varied axes could explain, or hide, a difference; `params` as for `plan`."""
     cells = [cell for cell in study.cells if cell.role == "cell"]
     found = _about_seeds(len(study.seeds), study.metric)
     own = _own_settings(cells, study)
@@ -102,7 +116,9 @@ def confounds(study: Study) -> list[str]:
             f"the learning rate is not tuned: every cell trains at lr {study.train.lr:g}, so a ranking may be one of "
             f"rates; vary train.lr in a factorial to see"
         )
-    unmatched = [cell.name for cell in cells if _budget(cell) != _budget(study.cells[0])]
+    unmatched = [
+        f"{cell.name}{_ratio(params, cell.number)}" for cell in cells if _budget(cell) != _budget(study.cells[0])
+    ]
     if unmatched:
         have = "has" if len(unmatched) == 1 else "have"
         found.append(
@@ -177,6 +193,12 @@ def _budget(cell: Cell) -> tuple[object, ...]:
         (design.algorithm.keys, design.algorithm.values, design.algorithm.window, design.algorithm.has_momentum),
         sorted(to_plain(model.canonical()).items()),
     )
+
+
+def _ratio(params: Mapping[int, float] | None, number: int) -> str:
+    """The measured parameters beside the base's; nothing before both have run."""
+    found = (params or {}).get(number)
+    return "" if found is None else f" ({found:.3g} x the parameters)"
 
 
 def _some(names: list[str]) -> str:

@@ -23,7 +23,8 @@ AXES = {
     "algorithm": "[gd, momentum, newton]",
 }
 CROSSED = f"base: delta_net\nvary: {{{', '.join(f'{path}: {given}' for path, given in AXES.items())}}}\n"
-HALF = "base: delta_net\nvary: {bias: [dot, l2], retention: [none, l2], algorithm: [momentum, gd], train.lr: [1e-3, 1e-2]}\n"
+TWO = "bias: [dot, l2], retention: [none, l2], algorithm: [momentum, gd], train.lr: [1e-3, 1e-2]"
+HALF = f"base: delta_net\nvary: {{{TWO}}}\n"
 
 
 def read(text: str) -> Study:
