@@ -130,6 +130,11 @@ def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[s
         cure = "add `controls: [no_write]`" if study.base.mixer is None else cure
         found.append(f"no negative control shows what the model does without its memory: {cure}")
     found += _uncontrolled(study)
+    if study.design == "pairwise":
+        found.append(
+            "pairwise cells differ from the base on several axes at once, and unevenly: screen with them, and measure "
+            "an effect by a factorial or a fraction"
+        )
     if study.mixed:
         found.append(
             "executions are mixed: each design runs its own, so a difference measures that too; "
