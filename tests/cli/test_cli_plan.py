@@ -152,3 +152,29 @@ def test_what_cannot_be_locked_is_told_before_there_is_a_database(
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith(what)
     assert not Path("miras.db").exists()
+
+
+def test_the_neighbours_of_a_trial_are_a_study(cli, stored: Path) -> None:
+    from miras_search.space.design import AXES
+    from miras_search.study.loader import load
+
+    result = cli("show", "small", "dot", "--neighbours", "bias", "--neighbours", "algorithm")
+    assert (result.code, result.err) == (0, "")
+    Path("around.yaml").write_text(result.out)
+    study, original = load("around.yaml"), load("small.yaml")
+    assert study.base.hash == original.cells[1].design.hash
+    assert (study.model, study.train, study.tasks) == (original.model, original.train, original.tasks)
+    assert [list(cell.changes) for cell in study.cells[1:]] == [
+        [axis.path] for axis in study.axes for level in axis.levels if level != axis.base
+    ]
+    for axis in ("bias", "algorithm"):  # every other option is a cell, or refused with its rule
+        names = {getattr(cell.design, axis).name for cell in study.cells}
+        refused = set(re.findall(rf"# refused: {axis}=(\w+): .{{20}}", result.out))
+        assert names | refused == set(AXES[axis].options)
+    assert "newton" in refused
+
+
+def test_an_axis_that_there_is_not_has_no_neighbours(cli, stored: Path) -> None:
+    result = cli("show", "small", "0", "--neighbours", "biases")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("neighbours: unknown axis 'biases' (did you mean 'bias'?)")
