@@ -105,16 +105,16 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-Record = Callable[[str], None]
+Record = Callable[..., None]
 
 
 @pytest.fixture
 def record(here: Path) -> Record:
-    """Store a study of the same cells in `miras.db` as if it had been run, its results with noise."""
-    return lambda text: _record(here / "miras.db", text, noise=0.01)
+    """Store a study of the same cells in `miras.db` as if `first` of its jobs had run, their results with noise."""
+    return lambda text, first=None: _record(here / "miras.db", text, first, noise=0.01)
 
 
-def _record(path: Path, text: str, noise: float = 0.0) -> None:
+def _record(path: Path, text: str, first: int | None = None, *, noise: float = 0.0) -> None:
     """Run what a study lacks, with the ends of jobs that `STATES` says, further seeds complete."""
     study = loads(text, "small.yaml")
     with Database.open(path, create=True) as db:
@@ -123,7 +123,7 @@ def _record(path: Path, text: str, noise: float = 0.0) -> None:
         run = writer.begin_run(study_id, provenance=PROVENANCE)
         writer.put_trials(study_id, new_trials(study))
         writer.put_jobs(study_id, new_jobs(study))
-        for job in queries.jobs(db, study_id):
+        for job in queries.jobs(db, study_id)[:first]:
             known = STATES[job.trial_number]
             state = known[job.seed] if job.seed < len(known) else "complete"
             if state is None or job.state != "waiting":
