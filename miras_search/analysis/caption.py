@@ -23,6 +23,7 @@ class TableContext:
     command: str | None = None  # the command that prints this table again
     ceiling: float = 0.99  # accuracy from here on is saturated
     floor_margin: float = 0.02  # accuracy up to chance plus this is at the floor
+    lock: str | None = None  # what was locked before any result, in words, or that nothing was
     margin: float | None = None  # the half width that "not decided" aims at; None: by the metric
 
 
@@ -37,7 +38,7 @@ def caption(
     cells: JointTest,
     context: TableContext,
 ) -> str:
-    """Test, n, task, metric with direction, execution, commit and date, in plain text."""
+    """Test, n, task, metric with direction, execution, lock, commit and date, in plain text."""
     measure = ", ".join(part for part in (metric.unit, split, f"{_direction(metric)} is better") if part)
     planned = [reference, *(item.cell for item in found)]
     counts = _range([len(cell.values) for cell in planned])
@@ -64,6 +65,8 @@ def caption(
             )
     if context.execution:
         parts.append(f"Execution: {context.execution}")
+    if context.lock:
+        parts.append(context.lock[0].upper() + context.lock[1:])
     origin = ", ".join(part for part in (context.commit and f"commit {context.commit}", context.date) if part)
     if origin:
         parts.append(origin[0].upper() + origin[1:])

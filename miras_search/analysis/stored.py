@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
+from miras_search.analysis.cells import metric_named
+from miras_search.analysis.locked import lock_text
 from miras_search.analysis.matched import with_ratios
 from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
 from miras_search.analysis.tuned import Tuning
@@ -20,6 +22,7 @@ from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.locks import lock_of
 from miras_search.store.tuned import Scheme
 from miras_search.store.types import AttemptRow, RunRow, StudyRow
 from miras_search.tasks import task_from_spec
@@ -35,12 +38,14 @@ def stored_tables(
     split: str | None = None,
     against: str | None = None,
     task: str | None = None,
+    margin: float | None = None,
 ) -> list[AblationTable]:
     """One table a task of the study called `name`, or the one of `task`; the metric is the study's own by default.
 
-    Of a search what is confirmed, against the base; of a tuned study the reported seeds, with what was chosen for them.
-    Raises StudyNotFound, and MirasError for an unknown task, metric, split or cell, for a study without jobs, for a
-    search without a confirmation, and while a tuning goes on.
+    `margin` is one that is read with the tables instead of the locked one, for the caption. Of a search what is
+    confirmed, against the base; of a tuned study the reported seeds, with what was chosen for them. Raises
+    StudyNotFound, and MirasError for an unknown task, metric, split or cell, for a study without jobs, for a search
+    without a confirmation, and while a tuning goes on.
     """
     study = queries.study(db, name)
     results = queries.results(db, study.id)
@@ -58,7 +63,7 @@ def stored_tables(
                 f"{name}: no reported seed is trained before the tuning ends: `miras-search status {name}`"
             )
     metric = study.metric if metric is None else metric
-    context = table_context(db, study, metric=metric, split=split, against=against, task=task)
+    context = table_context(db, study, metric=metric, split=split, against=against, task=task, margin=margin)
     chances = chance_levels(study)
     tables = ablation_tables(
         results,
@@ -102,8 +107,9 @@ def table_context(
     split: str | None = None,
     against: str | None = None,
     task: str | None = None,
+    margin: float | None = None,
 ) -> TableContext:
-    """Commit, date and execution of a study's trainings, and the command that prints the table again."""
+    """Commit, date, execution and lock of a study's trainings, and the command that prints the table again."""
     attempts = [attempt for attempt in queries.attempts(db, study.id) if attempt.state in FINISHED]
     ended = [attempt.ended_at for attempt in attempts if attempt.ended_at is not None]
     options = {"metric": metric if metric != study.metric else None, "split": split, "against": against, "task": task}
@@ -113,8 +119,20 @@ def table_context(
         commit=commits(attempts, queries.runs(db, study.id)),
         date=max(ended).date().isoformat() if ended else None,
         execution=execution if isinstance(execution, str) else None,
+        lock=_lock(db, study, metric or study.metric, split, against, margin),
         command=" ".join(["miras-search table", shlex.quote(study.name), *words]),
     )
+
+
+def _lock(
+    db: Database, study: StudyRow, metric: str, split: str | None, against: str | None, margin: float | None
+) -> str | None:
+    """What the caption says of the study's lock; nothing of a search, whose confirmation is on fresh seeds anyway."""
+    if study.kind == "search":
+        return None
+    seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id)))
+    shown = metric_named(metric).split if split is None else split
+    return lock_text(lock_of(db, study.id), seeds=seeds, metric=metric, split=shown, against=against, margin=margin)
 
 
 def commits(attempts: Sequence[AttemptRow], runs: Sequence[RunRow]) -> str | None:

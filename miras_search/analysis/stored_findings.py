@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miras_search.analysis.findings import Findings, findings, ranks
+from miras_search.analysis.locked import locked_margin
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.table import AblationTable
 from miras_search.analysis.tuned import Tuning
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.locks import lock_of
 from miras_search.store.types import CurveRow
 
 CURVES = "validation"  # the split that a training looks at as it goes
@@ -25,9 +27,10 @@ def stored_findings(
 ) -> tuple[list[Findings], RankTable | None]:
     """What goes with the tables of the study called `name`: one a table, and the ranks over them.
 
-    `margin` and `limit` as in `findings`. Raises StudyNotFound.
+    `margin` and `limit` as in `findings`; the margin is the locked one by default. Raises StudyNotFound.
     """
     study = queries.study(db, name)
+    margin = locked_margin(lock_of(db, study.id)) if margin is None else margin
     everything = queries.results(db, study.id)
     tuning = Tuning.of(study, everything)
     results = everything if tuning is None else tuning.reported(everything)

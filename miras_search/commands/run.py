@@ -27,7 +27,8 @@ from miras_search.commands.common import (
     note,
     say,
 )
-from miras_search.commands.study import StudyArgument, show_plan, tell_shipped
+from miras_search.commands.plan import show_plan
+from miras_search.commands.study import StudyArgument, tell_shipped
 
 if TYPE_CHECKING:
     from miras_search.analysis.search import SearchReport

@@ -23,6 +23,7 @@ from miras_search.commands.common import (
     open_database,
     say,
 )
+from miras_search.commands.neighbours import neighbour_study
 from miras_search.commands.table import StoredStudy
 from miras_search.errors import MirasError
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 def show(
     study: StoredStudy,
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The trial's number, or the name of its cell.")],
+    neighbours: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS", help="Print a study of all other options of this axis around it. Repeatable."),
+    ] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,9 +47,14 @@ def show(
     """
     from miras_search.store import queries
 
+    if neighbours and as_json:
+        raise MirasError("show: --neighbours prints a study file, which has no JSON form: leave --json out")
     with open_database(db) as database:
         stored = queries.study(database, study)
         found = _find(queries.trials(database, stored.id), trial, study)
+        if neighbours:
+            say(neighbour_study(stored, found, neighbours))
+            return
         results = [row for row in queries.results(database, stored.id) if row.number == found.number]
         attempts = queries.attempts(database, stored.id, found.number)
         runs = queries.runs(database, stored.id)

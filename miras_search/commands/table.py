@@ -70,7 +70,7 @@ def table(
             else:
                 say(search_text(report))
             return
-        tables = stored_tables(database, study, metric=metric, split=split, against=against, task=task)
+        tables = stored_tables(database, study, metric=metric, split=split, against=against, task=task, margin=margin)
         more = stored_findings(database, study, tables, margin=margin, limit=solved) if statistics else None
     width = output_width() if output is None else 120
     if more is None:

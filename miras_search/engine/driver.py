@@ -26,7 +26,7 @@ from miras_search.engine.events import (
     StudyFinished,
     StudyStarted,
 )
-from miras_search.engine.jobs import new_jobs, new_trials, possible_jobs
+from miras_search.engine.jobs import new_jobs, new_trials, possible_jobs, put_study
 from miras_search.engine.lease import Heartbeat
 from miras_search.engine.loop import Hooks, JobLoop
 from miras_search.engine.messages import TRAINING, Executor
@@ -112,16 +112,7 @@ class _Run:
     def go(self) -> RunSummary:
         """Take the lease, run, give it back."""
         study, writer = self.study, self.writer
-        self.study_id = writer.put_study(
-            name=study.name,
-            question=study.question,
-            kind=study.kind,
-            metric=study.metric,
-            config_yaml=study.yaml,
-            config=study.config,
-            config_hash=study.config_hash,
-            space_hash=study.space_hash,
-        )
+        self.study_id = put_study(study, writer)
         with self.signals:
             run = writer.begin_run(self.study_id, provenance=provenance(study.plugins), takeover=self.options.takeover)
             interrupted = False

@@ -7,9 +7,24 @@ from collections.abc import Mapping, Sequence
 
 from miras_search.engine.messages import Task
 from miras_search.store.types import JobRow, NewJob, NewTrial
+from miras_search.store.writer import Writer
 from miras_search.study.drafts import Cell
 from miras_search.study.study import Study
 from miras_search.training.job import Job
+
+
+def put_study(study: Study, writer: Writer) -> int:
+    """Store a study, or find it, without its jobs; returns its id. Raises StudyChanged where it is another one."""
+    return writer.put_study(
+        name=study.name,
+        question=study.question,
+        kind=study.kind,
+        metric=study.metric,
+        config_yaml=study.yaml,
+        config=study.config,
+        config_hash=study.config_hash,
+        space_hash=study.space_hash,
+    )
 
 
 def new_trials(study: Study) -> list[NewTrial]:

@@ -108,6 +108,16 @@ class Study(Base):
     updated_at: Mapped[datetime]
 
 
+class Lock(Base):
+    """What a study said that it would compare and how, before its first training."""
+
+    __tablename__ = "ms_lock"
+    study_id: Mapped[int] = mapped_column(ForeignKey("ms_study.id", ondelete="CASCADE"), primary_key=True)
+    content: Mapped[dict[str, object]]
+    hash: Mapped[str] = mapped_column(String(64))
+    locked_at: Mapped[datetime]
+
+
 class Run(Base):
     """One invocation of the driver; while its status is `running` it is the lease on the study."""
 

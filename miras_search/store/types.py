@@ -134,6 +134,15 @@ class StudyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LockRow:
+    """A study's lock: family, metric, test, margin and seeds as plain data, their hash, and when it was written."""
+
+    content: dict[str, object]
+    hash: str
+    locked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRow:
     """A cell. Its state is `running` while a job runs, `waiting` while some are left, else the worst of its jobs."""
 

@@ -8,9 +8,8 @@ because the difference would measure where the gradients are taken and not what 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from miras_search.models import fit
@@ -18,32 +17,43 @@ from miras_search.models.controlled import controlled
 from miras_search.space.control import NoControl
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Problem, SpecError, flow
-from miras_search.study import levels
+from miras_search.study import designs, levels
+from miras_search.study.designs import MAX_CELLS, Array, Chosen, Combination
 from miras_search.study.drafts import Cell, Draft, Grid, Naming
 from miras_search.study.levels import Variant
 from miras_search.study.match import Resizer
 from miras_search.study.whole import PRESET, read
 from miras_search.training.job import UNMATCHED
 
-MAX_CELLS = 2000
+
+class Built(NamedTuple):
+    """The cells, and what is proved of their combinations where those are not all."""
+
+    cells: tuple[Cell, ...]
+    array: Array | None
 
 
-def build(grid: Grid, resizer: Resizer | None = None) -> tuple[Cell, ...]:
+def build(grid: Grid, resizer: Resizer | None = None) -> Built:
     """The cells, numbered, the base first, and resized where a resizer is given.
 
     Raises `SpecError` with every problem at its level.
     """
     choices = _choices(grid)
-    base = Draft(grid.base, grid.preset, "base", {})
+    chosen = _chosen(grid, choices)
     problems: list[Problem] = []
-    drafts = [base]
-    for combination in _combinations(grid.design, choices):
+    drafts = []
+    for combination in chosen.combinations:
         try:
             drafts.append(_draft(grid, combination))
         except SpecError as error:
             problems.extend(error.problems)
     if problems:
         raise SpecError(problems)
+    if grid.design == "add_one_in" and choices:
+        off = designs.all_off(choices, grid.base, grid.held)
+        drafts = [dataclasses.replace(draft, places=_put_back(draft, choices)) for draft in drafts]
+        grid = dataclasses.replace(grid, base=off, preset="all off")
+    drafts.insert(0, Draft(grid.base, grid.preset, "base", {}))
     naming = Naming(grid, list(choices))
     drafts = [*map(naming.named, drafts), *_controls(grid, naming)]
     problems = [*_rule_problems(drafts, grid), *_match_problems(drafts, grid), *_mixed_problems(drafts, grid)]
@@ -56,7 +66,7 @@ def build(grid: Grid, resizer: Resizer | None = None) -> tuple[Cell, ...]:
     if grid.controls_on == "cells":
         rows = _under_controls(grid, kept)
     numbers = {draft.name: number for number, draft in enumerate(rows.drafts)}
-    return tuple(
+    cells = tuple(
         naming.cell(
             numbers[draft.name],
             draft,
@@ -64,6 +74,7 @@ def build(grid: Grid, resizer: Resizer | None = None) -> tuple[Cell, ...]:
         )
         for draft in rows.drafts
     )
+    return Built(cells, chosen.array)
 
 
 def _choices(grid: Grid) -> dict[str, list[object]]:
@@ -87,16 +98,40 @@ def _choices(grid: Grid) -> dict[str, list[object]]:
     return found
 
 
-def _combinations(design: str, choices: Mapping[str, list[object]]) -> Iterator[dict[str, tuple[int, object]]]:
-    """For each cell its levels: path -> (position in the list, level)."""
-    if design == "one_at_a_time":
-        yield from ({path: level} for path, given in choices.items() for level in enumerate(given))
-    elif choices:
-        for combination in itertools.product(*(enumerate(given) for given in choices.values())):
-            yield dict(zip(choices, combination, strict=True))
+def _chosen(grid: Grid, choices: dict[str, list[object]]) -> Chosen:
+    """The combinations of levels that become cells. Raises `SpecError`."""
+    problems = designs.check_parts(choices, grid.base, grid.held) if grid.design in designs.PARTS else []
+    if problems:
+        raise SpecError(problems)
+
+    def at_base(path: str, level: object) -> bool:
+        if path == PRESET:
+            return level == grid.preset
+        try:
+            return levels.applied(grid.base, path, level, grid.held, ()).key == grid.base.key
+        except SpecError:  # a level that only means something beside another one
+            return False
+
+    def refusal(combination: Combination) -> str | None:
+        try:
+            broken = _violations(_draft(grid, combination).variant)
+        except SpecError as error:
+            broken = list(error.problems)
+        return broken[0].what if broken else None
+
+    chosen = designs.chosen(grid.design, choices, resolution=grid.resolution, at_base=at_base, refusal=refusal)
+    if len(chosen.combinations) > MAX_CELLS:
+        what = f"{len(chosen.combinations)} cells are more than {MAX_CELLS}: vary fewer levels"
+        raise SpecError.at(("vary",), what)
+    return chosen
 
 
-def _draft(grid: Grid, combination: Mapping[str, tuple[int, object]]) -> Draft:
+def _put_back(draft: Draft, choices: dict[str, list[object]]) -> dict[str, Path]:
+    """The place of the one part that a draft of `add_one_in` has on."""
+    return {path: ("vary", path, 0) for path in choices if path not in draft.places}
+
+
+def _draft(grid: Grid, combination: Combination) -> Draft:
     variant = grid.base
     places: dict[str, Path] = {path: ("vary", path, combination[path][0]) for path in combination}
     for path in levels.application_order(combination):

@@ -13,6 +13,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Path, Plain, to_plain
 from miras_search.study import levels
+from miras_search.study.designs import CROSSED, Design
 from miras_search.study.levels import Held, Variant
 from miras_search.study.whole import PRESET, Whole
 from miras_search.training.config import TrainConfig
@@ -72,7 +73,9 @@ class Grid:
     preset: str | None
     """The base's name where it is a published model as it stands."""
     vary: Mapping[str, object]
-    design: Literal["one_at_a_time", "factorial"]
+    design: Design
+    resolution: int
+    """What a fraction has to have at least."""
     controls: Sequence[object]
     controls_on: Literal["base", "cells"]
     """Which rows have negative controls."""
@@ -102,7 +105,7 @@ class Naming:
 
     def __init__(self, grid: Grid, varied: Sequence[str]) -> None:
         self.varied = varied
-        self.factorial = grid.design == "factorial"
+        self.crossed = grid.design in CROSSED
         self.whole = grid.preset or "base"
         self.base = grid.base
         base = Draft(grid.base, grid.preset, "base", {})
@@ -124,7 +127,7 @@ class Naming:
     def _name(self, draft: Draft) -> str:
         texts = self.levels(draft)
         # the base of a one-axis study is a level like the others; of several axes it is a model
-        paths = list(draft.places) or (self.varied if self.factorial or len(self.varied) == 1 else [])
+        paths = list(draft.places) or (self.varied if self.crossed or len(self.varied) == 1 else [])
         named = {PRESET: draft.whole.name} if draft.whole else {}
         labels = [named.get(path) or levels.label(path, texts[path], self.varied) for path in paths if path in texts]
         return " / ".join(labels) or self.whole

@@ -188,6 +188,7 @@ def _study(
         preset=str(base.mixer) if base.mixer else None if refined else parts.preset,
         vary=listed.vary if listed else {},
         design=listed.design if listed else "one_at_a_time",
+        resolution=listed.resolution if listed else 3,
         controls=listed.controls if listed else (),
         controls_on=listed.controls_on if listed else "base",
         held=Held(parts.held, parts.written),
@@ -197,7 +198,7 @@ def _study(
     resizer = None
     if listed is not None and matched is not None:
         resizer = Resizer(matched, [task.spec for task in parts.tasks], frozenset({*listed.vary, *listed.tune}))
-    found = cells.build(grid, resizer)
+    found, array = cells.build(grid, resizer)
     sought: Search | None = search(file, around, len(parts.tasks)) if isinstance(file, SearchFile) else None
     return Study(
         name=file.name,
@@ -207,9 +208,9 @@ def _study(
         metric=listed.metric if listed else _sought_metric(sought),
         seeds=file.seeds,
         tasks=parts.tasks,
-        model=parts.model,
-        train=parts.train,
-        base=base,
+        model=found[0].model,
+        train=found[0].train,
+        base=found[0].design,
         base_name=found[0].name,
         cells=found,
         axes=_axes(found),
@@ -221,6 +222,7 @@ def _study(
         path=path,
         shipped=is_shipped,
         plugins=modules,
+        array=array,
         search=sought,
         match=matched,
         tuning=tuning(listed.tune, found, grid, file.seeds, listed.metric) if listed else None,

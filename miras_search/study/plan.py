@@ -10,6 +10,7 @@ from miras_search.metrics import saturation
 from miras_search.models import fit
 from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
+from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, text_at
 from miras_search.study.study import Study
@@ -40,6 +41,9 @@ class Plan:
     """The smallest p that joint sign flips over the seeds can reach: 2 / 2^n."""
     family: int
     """Comparisons to the base on one task that the p-values are corrected for."""
+    design: str
+    array: Array | None
+    """Of a design with less than all combinations: what is proved of those it has."""
     confounds: tuple[str, ...]
     """What else could explain a difference, one sentence each with its cure."""
     estimate_seconds: float | None
@@ -57,6 +61,8 @@ class Plan:
             "remaining": self.remaining,
             "smallest_p": self.smallest_p,
             "family": self.family,
+            "design": self.design,
+            "array": self.array.to_plain() if self.array else None,
             "confounds": list(self.confounds),
             "estimate_seconds": self.estimate_seconds,
         }
@@ -69,12 +75,13 @@ def plan(
     seconds_per_job: float | None = None,
     slots: int = 1,
     base: Mapping[str, float] | None = None,
+    params: Mapping[int, float] | None = None,
 ) -> Plan:
     """The plan of a study.
 
     `done` counts the stored jobs by state; `seconds_per_job` is the mean wall time of those that ran, `slots` how many
-    run at once, `base` the base's accuracy by task where it is known. Jobs that finished, diverged or failed are not
-    run again.
+    run at once, `base` the base's accuracy by task where it is known, `params` the measured parameters by trial number,
+    as a multiple of the base's. Jobs that finished, diverged or failed are not run again.
     """
     jobs = study.jobs
     counts = {state: number for state, number in (done or {}).items() if number}
@@ -89,7 +96,9 @@ def plan(
         remaining=remaining,
         smallest_p=smallest_p(len(study.seeds)),
         family=sum(cell.role == "cell" for cell in study.cells),
-        confounds=(*confounds(study), *_saturated(study, base or {})),
+        design=study.design,
+        array=study.array,
+        confounds=(*confounds(study, params), *_saturated(study, base or {})),
         estimate_seconds=None if seconds_per_job is None else seconds_per_job * remaining / max(1, slots),
     )
 
@@ -99,8 +108,8 @@ def smallest_p(seeds: int) -> float:
     return min(1.0, 2.0 ** (1 - seeds))
 
 
-def confounds(study: Study) -> list[str]:
-    """What besides the varied axes could explain, or hide, a difference."""
+def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[str]:
+    """What besides the varied axes could explain, or hide, a difference; `params` as for `plan`."""
     cells = [cell for cell in study.cells if cell.role == "cell"]
     found = _about_seeds(len(study.seeds), study.metric)
     own = _own_settings(cells, study)
@@ -120,7 +129,9 @@ def confounds(study: Study) -> list[str]:
             f"only {study.match.by} are matched, within {study.match.within:.0%}: other costs may differ; compare "
             f"their columns"
         )
-    unmatched = [cell.name for cell in cells if _budget(cell) != _budget(study.cells[0])]
+    unmatched = [
+        f"{cell.name}{_ratio(params, cell.number)}" for cell in cells if _budget(cell) != _budget(study.cells[0])
+    ]
     if unmatched and study.match is None:
         have = "has" if len(unmatched) == 1 else "have"
         found.append(
@@ -132,6 +143,11 @@ def confounds(study: Study) -> list[str]:
         cure = "add `controls: [no_write]`" if study.base.mixer is None else cure
         found.append(f"no negative control shows what the model does without its memory: {cure}")
     found += _uncontrolled(study)
+    if study.design == "pairwise":
+        found.append(
+            "pairwise cells differ from the base on several axes at once, and unevenly: screen with them, and measure "
+            "an effect by a factorial or a fraction"
+        )
     if study.mixed:
         found.append(
             "executions are mixed: each design runs its own, so a difference measures that too; "
@@ -202,6 +218,12 @@ def _budget(cell: Cell) -> tuple[object, ...]:
         (design.algorithm.keys, design.algorithm.values, design.algorithm.window, design.algorithm.has_momentum),
         sorted(to_plain(model.canonical()).items()),
     )
+
+
+def _ratio(params: Mapping[int, float] | None, number: int) -> str:
+    """The measured parameters beside the base's; nothing before both have run."""
+    found = (params or {}).get(number)
+    return "" if found is None else f" ({found:.3g} x the parameters)"
 
 
 def _some(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from miras_search.metrics import METRICS
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
+from miras_search.study.designs import Design
 
 MAX_SEEDS = 1000
 MAX_PACK = 1024
@@ -29,16 +30,6 @@ _OTHER_KIND = {
     "search": "belongs to kind: ablation; a search chooses by space, objectives and constraints",
     "ablation": "belongs to kind: search; an ablation lists its levels under vary",
 }
-_UNAVAILABLE: dict[tuple[str, str], str] = {
-    ("design", "pairwise"): "pairwise is not available in this version; use factorial on the axes in question",
-    (
-        "design",
-        "leave_one_out",
-    ): "leave_one_out is not available in this version; use one_at_a_time from the whole model",
-    ("design", "add_one_in"): "add_one_in is not available in this version; use one_at_a_time on the plain model",
-}
-"""(key, value) -> what to do instead; an empty value stands for every value."""
-
 _NEEDED = {
     "name": "'name' is missing: one word by which the database knows the study",
     "task": "'task' is missing: a task's name and settings, or a list of them",
@@ -162,7 +153,8 @@ class StudyFile(_Shared):
 
     kind: Literal["ablation"] = "ablation"
     vary: dict[str, object] = {}
-    design: Literal["one_at_a_time", "factorial"] = "one_at_a_time"
+    design: Design = "one_at_a_time"
+    resolution: Annotated[int, Field(ge=3, le=5)] = 3
     controls: list[object] = []
     controls_on: Literal["base", "cells"] = "base"
     tune: dict[str, object] = {}
@@ -203,9 +195,11 @@ def parse(data: Mapping[str, Plain]) -> AnyFile:
     cls: type[AnyFile]
     other: type[AnyFile]
     cls, other = (SearchFile, StudyFile) if data.get("kind") == "search" else (StudyFile, SearchFile)
-    problems = [found for key, value in data.items() if (found := _unavailable(key, value))]
+    problems: list[Problem] = []
     if data.get("controls_on") == "cells" and not data.get("controls"):
         problems.append(Problem(("controls_on",), "there is no control for the cells: add `controls: [no_write]`"))
+    if "resolution" in data and data.get("design") != "fractional":
+        problems.append(Problem(("resolution",), "it belongs to design: fractional; drop it"))
     kind = "search" if cls is SearchFile else "ablation"
     problems += [
         Problem((key,), _OTHER_KIND[kind])
@@ -221,11 +215,6 @@ def parse(data: Mapping[str, Plain]) -> AnyFile:
     if problems:
         raise SpecError(problems)
     return parsed
-
-
-def _unavailable(key: str, value: Plain) -> Problem | None:
-    what = _UNAVAILABLE.get((key, "")) or (_UNAVAILABLE.get((key, value)) if isinstance(value, str) else None)
-    return Problem((key,), what) if what else None
 
 
 def _problem(error: ErrorDetails, cls: type[AnyFile]) -> Problem:

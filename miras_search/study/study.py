@@ -11,6 +11,7 @@ from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
 from miras_search.space.plugins import Plugin
+from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
 from miras_search.study.match import Match
 from miras_search.study.schema import Resources
@@ -47,7 +48,7 @@ class Study:
     question: str
     kind: str
     design: str
-    """one_at_a_time, factorial or search."""
+    """As in `miras_search.study.designs`, or search."""
     metric: str
     seeds: tuple[int, ...]
     tasks: tuple[StudyTask, ...]
@@ -72,6 +73,8 @@ class Study:
     """Whether the file came with the package because no such file was there."""
     plugins: tuple[Plugin, ...] = ()
     """The user's modules that its options may come from."""
+    array: Array | None = None
+    """Of a design with less than all combinations: what is proved of those it has."""
     search: Search | None = None
     """Of a study of kind search: what is sought where."""
     match: Match | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from miras_search.cli import main
-from miras_search.engine.jobs import new_jobs, new_trials
+from miras_search.engine.jobs import new_jobs, new_trials, put_study
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.types import Final, Point
@@ -100,33 +100,40 @@ def stored(study_file: Path, database: Path) -> Path:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study with complete, diverged, failed and waiting jobs, and a value that is not finite; built once."""
-    study = loads(STUDY, "small.yaml")
     path = tmp_path_factory.mktemp("stored") / "miras.db"
+    _record(path, STUDY)
+    return path
+
+
+Record = Callable[..., None]
+
+
+@pytest.fixture
+def record(here: Path) -> Record:
+    """Store a study of the same cells in `miras.db` as if `first` of its jobs had run, their results with noise."""
+    return lambda text, first=None: _record(here / "miras.db", text, first, noise=0.01)
+
+
+def _record(path: Path, text: str, first: int | None = None, *, noise: float = 0.0) -> None:
+    """Run what a study lacks, with the ends of jobs that `STATES` says, further seeds complete."""
+    study = loads(text, "small.yaml")
     with Database.open(path, create=True) as db:
         writer = Writer(db)
-        study_id = writer.put_study(
-            name=study.name,
-            question=study.question,
-            kind=study.kind,
-            metric=study.metric,
-            config_yaml=study.yaml,
-            config=study.config,
-            config_hash=study.config_hash,
-            space_hash=study.space_hash,
-        )
+        study_id = put_study(study, writer)
         run = writer.begin_run(study_id, provenance=PROVENANCE)
         writer.put_trials(study_id, new_trials(study))
         writer.put_jobs(study_id, new_jobs(study))
-        for job in queries.jobs(db, study_id):
-            state = STATES[job.trial_number][job.seed]
-            if state is None:
+        for job in queries.jobs(db, study_id)[:first]:
+            known = STATES[job.trial_number]
+            state = known[job.seed] if job.seed < len(known) else "complete"
+            if state is None or job.state != "waiting":
                 continue
             attempt = writer.start_attempt(job.id, run.id, host="vm", pid=7, device="cpu")
             writer.add_points(attempt, [Point(1, "loss", "train", 2.0)])
             writer.finish_attempt(
                 attempt,
                 state=state,
-                finals=_finals(state, job.trial_number, job.seed),
+                finals=_finals(state, job.trial_number, job.seed, noise),
                 last_step=2,
                 wall_seconds=4.0,
                 peak_memory_bytes=1000,
@@ -135,13 +142,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 final_for_job=True,
             )
         writer.end_run(run.id, "done")
-    return path
 
 
-def _finals(state: str, trial: int, seed: int) -> Sequence[Final]:
+def _finals(state: str, trial: int, seed: int, noise: float) -> Sequence[Final]:
     if state == "failed":
         return []
     costs = [Final("params", "", 100.0 + trial), Final("flops_per_token", "", 36096.0), Final("wall_seconds", "", 4.0)]
     if state == "diverged":
         return [*costs, Final("loss", "train", float("nan"))]
-    return [*costs, Final("accuracy", "test", 0.5 + 0.1 * trial + 0.01 * seed), Final("loss", "train", 1.5)]
+    value = 0.5 + 0.1 * trial + 0.01 * seed + noise * (seed * (trial + 1) % 3)
+    return [*costs, Final("accuracy", "test", value), Final("loss", "train", 1.5)]

@@ -174,13 +174,6 @@ def test_required_keys_cannot_be_empty() -> None:
     ]
 
 
-def test_keys_of_the_product_that_do_not_run_yet_say_what_to_use() -> None:
-    assert lines(HEAD + "design: pairwise\n") == [
-        "t.yaml:4:1: design: pairwise is not available in this version; use factorial on the axes in question",
-    ]
-    loads(HEAD + "match: none\n", "t.yaml")
-
-
 def test_an_invalid_combination_is_told_at_the_level_that_makes_it() -> None:
     text = HEAD + "model: {value_dim: 8}\nvary:\n  memory: [matrix, mlp, gated_mlp]\n"
     assert lines(text) == [

@@ -7,7 +7,7 @@ its id here; the tests say what still differs from the tables.
 
 from __future__ import annotations
 
-REVISIONS: tuple[str, ...] = ("0001",)
+REVISIONS: tuple[str, ...] = ("0001", "0002")
 HEAD = REVISIONS[-1]
 LOCK_KEY = 0x4D495241  # any constant: on PostgreSQL, writers and migrations take turns by this advisory lock
 VERSION_TABLE = "ms_alembic_version"  # plain `alembic_version` is Optuna's, in the same database
