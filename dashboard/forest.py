@@ -13,10 +13,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from miras_search.analysis.numbers import NOTHING, fixed, p_text
+from miras_search.analysis.standing import WORDS, Standing, compared, standing
 from miras_search.analysis.table import AblationTable, Row
-from miras_search.dashboard.palette import Palette, translucent
-from miras_search.dashboard.standing import WORDS, Standing, compared, standing
 from miras_search.export.layout import interval_text, mean_text, metric_header
+from miras_search.export.palette import Palette, translucent
 from miras_search.metrics import METRICS
 
 ROW_HEIGHT = 34  # pixels

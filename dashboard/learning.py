@@ -14,7 +14,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from miras_search.dashboard.palette import Palette, translucent
+from miras_search.export.palette import Palette, translucent
 from miras_search.metrics import METRICS
 from miras_search.store.types import CurveRow, ResultRow
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import streamlit as st
 
 from miras_search.analysis.findings import usual_margin
+from miras_search.analysis.standing import headline
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard import markup, page
 from miras_search.dashboard.forest import forest, left_out
 from miras_search.dashboard.links import linked_select
-from miras_search.dashboard.standing import headline
 from miras_search.errors import MirasError
+from miras_search.export import html
 from miras_search.export.formats import RENDERERS, SUFFIXES
 from miras_search.metrics import METRICS
 
-FORMATS = {"Markdown": "markdown", "LaTeX": "latex", "CSV": "csv", "JSON": "json"}
-TYPES = {"markdown": "text/markdown", "latex": "application/x-tex", "csv": "text/csv", "json": "application/json"}
+FORMATS = {"Markdown": "markdown", "LaTeX": "latex", "HTML": "html", "CSV": "csv", "JSON": "json"}
+TYPES = {
+    "markdown": "text/markdown",
+    "latex": "application/x-tex",
+    "html": "text/html",
+    "csv": "text/csv",
+    "json": "application/json",
+}
 
 shown = page.snapshot()
 study = shown.study
@@ -91,7 +98,7 @@ for button, (label, name) in zip(buttons, FORMATS.items(), strict=False):
         width="stretch",
     )
 if table.context.command:
-    st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|csv|json`")
+    st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|html|csv|json`")
 
 if st.toggle("Statistics beyond the table", key="statistics"):  # they take a second, so only for who asks
     usual = usual_margin(table)
@@ -99,7 +106,7 @@ if st.toggle("Statistics beyond the table", key="statistics"):  # they take a se
     st.code(page.statistics(study.name, **options, task=task, margin=margin), language=None)
 
 st.subheader("Verdicts")
-st.html(markup.verdict_list(table, page.colours()))
+st.html(html.verdict_list(table, page.colours()))
 if table.notes:
     st.subheader("Notes")
     st.markdown("\n".join(f"- {page.plain(note)}" for note in table.notes))
