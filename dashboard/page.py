@@ -8,12 +8,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.stored_findings import stored_findings
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard.launch import VARIABLE
 from miras_search.dashboard.progress import ago, stamp
-from miras_search.dashboard.snapshot import Snapshot, load
 from miras_search.errors import MirasError
 from miras_search.export.findings import to_text
 from miras_search.export.palette import Palette, palette

@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from miras_search.analysis.findings import usual_margin
-from miras_search.analysis.standing import headline
+from miras_search.analysis.standing import headline, left_out
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard import markup, page
-from miras_search.dashboard.forest import forest, left_out
+from miras_search.dashboard.forest import forest
 from miras_search.dashboard.links import linked_select
 from miras_search.errors import MirasError
 from miras_search.export import html

@@ -127,7 +127,14 @@ def test_a_table_that_cannot_be_written_is_a_problem_of_the_environment(cli, sto
     assert result.err.startswith("nowhere/t.csv: cannot be written")
 
 
-READERS = [("status",), ("show", "small", "0"), ("table", "small"), ("dashboard",), ("db", "upgrade")]
+READERS = [
+    ("status",),
+    ("show", "small", "0"),
+    ("table", "small"),
+    ("export", "small", "-o", "out"),
+    ("dashboard",),
+    ("db", "upgrade"),
+]
 
 
 @pytest.mark.parametrize("verb", READERS, ids=lambda verb: " ".join(verb))

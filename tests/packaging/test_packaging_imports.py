@@ -50,6 +50,7 @@ ONLY_IN: dict[str, set[str]] = {
     "alembic": {"store"},
     "streamlit": {"dashboard"},
     "plotly": {"dashboard"},
+    "matplotlib": {"export"},
     "pydantic": {"study"},
     "ruamel": {"study"},
     "typer": {"cli", "commands"},
