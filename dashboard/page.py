@@ -145,6 +145,27 @@ def _statistics(
     return to_text(*stored_findings(_db, name, tables, margin=margin))
 
 
+def report(name: str, *, metric: str | None, split: str | None, against: str | None) -> str:
+    """The page that `miras-search export` writes. Raises MirasError as `stored_tables` does."""
+    db = database()
+    return _report(db, db.name, name, token(name), metric, split, against)
+
+
+@st.cache_data(max_entries=4)
+def _report(
+    _db: Database,
+    where: str,
+    name: str,
+    token: tuple[int, str],
+    metric: str | None,
+    split: str | None,
+    against: str | None,
+) -> str:
+    from miras_search.export.report import findings, to_report  # matplotlib takes a second, so only for who asks
+
+    return to_report(findings(_db, name, metric=metric, split=split, against=against))
+
+
 @st.cache_data(max_entries=8, show_spinner=False)
 def _curves(
     _db: Database,

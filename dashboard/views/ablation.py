@@ -100,6 +100,16 @@ for button, (label, name) in zip(buttons, FORMATS.items(), strict=False):
 if table.context.command:
     st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|html|csv|json`")
 
+if st.toggle("Report in one file", key="report", help="Table, figures, trials and provenance; it can be mailed."):
+    st.download_button(
+        "Report",
+        page.report(study.name, **options),
+        file_name=f"{study.name}-report.html",
+        mime=TYPES["html"],
+        on_click="ignore",
+        icon=":material/download:",
+        key="download report",
+    )
 if st.toggle("Statistics beyond the table", key="statistics"):  # they take a second, so only for who asks
     usual = usual_margin(table)
     margin = st.number_input("A difference too small to matter", min_value=usual / 100, value=usual, format="%g")
