@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from miras_search.errors import EnvironmentProblem, MirasError
 from miras_search.export import figures, frames
 from miras_search.export.formats import RENDERERS, SUFFIXES
@@ -85,14 +83,7 @@ def _data(db: Database, found: Findings) -> Iterator[Piece]:
         data["table"] = frames.table_frame(found.tables)
     for name, frame in data.items():
         yield f"data/{name}.csv", frame.to_csv(index=False).encode()
-        yield f"data/{name}.parquet", _parquet(frame)
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    """Types and missing values as they are; pyarrow comes with Streamlit."""
-    found = frame.to_parquet(index=False)
-    assert found is not None, "without a path pandas gives the bytes back"
-    return found
+        yield f"data/{name}.parquet", frame.to_parquet(index=False)
 
 
 def _safe(task: str) -> str:

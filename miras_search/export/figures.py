@@ -10,12 +10,13 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 
 from miras_search.analysis.curves import BandPoint, End
 from miras_search.analysis.standing import WORDS, Standing, drawn, standing
@@ -23,6 +24,9 @@ from miras_search.analysis.table import AblationTable, Row
 from miras_search.export.palette import LIGHT
 from miras_search.export.plots import axis_title, beside, colour, details, scales, short_names
 from miras_search.metrics import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 Format = Literal["svg", "pdf", "png"]
 FORMATS: tuple[Format, ...] = ("svg", "pdf", "png")
@@ -38,7 +42,7 @@ MARKERS: Mapping[Standing, str] = {
     "diverged": "x",
 }
 DASHES = ("-", ":", "-.")
-STYLE: Mapping[str, object] = {
+STYLE: Mapping[RcKeyType, object] = {
     "font.family": "sans-serif",
     "font.size": 8.5,
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -104,12 +108,11 @@ def _panel(axes: Axes, table: AblationTable, rows: Sequence[Row], names: Sequenc
             fill = shade if kind in ("better", "worse", "diverged") else "white"
             axes.plot(row.difference, place, MARKERS[kind], color=shade, markerfacecolor=fill, markersize=6)
         number, rest = beside(row, table)
-        place_of = {"xy": (1.02, place), "xycoords": ("axes fraction", "data"), "va": "center", "color": shade}
         if number:
-            text = axes.annotate(number, weight="bold", **place_of)
+            text = _right(axes, place, number, shade, "bold")
             axes.annotate(rest, (1, 0), (4, 0), text, textcoords="offset points", va="bottom", color=shade)
         else:
-            axes.annotate(rest, **place_of)
+            _right(axes, place, rest, shade, "normal")
         whole = Rectangle((0, place - 0.5), 1, 1, transform=axes.get_yaxis_transform(), facecolor="none", zorder=5)
         whole.set_gid(_tip(row.cell, details(row, table)))
         axes.add_patch(whole)
@@ -130,6 +133,12 @@ def _panel(axes: Axes, table: AblationTable, rows: Sequence[Row], names: Sequenc
         axes.annotate(
             "negative controls", (0, 1), (-6, 3), "axes fraction", textcoords="offset points", ha="right", weight="bold"
         )
+
+
+def _right(axes: Axes, place: int, text: str, shade: str, weight: str) -> Annotation:
+    """Words beside a row, right of the axes."""
+    side = ("axes fraction", "data")
+    return axes.annotate(text, (1.02, place), xycoords=side, va="center", color=shade, weight=weight)
 
 
 def _legend(figure: Figure, kinds: set[Standing]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from miras_search import __version__
 from miras_search.analysis.curves import KINDS, bands, ends
 from miras_search.analysis.numbers import NOTHING, decimals_for, fixed
@@ -22,7 +24,7 @@ from miras_search.export import figures, html
 from miras_search.metrics import METRICS
 from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.types import AttemptRow, CurveRow, RunRow
+from miras_search.store.types import FINAL_STATES, AttemptRow, CurveRow, RunRow
 
 SCRIPT = Path(__file__).with_name("report.js")
 STYLE = Path(__file__).with_name("report.css")
@@ -34,7 +36,7 @@ MOST_FAILURES = 50
 class Curves:
     """The curves that are drawn of one task, and what they are of."""
 
-    figure: figures.Figure
+    figure: Figure
     words: str
 
 
@@ -107,7 +109,7 @@ def _curves(db: Database, shown: Snapshot, table: AblationTable, metric: str, sp
 def _strip(shown: Snapshot) -> str:
     jobs = shown.study.jobs
     parts = [f"{shown.finished} of {shown.total} jobs ended"]
-    parts += [f"{jobs[state]} {state}" for state in ("diverged", "failed", "pruned") if jobs[state]]
+    parts += [f"{jobs[state]} {state}" for state in FINAL_STATES if state != "complete" and jobs[state]]
     parts += [f"{shown.study.trials} cells", f"commit {shown.commit or 'unknown'}"]
     parts.append(f"newest change {shown.study.updated_at.date().isoformat()}")
     return f'<p class="strip">{escape("  ·  ".join(parts))}</p>\n'
@@ -149,7 +151,7 @@ def _trials(shown: Snapshot) -> str:
     lines = []
     for trial in shown.trials:
         changes = ", ".join(f"{path}: {level}" for path, level in trial.changes.items())
-        ended = sum(trial.jobs.get(state, 0) for state in ("complete", "pruned", "diverged", "failed"))
+        ended = sum(trial.jobs.get(state, 0) for state in FINAL_STATES)
         cells = [str(trial.number), trial.cell, trial.role, changes, trial.state, f"{ended}/{sum(trial.jobs.values())}"]
         cells += [str(trial.jobs["diverged"]), str(trial.jobs["failed"])]
         for task in shown.tasks:

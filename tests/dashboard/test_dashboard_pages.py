@@ -233,9 +233,7 @@ def test_the_statistics_are_there_for_who_asks(normal: Path, open_page: Open) ->
     assert any("Effects:" in block.value and "within ±0.01" in block.value for block in app.code)
 
 
-def test_the_report_is_there_for_who_asks(
-    one_trial: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_is_there_for_who_asks(one_trial: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     offered: dict[str, str] = {}
     monkeypatch.setattr(DeltaGenerator, "download_button", lambda self, label, data, **_: offered.update({label: data}))
     app = open_page(one_trial, "ablation")
@@ -243,4 +241,4 @@ def test_the_report_is_there_for_who_asks(
     app.toggle(key="report").set_value(True).run()
     assert not app.exception
     with Database.open(one_trial, read_only=True) as db:
-        assert offered["Report"] == to_report(findings(db, "one_trial"))
+        assert offered["Report"] == to_report(findings(db, "bias"))
