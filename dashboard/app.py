@@ -9,12 +9,14 @@ import streamlit as st
 from miras_search.dashboard import page
 from miras_search.dashboard.links import linked_select
 from miras_search.dashboard.markup import STYLE
+from miras_search.export.html import STYLE as TABLE_STYLE
 
 # a local picture: Streamlit's own icons would be fetched from another host
 st.set_page_config(
     page_title="miras-search", page_icon=str(Path(__file__).with_name("assets") / "icon.png"), layout="wide"
 )
 
+st.html(TABLE_STYLE)
 st.html(STYLE)
 navigation = st.navigation(
     [

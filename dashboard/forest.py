@@ -12,16 +12,12 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from miras_search.analysis.numbers import NOTHING, fixed, p_text
+from miras_search.analysis.standing import WORDS, Standing, drawn, standing
 from miras_search.analysis.table import AblationTable, Row
-from miras_search.dashboard.palette import Palette, translucent
-from miras_search.dashboard.standing import WORDS, Standing, compared, standing
-from miras_search.export.layout import interval_text, mean_text, metric_header
-from miras_search.metrics import METRICS
+from miras_search.export.palette import Palette, translucent
+from miras_search.export.plots import axis_title, beside, colour, details, scales, short_names
 
 ROW_HEIGHT = 34  # pixels
-LONGEST_LABEL = 34  # characters
-MOST_ROWS = 60  # in a panel: beyond, nobody reads a plot that is metres long
 SYMBOLS: dict[Standing, str] = {
     "better": "circle",
     "worse": "circle",
@@ -34,10 +30,9 @@ SYMBOLS: dict[Standing, str] = {
 
 def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
     """The figure, or None while nothing has been compared. Of more than `MOST_ROWS` cells the best are drawn."""
-    panels = [rows[:MOST_ROWS] for controls in (False, True) if (rows := compared(table, controls=controls))]
-    if not any(row.difference is not None for rows in panels for row in rows):
+    panels = drawn(table)
+    if not panels:
         return None
-    panels[0] = _with_reference(panels[0], table)
     heights = [len(rows) * ROW_HEIGHT for rows in panels]
     gap = 62.0
     inner = sum(heights) + gap * (len(panels) - 1)
@@ -47,12 +42,9 @@ def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
         row_heights=heights,
         vertical_spacing=gap / inner if len(panels) > 1 else 0.0,
     )
-    for place, rows in enumerate(panels, start=1):
-        _panel(figure, table, rows, colours, place)
-    if len(panels) == 2 and _similar(*map(_extent, panels)):
-        figure.update_xaxes(range=_padded(_extent([*panels[0], *panels[1]])))
-    last = len(panels)
-    figure.update_xaxes(title_text=_axis_title(table, panels[-1]), title_standoff=10, row=last, col=1)
+    for place, (rows, scale) in enumerate(zip(panels, scales(panels), strict=True), start=1):
+        _panel(figure, table, rows, scale, colours, place)
+    figure.update_xaxes(title_text=_escape(axis_title(table)), title_standoff=10, row=len(panels), col=1)
     figure.update_layout(
         height=inner + 128,
         margin={"l": 10, "r": 205, "t": 44, "b": 58},
@@ -63,29 +55,21 @@ def forest(table: AblationTable, colours: Palette) -> go.Figure | None:
     return figure
 
 
-def left_out(table: AblationTable) -> str:
-    """A sentence on the rows that the figure leaves out; empty when it has all."""
-    counts = [len(compared(table, controls=controls)) for controls in (False, True)]
-    drawn = sum(min(count, MOST_ROWS) for count in counts)
-    return "" if drawn == sum(counts) else f"{drawn} of {sum(counts)} rows are drawn, the best; the table has all."
-
-
-def _with_reference(rows: Sequence[Row], table: AblationTable) -> list[Row]:
-    """The rows with the reference at its place: those above it are better, those below it worse."""
-    reference = next(row for row in table.rows if row.cell == table.base)
-    sign = 1.0 if table.direction == "maximize" else -1.0
-    ahead = sum(row.difference is not None and sign * row.difference > 0 for row in rows)
-    return [*rows[:ahead], reference, *rows[ahead:]]
-
-
-def _panel(figure: go.Figure, table: AblationTable, rows: Sequence[Row], colours: Palette, place: int) -> None:
+def _panel(
+    figure: go.Figure,
+    table: AblationTable,
+    rows: Sequence[Row],
+    scale: tuple[float, float],
+    colours: Palette,
+    place: int,
+) -> None:
     labels = _labels(rows, table)
     for kind in WORDS:
         chosen = [(row, label) for row, label in zip(rows, labels, strict=True) if standing(row, table) == kind]
         shown = [(row, label) for row, label in chosen if row.difference is not None]
         if not shown:
             continue
-        colour = _colour(kind, colours)
+        shade = colour(kind, colours)
         figure.add_scatter(
             x=[row.difference for row, _ in shown],
             y=[label for _, label in shown],
@@ -93,13 +77,13 @@ def _panel(figure: go.Figure, table: AblationTable, rows: Sequence[Row], colours
             name=WORDS[kind],
             legendgroup=kind,
             showlegend=not any(trace.legendgroup == kind for trace in figure.data),
-            marker={"symbol": SYMBOLS[kind], "size": 12, "color": colour, "line": {"color": colour, "width": 2.2}},
+            marker={"symbol": SYMBOLS[kind], "size": 12, "color": shade, "line": {"color": shade, "width": 2.2}},
             error_x={
                 "type": "data",
                 "symmetric": False,
                 "array": [_reach(row.ci_high, row.difference) for row, _ in shown],
                 "arrayminus": [_reach(row.difference, row.ci_low) for row, _ in shown],
-                "color": colour,
+                "color": shade,
                 "thickness": 2.2,
                 "width": 5,
             },
@@ -131,9 +115,7 @@ def _panel(figure: go.Figure, table: AblationTable, rows: Sequence[Row], colours
         row=place,
         col=1,
     )
-    figure.update_xaxes(
-        range=_padded(_extent(rows)), zeroline=False, gridcolor=translucent(colours.open, 0.18), row=place, col=1
-    )
+    figure.update_xaxes(range=list(scale), zeroline=False, gridcolor=translucent(colours.open, 0.18), row=place, col=1)
     figure.add_vline(x=0, line={"color": colours.text, "width": 1.4}, row=place, col=1)
     _words(figure, table, rows, labels, colours, place)
 
@@ -153,7 +135,7 @@ def _words(
             yref=f"y{axis}",
             showarrow=False,
             align="left",
-            font={"size": 12.5, "color": _colour(standing(row, table), colours)},
+            font={"size": 12.5, "color": colour(standing(row, table), colours)},
         )
     better_right = table.direction == "maximize"
     for is_right in (False, True):
@@ -186,53 +168,18 @@ def _words(
         )
 
 
-def _colour(kind: Standing, colours: Palette) -> str:
-    return {"better": colours.better, "worse": colours.worse}.get(kind, colours.open)
-
-
 def _beside(row: Row, table: AblationTable) -> str:
-    """The difference and its interval, or why there is none."""
-    places = table.decimals
-    if row.cell == table.base:
-        return f"{METRICS[table.metric].name} {mean_text(row, places)}"
-    if row.diverged:
-        return f"diverged in {row.diverged} of {row.of}"
-    if row.difference is None:
-        return f"failed in {row.failed} of {row.of}" if row.failed else f"{row.n} of {row.of} seeds"
-    text = f"<b>{fixed(row.difference, places, signed=True)}</b>"
-    if row.ci_low is not None:
-        text += f" {interval_text(row, places)}"
-    if row.censored:
-        return f"{text} §"
-    return f"{text} {row.mark}" if row.mark else text
+    number, rest = beside(row, table)
+    return " ".join(filter(None, (number and f"<b>{number}</b>", rest)))
 
 
 def _hover(row: Row, table: AblationTable) -> str:
-    lines = [
-        f"<b>{_escape(row.cell)}</b>",
-        f"{metric_header(table)}: {mean_text(row, table.decimals)} (n = {row.n} of {row.of})",
-        f"difference: {fixed(row.difference, table.decimals, signed=True)} {interval_text(row, table.decimals)}",
-    ]
-    if p_text(row.p) != NOTHING:
-        lines.append(f"p {p_text(row.p)}, Holm {p_text(row.p_holm)}")
-    if row.verdict:
-        lines.append(_escape(row.verdict))
-    return "<br>".join(lines)
-
-
-def _axis_title(table: AblationTable, rows: Sequence[Row]) -> str:
-    return f"difference in {metric_header(table)[:-2]} to {_escape(table.base)}, paired by seed, with 95 % interval"
+    return "<br>".join([f"<b>{_escape(row.cell)}</b>", *map(_escape, details(row, table))])
 
 
 def _labels(rows: Sequence[Row], table: AblationTable) -> list[str]:
-    """Names short enough for an axis, still told apart."""
-    labels: list[str] = []
-    for row in rows:
-        name = _escape(row.cell)
-        label = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
-        label = f"<b>{label}</b> (base)" if row.cell == table.base else label
-        labels.append(label if label not in labels else f"{label} ({len(labels)})")
-    return labels
+    names = map(_escape, short_names(rows))
+    return [f"<b>{name}</b> (base)" if row.cell == table.base else name for row, name in zip(rows, names, strict=True)]
 
 
 def _escape(text: str) -> str:
@@ -242,21 +189,3 @@ def _escape(text: str) -> str:
 
 def _reach(high: float | None, low: float | None) -> float:
     return 0.0 if high is None or low is None else high - low
-
-
-def _extent(rows: Sequence[Row]) -> tuple[float, float]:
-    known = [value for row in rows for value in (row.difference, row.ci_low, row.ci_high) if value is not None]
-    return min([0.0, *known]), max([0.0, *known])
-
-
-def _padded(extent: tuple[float, float]) -> list[float]:
-    """Room on both sides of the line, so that `better` and `worse` both fit above it."""
-    low, high = extent
-    span = (high - low) or 1.0
-    return [min(low - 0.06 * span, -0.16 * span), max(high + 0.06 * span, 0.16 * span)]
-
-
-def _similar(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether two panels can share a scale without one of them shrinking."""
-    spans = sorted((one[1] - one[0], other[1] - other[0]))
-    return spans[1] <= 1.5 * spans[0]

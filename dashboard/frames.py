@@ -9,8 +9,8 @@ from datetime import datetime
 
 import pandas as pd
 
+from miras_search.analysis.snapshot import Snapshot
 from miras_search.dashboard.progress import Current, Ended, ago, duration, stamp
-from miras_search.dashboard.snapshot import Snapshot
 from miras_search.metrics import METRICS
 from miras_search.store.types import FINAL_STATES, ArtifactRow, AttemptRow, ResultRow, StudyRow
 

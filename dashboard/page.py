@@ -9,15 +9,15 @@ from pathlib import Path
 import streamlit as st
 
 from miras_search.analysis.search import SearchReport, Seen, history, search_report
+from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.stored_findings import stored_findings
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard.launch import VARIABLE
-from miras_search.dashboard.palette import Palette, palette
 from miras_search.dashboard.progress import ago, stamp
-from miras_search.dashboard.snapshot import Snapshot, load
 from miras_search.errors import MirasError
 from miras_search.export.findings import to_text
+from miras_search.export.palette import Palette, palette
 from miras_search.store import queries
 from miras_search.store.address import parse_database, sqlite_path
 from miras_search.store.database import Database
@@ -157,6 +157,27 @@ def _statistics(
 ) -> str:
     shown = _tables(_db, where, name, token, metric, split, against, task)
     return to_text(*stored_findings(_db, name, shown, margin=margin))
+
+
+def report(name: str, *, metric: str | None, split: str | None, against: str | None) -> str:
+    """The page that `miras-search export` writes. Raises MirasError as `stored_tables` does."""
+    db = database()
+    return _report(db, db.name, name, token(name), metric, split, against)
+
+
+@st.cache_data(max_entries=4)
+def _report(
+    _db: Database,
+    where: str,
+    name: str,
+    token: tuple[int, str],
+    metric: str | None,
+    split: str | None,
+    against: str | None,
+) -> str:
+    from miras_search.export.report import findings, to_report  # matplotlib takes a second, so only for who asks
+
+    return to_report(findings(_db, name, metric=metric, split=split, against=against))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

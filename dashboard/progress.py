@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from miras_search.dashboard.snapshot import Snapshot, steps_of
+from miras_search.analysis.snapshot import Snapshot, steps_of
 from miras_search.store.types import AttemptRow, JobRow, RunRow
 
 HEARTBEAT_LIMIT = timedelta(seconds=60)  # a run that has been silent for longer is taken for dead, as the store does

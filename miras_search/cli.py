@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from miras_search import __version__
-from miras_search.commands import calibrate, plan, run, show, space, status, study, table, tools
+from miras_search.commands import calibrate, export, plan, run, show, space, status, study, table, tools
 from miras_search.commands.run import Invocation
 from miras_search.errors import MirasError
 
@@ -59,6 +59,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("status")(status.status)
 app.command("show")(show.show)
 app.command("table")(table.table)
+app.command("export")(export.export)
 app.command("space")(space.space)
 app.command("dashboard")(tools.dashboard)
 app.add_typer(tools.bench, name="bench")

@@ -5,17 +5,24 @@ from __future__ import annotations
 import streamlit as st
 
 from miras_search.analysis.findings import usual_margin
+from miras_search.analysis.standing import headline, left_out
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard import markup, page
-from miras_search.dashboard.forest import forest, left_out
+from miras_search.dashboard.forest import forest
 from miras_search.dashboard.links import linked_select
-from miras_search.dashboard.standing import headline
 from miras_search.errors import MirasError
+from miras_search.export import html
 from miras_search.export.formats import RENDERERS, SUFFIXES
 from miras_search.metrics import METRICS
 
-FORMATS = {"Markdown": "markdown", "LaTeX": "latex", "CSV": "csv", "JSON": "json"}
-TYPES = {"markdown": "text/markdown", "latex": "application/x-tex", "csv": "text/csv", "json": "application/json"}
+FORMATS = {"Markdown": "markdown", "LaTeX": "latex", "HTML": "html", "CSV": "csv", "JSON": "json"}
+TYPES = {
+    "markdown": "text/markdown",
+    "latex": "application/x-tex",
+    "html": "text/html",
+    "csv": "text/csv",
+    "json": "application/json",
+}
 
 shown = page.snapshot()
 study = shown.study
@@ -91,15 +98,25 @@ for button, (label, name) in zip(buttons, FORMATS.items(), strict=False):
         width="stretch",
     )
 if table.context.command:
-    st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|csv|json`")
+    st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|html|csv|json`")
 
+if st.toggle("Report in one file", key="report", help="Table, figures, trials and provenance; it can be mailed."):
+    st.download_button(
+        "Report",
+        page.report(study.name, **options),
+        file_name=f"{study.name}-report.html",
+        mime=TYPES["html"],
+        on_click="ignore",
+        icon=":material/download:",
+        key="download report",
+    )
 if st.toggle("Statistics beyond the table", key="statistics"):  # they take a second, so only for who asks
     usual = usual_margin(table)
     margin = st.number_input("A difference too small to matter", min_value=usual / 100, value=usual, format="%g")
     st.code(page.statistics(study.name, **options, task=task, margin=margin), language=None)
 
 st.subheader("Verdicts")
-st.html(markup.verdict_list(table, page.colours()))
+st.html(html.verdict_list(table, page.colours()))
 if table.notes:
     st.subheader("Notes")
     st.markdown("\n".join(f"- {page.plain(note)}" for note in table.notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from miras_search.analysis.curves import KINDS, Kind, bands, ends
 from miras_search.dashboard import learning, page
 from miras_search.dashboard.links import linked_select
 
@@ -29,7 +30,7 @@ splits = [split for split in ("validation", "train", "test") if (metric, split) 
 splits += [split for name, split in names if name == metric and split not in splits]
 with place[2]:
     split = linked_select("Split", splits, "split")
-kinds: dict[str, learning.Kind] = {"median": "median", "mean": "mean"}
+kinds: dict[str, Kind] = {"median": "median", "mean": "mean"}
 with place[3]:
     kind = kinds[linked_select("Line", list(kinds), "line")]
 
@@ -39,7 +40,7 @@ left, right = st.columns([5, 1], vertical_alignment="bottom")
 picked = left.multiselect("Cells", cells, default=cells[:FEW], key=f"cells of {study.name}")
 wants_raw = right.toggle("every seed", help="Draw the curve of each seed too, thinly.")
 rows = page.curves(shown, metric, split, task, tuple(picked))
-lines = learning.bands(rows, kind)
+lines = bands(rows, kind)
 if len(cells) > len(lines):
     st.caption(f"{len(lines)} of {len(cells)} cells are drawn.")
 if not lines:
@@ -60,14 +61,14 @@ figure = learning.curve_figure(
     metric=metric,
     split=split,
     colours=page.colours(),
-    stops=learning.ends(rows, shown.results),
+    stops=ends(rows, shown.results),
     raw=raw,
 )
 st.plotly_chart(figure, key="curves", config={"displayModeBar": False}, alt=f"Learning curves of {split} {metric}")
 counts = [point.n for points in lines.values() for point in points]
 n = f"n = {counts[0]}" if min(counts) == max(counts) else f"n from {min(counts)} to {max(counts)}, as the hover says"
 st.caption(
-    f"Line: {learning.KINDS[kind]}; {n}. A seed that diverged or has not got that far leaves the line where its curve "
+    f"Line: {KINDS[kind]}; {n}. A seed that diverged or has not got that far leaves the line where its curve "
     "ends, so the last points may rest on fewer seeds."
 )
 page.provenance(shown)

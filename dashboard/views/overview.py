@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from miras_search.analysis.standing import headline
 from miras_search.dashboard import frames, page
 from miras_search.dashboard.links import preset
 from miras_search.dashboard.markup import progress_bar
 from miras_search.dashboard.progress import current, duration, live_run, newest, silent_run, stamp, time_left, troubles
-from miras_search.dashboard.standing import headline
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
 

@@ -89,9 +89,9 @@ def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
 def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> None:
     # the dashboard's reckoning, so that both say the same; its data side loads neither Streamlit nor pandas
     from miras_search.analysis.search import search_report
+    from miras_search.analysis.snapshot import load
     from miras_search.commands.search import text as search_text
     from miras_search.dashboard.progress import current, time_left
-    from miras_search.dashboard.snapshot import load
 
     report = search_report(database, study)
     now = datetime.now(UTC)

@@ -12,7 +12,7 @@ from miras_search.commands.common import DbOption, JsonOption, emit, note, open_
 from miras_search.commands.run import output_width
 from miras_search.errors import EnvironmentProblem, MirasError
 
-Format = Literal["text", "markdown", "latex", "csv", "json"]
+Format = Literal["text", "markdown", "latex", "html", "csv", "json"]
 
 StoredStudy = Annotated[str, typer.Argument(metavar="STUDY", help="The name of a stored study.")]
 
@@ -41,6 +41,12 @@ def table(
         float | None,
         typer.Option(metavar="X", help="The value from which a seed counts as solved, for --statistics; else found."),
     ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="One table of all tasks, for --format latex and html.")
+    ] = False,
+    siunitx: Annotated[
+        bool, typer.Option("--siunitx", help="For --format latex: columns that align on the decimal point.")
+    ] = False,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +60,9 @@ def table(
     from miras_search.commands.search import text as search_text
     from miras_search.export import findings
     from miras_search.export.formats import RENDERERS
+    from miras_search.export.html import to_html
     from miras_search.export.json_ import to_plain
+    from miras_search.export.latex import to_latex
     from miras_search.export.text import to_text
     from miras_search.store import queries
 
@@ -62,6 +70,7 @@ def table(
         raise MirasError(f"table: --json and --format {form} contradict each other: give one of them")
     chosen = "json" if as_json else form or _by_ending(output)
     _check(statistics, margin, solved, chosen)
+    _check_layout(siunitx, side_by_side, task, chosen)
     with open_database(db) as database:
         report = search_report(database, queries.study(database, study))
         if report is not None and not confirmed(database, study):
@@ -74,7 +83,15 @@ def table(
         more = stored_findings(database, study, tables, margin=margin, limit=solved) if statistics else None
     width = output_width() if output is None else 120
     if more is None:
-        text = to_text(tables, width) if chosen == "text" else RENDERERS[chosen](tables)
+        match chosen:
+            case "text":
+                text = to_text(tables, width)
+            case "latex":
+                text = to_latex(tables, siunitx, side_by_side=side_by_side)
+            case "html":
+                text = to_html(tables, side_by_side=side_by_side)
+            case _:
+                text = RENDERERS[chosen](tables)
     elif chosen == "json":
         text = json.dumps({**to_plain(tables), **findings.to_plain(*more)}, indent=2, ensure_ascii=False) + "\n"
     else:
@@ -100,6 +117,16 @@ def _check(statistics: bool, margin: float | None, solved: float | None, form: s
         raise MirasError(f"--margin {margin:g}: a margin is positive: give how small a difference does not matter")
     if statistics and form not in ("text", "json"):
         raise MirasError(f"table: --statistics has no {form} form: take --format text or json")
+
+
+def _check_layout(siunitx: bool, side_by_side: bool, task: str | None, form: str) -> None:
+    """Raise MirasError for a layout that the format has not."""
+    if siunitx and form != "latex":
+        raise MirasError(f"--siunitx: a {form} table has no such columns: add --format latex, or leave this out")
+    if side_by_side and form not in ("latex", "html"):
+        raise MirasError(f"--side-by-side: a {form} table has one task below the other: take --format latex or html")
+    if side_by_side and task is not None:
+        raise MirasError(f"--side-by-side: --task {task} leaves one task: leave one of the two out")
 
 
 def _by_ending(output: Path | None) -> str:

@@ -1,1 +1,1 @@
-"""One table object rendered as Markdown, LaTeX, CSV and JSON."""
+"""One table object rendered as text, Markdown, LaTeX, HTML, CSV and JSON; figures, data and a report of a study."""

@@ -1,7 +1,8 @@
 """Tables as LaTeX for a paper: booktabs rules, the base first, the controls under a rule of their own.
 
-By default only the package booktabs is needed. With `siunitx` the means and differences go into S columns that align
-on the decimal point; best and second are then marked inside the number column, which needs siunitx 3.
+What is the same in every row is said once, under the table, so that it fits a page. By default only the package
+booktabs is needed. With `siunitx` the means and differences go into S columns that align on the decimal point; best and
+second are then marked inside the number column, which needs siunitx 3.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from miras_search.analysis.numbers import NOTHING, fixed
 from miras_search.analysis.table import AblationTable, Row
 from miras_search.export.layout import Column, Tables, as_tables, columns, flag
+from miras_search.export.sections import Part, joint_caption, joint_notes, parts, sections
 
 _LETTERS = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
 _LETTER_NAMES = (
@@ -68,10 +70,19 @@ _SHOWN = (
     "peak_memory_bytes",
 )
 
+_BESIDE = ("mean", "difference")  # two or three tasks with intervals are wider than a page
+_PAGE, _LETTER, _GAP = 345.0, 4.1, 3.5  # points: the text of an article, a digit in \footnotesize, half a column's gap
+_SHARED = {"n": "", "params": "Every cell has {} parameters.", "state_bytes": "The state takes {} in every cell."}
 
-def to_latex(tables: Tables, siunitx: bool = False) -> str:
-    """Each table as a `table` environment, led by a comment that says where it comes from."""
-    return "\n".join(_one(table, siunitx) for table in as_tables(tables))
+
+def to_latex(tables: Tables, siunitx: bool = False, *, side_by_side: bool = False) -> str:
+    """Each table as a `table` environment, led by a comment that says where it comes from.
+
+    `side_by_side` makes one of all: a row a cell, a group of columns a task.
+    """
+    shown = as_tables(tables)
+    blocks = [shown] if side_by_side and shown else [(table,) for table in shown]
+    return "\n".join(_one(block, siunitx) for block in blocks)
 
 
 def escape(text: str) -> str:
@@ -79,45 +90,86 @@ def escape(text: str) -> str:
     return " ".join(text.split()).translate(_ESCAPES)
 
 
-def _one(table: AblationTable, siunitx: bool) -> str:
-    known = {column.key: column for column in columns(table)}
-    shown = [known[key] for key in _SHOWN if key in known]
+def _one(tables: Sequence[AblationTable], siunitx: bool) -> str:
+    shared = _shared(tables)
+    keys = _SHOWN if len(tables) == 1 else _BESIDE
+    found = parts(tables, [key for key in keys if key not in shared])
     lines = [
-        _comment(table),
+        *map(_comment, tables),
         r"\begin{table}[t]",
         r"  \centering",
-        r"  \small",
-        rf"  \caption{{{_prose(table.caption)}}}",
-        rf"  \label{{tab:{_slug(table)}}}",
-        rf"  \begin{{tabular}}{{{_specification(table, shown, siunitx)}}}",
-        r"    \toprule",
-        f"    {_header(shown, siunitx)}",
+        r"  \footnotesize",
+        r"  \setlength{\tabcolsep}{3.5pt}",
+        rf"  \caption{{{_prose(joint_caption(tables))}}}",
+        rf"  \label{{tab:{_slug(tables)}}}",
+        r"  \par\smallskip",
+        *_tabulars(tables[0], found, siunitx),
     ]
-    write = _aligned if siunitx else _plain
-    for rows in _groups(table):
-        if rows:
-            lines.append(r"    \midrule")
-            lines += [f"    {_line([_name(row), *write(table, row, shown)])}" for row in rows]
-    lines += [
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        rf"  \par\smallskip\footnotesize {_prose(' '.join([table.legend, *table.notes]))}",
-        r"\end{table}",
-    ]
+    words = [_legend(tables), *shared.values(), *joint_notes(tables)]
+    if len(tables) > 1:
+        words.append("The intervals are in the tables of the single tasks.")
+    lines += [rf"  \par\smallskip\raggedright {_prose(' '.join(filter(None, words)))}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def _groups(table: AblationTable) -> tuple[list[Row], list[Row]]:
-    """The reference and the cells, then the controls; a control that is the reference stays on top."""
-    controls = [row for row in table.rows if row.role == "control" and row.cell != table.base]
-    return [row for row in table.rows if row not in controls], controls
+def _tabulars(table: AblationTable, found: Sequence[Part], siunitx: bool) -> list[str]:
+    """One tabular; two where it would be wider than a page: the comparison first, the costs under it."""
+    comparison, costs = ([part.only(is_cost=is_cost) for part in found] for is_cost in (False, True))
+    if _points(found) <= _PAGE or not any(part.columns for part in costs):
+        return _tabular(table, found, siunitx)
+    return [*_tabular(table, comparison, siunitx), r"  \par\medskip", *_tabular(table, costs, siunitx)]
+
+
+def _points(found: Sequence[Part]) -> float:
+    """About how wide the tabular becomes."""
+    names = max(len(row.cell) for row in found[0].table.rows)
+    widths = [
+        max(len(text) for text in (column.header, *(column.text(row) for row in part.table.rows)))
+        for part in found
+        for column in part.columns
+    ]
+    return _LETTER * (names + sum(widths)) + 2 * _GAP * (1 + len(widths))
+
+
+def _tabular(table: AblationTable, found: Sequence[Part], siunitx: bool) -> list[str]:
+    width = 1 + sum(_width(column, siunitx) for part in found for column in part.columns)
+    lines = [
+        rf"  \begin{{tabular}}{{l{''.join(_specification(part, siunitx) for part in found)}}}",
+        r"    \toprule",
+        *(f"    {line}" for line in _tasks(found, siunitx)),
+        f"    {_header(found, siunitx)}",
+    ]
+    for section in sections(table):
+        lines.append(r"    \midrule")
+        if section.title:
+            lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\emph{{{escape(section.title)}}}}} \\")
+        for row in section.rows:
+            texts = [text for part in found for text in _texts(part, part.row(row.cell), siunitx)]
+            lines.append(f"    {_line([_name(row, indented=bool(section.title)), *texts])}")
+    return [*lines, r"    \bottomrule", r"  \end{tabular}"]
+
+
+def _shared(tables: Sequence[AblationTable]) -> dict[str, str]:
+    """The columns that would say the same in every row, with the words that say it once; n is in the caption."""
+    found = {}
+    known = {column.key: column for column in columns(tables[0])}
+    for key, words in _SHARED.items():
+        values = {known[key].text(row) for table in tables for row in table.rows}
+        if len(values) == 1 and NOTHING not in values:
+            found[key] = words.format(*values)
+    return found
+
+
+def _legend(tables: Sequence[AblationTable]) -> str:
+    """The longer one, where a row of any task is censored."""
+    return next((table.legend for table in tables if table.has_censored), tables[0].legend)
 
 
 def _comment(table: AblationTable) -> str:
     """One line: study, commit, command, date, n."""
     context = table.context
     counts = sorted({row.n for row in table.rows})
-    parts = [
+    words = [
         f"study {table.study}",
         f"task {table.task}",
         f"commit {context.commit or 'unknown'}",
@@ -125,18 +177,19 @@ def _comment(table: AblationTable) -> str:
         f"date {context.date or 'unknown'}",
         f"n {counts[0]} to {counts[-1]}" if len(counts) > 1 else f"n {counts[0]}",
     ]
-    return "% " + " ".join("; ".join(parts).split())
+    return "% " + " ".join("; ".join(words).split())
 
 
-def _slug(table: AblationTable) -> str:
-    text = f"{table.study}-{table.task}-{table.metric}"
+def _slug(tables: Sequence[AblationTable]) -> str:
+    text = "-".join([tables[0].study, *(table.task for table in tables), tables[0].metric])
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _specification(table: AblationTable, shown: Sequence[Column], siunitx: bool) -> str:
-    """The alignment of every column; S columns hold as many digits as the widest number has."""
+def _specification(part: Part, siunitx: bool) -> str:
+    """The alignment of a task's columns; S columns hold as many digits as the widest number has."""
+    table = part.table
     if not siunitx:
-        return "l" + "r" * len(shown)
+        return "r" * len(part.columns)
     mean = _digits(table, [row.mean for row in table.rows])
     sd = _digits(table, [row.sd for row in table.rows])
     difference = _digits(table, [row.difference for row in table.rows]).lstrip("-")
@@ -145,7 +198,12 @@ def _specification(table: AblationTable, shown: Sequence[Column], siunitx: bool)
         "mean": rf"S[table-format={mean}, detect-weight, mode=text]@{{${{}}\pm{{}}$}}S[table-format={sd}]",
         "difference": f"S[{options}]",
     }
-    return "l" + "".join(s_columns.get(column.key, "r") for column in shown)
+    return "".join(s_columns.get(column.key, "r") for column in part.columns)
+
+
+def _width(column: Column, siunitx: bool) -> int:
+    """How many columns of the tabular it takes: with siunitx the mean and its sd have one each."""
+    return 2 if siunitx and column.key == "mean" else 1
 
 
 def _digits(table: AblationTable, values: Sequence[float | None]) -> str:
@@ -156,9 +214,22 @@ def _digits(table: AblationTable, values: Sequence[float | None]) -> str:
     return f"{sign}{whole}.{table.decimals}"
 
 
-def _header(shown: Sequence[Column], siunitx: bool) -> str:
+def _tasks(found: Sequence[Part], siunitx: bool) -> list[str]:
+    """The names of the tasks over their columns, with rules; nothing above a single task."""
+    if len(found) == 1:
+        return []
+    names, rules, left = [""], [], 2
+    for part in found:
+        width = sum(_width(column, siunitx) for column in part.columns)
+        names.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(part.table.task)}}}")
+        rules.append(rf"\cmidrule(lr){{{left}-{left + width - 1}}}")
+        left += width
+    return [_line(names), " ".join(rules)]
+
+
+def _header(found: Sequence[Part], siunitx: bool) -> str:
     titles = []
-    for column in shown:
+    for column in (column for part in found for column in part.columns):
         title = {"difference": r"$\Delta$", "p": "$p$", "p_holm": r"$p_{\mathrm{Holm}}$"}.get(
             column.key, escape(column.header)
         )
@@ -170,13 +241,21 @@ def _header(shown: Sequence[Column], siunitx: bool) -> str:
     return _line(["Cell", *titles])
 
 
-def _name(row: Row) -> str:
+def _name(row: Row, *, indented: bool) -> str:
     """The first cell; the row end before it would take a leading bracket or star for its own argument."""
     name = escape(row.cell)
-    return "{}" + name if name.startswith(("[", "*")) else name
+    name = "{}" + name if name.startswith(("[", "*")) else name
+    return rf"\quad {name}" if indented else name
 
 
-def _plain(table: AblationTable, row: Row, shown: Sequence[Column]) -> list[str]:
+def _texts(part: Part, row: Row | None, siunitx: bool) -> list[str]:
+    """A row's cells on one task; dashes where the task does not have the cell."""
+    if row is None:
+        return ["{--}"] * sum(_width(column, siunitx) for column in part.columns)
+    return _aligned(part.table, row, part.columns) if siunitx else _plain(row, part.columns)
+
+
+def _plain(row: Row, shown: Sequence[Column]) -> list[str]:
     """A row's cells without siunitx."""
     texts = []
     for column in shown:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,6 +76,14 @@ def read(text: str, path: str, overrides: Sequence[str] = (), name: str | None =
     return Document(data, plain.places, _dump(tree) if replaced else text)
 
 
+def to_yaml(study: Mapping[str, object]) -> str:
+    """The keys of a study as the text of a file. Raises `StudyError` for a value that no file can hold."""
+    try:
+        return _dump(dict(study))
+    except YAMLError as error:
+        raise StudyError.at(Place("study"), f"{' '.join(str(error).split())}: give plain values") from error
+
+
 def assignment(text: str) -> tuple[str, Plain]:
     """Path and value of a `PATH=VALUE` on the command line, whose value is YAML. Raises `StudyError`."""
     place = Place(text)
@@ -117,7 +125,7 @@ def _syntax(error: MarkedYAMLError) -> str:
     return f"not readable as YAML: {context}{problem}"
 
 
-def _dump(tree: CommentedMap) -> str:
+def _dump(tree: Mapping[str, object]) -> str:
     stream = io.StringIO()
     _yaml().dump(tree, stream)
     return stream.getvalue()

@@ -12,7 +12,7 @@ import typer
 from miras_search.cli import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
-HEAVY = ("torch", "ray", "streamlit", "pandas", "optuna", "sqlalchemy", "triton", "scipy")
+HEAVY = ("torch", "ray", "streamlit", "pandas", "optuna", "sqlalchemy", "triton", "scipy", "matplotlib")
 VERBS = {
     "run",
     "check",
@@ -21,6 +21,7 @@ VERBS = {
     "status",
     "show",
     "table",
+    "export",
     "space",
     "dashboard",
     "doctor",

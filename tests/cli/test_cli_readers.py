@@ -127,7 +127,14 @@ def test_a_table_that_cannot_be_written_is_a_problem_of_the_environment(cli, sto
     assert result.err.startswith("nowhere/t.csv: cannot be written")
 
 
-READERS = [("status",), ("show", "small", "0"), ("table", "small"), ("dashboard",), ("db", "upgrade")]
+READERS = [
+    ("status",),
+    ("show", "small", "0"),
+    ("table", "small"),
+    ("export", "small", "-o", "out"),
+    ("dashboard",),
+    ("db", "upgrade"),
+]
 
 
 @pytest.mark.parametrize("verb", READERS, ids=lambda verb: " ".join(verb))
@@ -182,3 +189,27 @@ def test_a_database_of_a_newer_version_is_refused(cli, stored: Path) -> None:
     assert result.code == 3
     assert "newer miras-search" in result.err
     assert cli("doctor").code == 3
+
+
+def test_table_in_layouts_of_a_format(cli, stored: Path) -> None:
+    latex = cli("table", "small", "-f", "latex", "--siunitx", "--side-by-side")
+    assert latex.code == 0
+    assert "S[table-format" in latex.out
+    page = cli("table", "small", "-o", "t.html", "--side-by-side")
+    assert (page.code, page.out) == (0, "")
+    assert Path("t.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--siunitx", "-f", "html"),
+        ("--side-by-side", "-f", "csv"),
+        ("--side-by-side", "-f", "html", "--task", "mqar"),
+    ],
+)
+def test_table_refuses_a_layout_that_the_format_has_not(cli, stored: Path, words: tuple[str, ...]) -> None:
+    result = cli("table", "small", *words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(words[0])
+    assert result.err.count("\n") == 1

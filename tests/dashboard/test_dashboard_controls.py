@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from miras_search.analysis.standing import headline
 from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.forest import forest
 from miras_search.dashboard.markup import ablation, verdict_list
-from miras_search.dashboard.palette import LIGHT
-from miras_search.dashboard.standing import headline
+from miras_search.export.palette import LIGHT
 from miras_search.store.database import Database
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
+from miras_search.analysis.curves import bands, ends
+from miras_search.analysis.standing import compared, headline, left_out, standing
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
-from miras_search.dashboard.forest import forest, left_out
-from miras_search.dashboard.learning import bands, curve_figure, ends
-from miras_search.dashboard.palette import DARK, LIGHT, palette, translucent
-from miras_search.dashboard.standing import compared, headline, standing
+from miras_search.dashboard.forest import forest
+from miras_search.dashboard.learning import curve_figure
+from miras_search.export.palette import DARK, LIGHT, palette, translucent
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.types import CurveRow

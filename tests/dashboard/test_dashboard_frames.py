@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from miras_search.analysis.snapshot import load
 from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard import frames
 from miras_search.dashboard.designs import cards, gate_text
-from miras_search.dashboard.markup import Card, ablation, design_cards, equation, progress_bar, trial_link, verdict_list
-from miras_search.dashboard.palette import LIGHT
+from miras_search.dashboard.markup import Card, ablation, design_cards, equation, progress_bar, trial_link
 from miras_search.dashboard.progress import current, newest, troubles
-from miras_search.dashboard.snapshot import load
+from miras_search.export.html import verdict_list
+from miras_search.export.palette import LIGHT
 from miras_search.space.design import AXES, CHOICES, DesignPoint
 from miras_search.space.presets import PRESETS, preset
 from miras_search.store import queries

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.launch import APP, VARIABLE
 from miras_search.export.formats import RENDERERS
+from miras_search.export.report import findings, to_report
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.writer import Writer
@@ -135,6 +136,7 @@ def test_the_downloads_are_what_the_command_line_prints(
     assert offered == {
         "Markdown": RENDERERS["markdown"](tables),
         "LaTeX": RENDERERS["latex"](tables),
+        "HTML": RENDERERS["html"](tables),
         "CSV": RENDERERS["csv"](tables),
         "JSON": RENDERERS["json"](tables),
     }
@@ -229,3 +231,14 @@ def test_the_statistics_are_there_for_who_asks(normal: Path, open_page: Open) ->
     app.toggle(key="statistics").set_value(True).run()
     assert not app.exception
     assert any("Effects:" in block.value and "within ±0.01" in block.value for block in app.code)
+
+
+def test_the_report_is_there_for_who_asks(one_trial: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered: dict[str, str] = {}
+    monkeypatch.setattr(DeltaGenerator, "download_button", lambda self, label, data, **_: offered.update({label: data}))
+    app = open_page(one_trial, "ablation")
+    assert "Report" not in offered
+    app.toggle(key="report").set_value(True).run()
+    assert not app.exception
+    with Database.open(one_trial, read_only=True) as db:
+        assert offered["Report"] == to_report(findings(db, "bias"))

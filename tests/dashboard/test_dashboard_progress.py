@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from miras_search.analysis.snapshot import load
 from miras_search.dashboard.progress import (
     ago,
     current,
@@ -19,7 +20,6 @@ from miras_search.dashboard.progress import (
     time_left,
     troubles,
 )
-from miras_search.dashboard.snapshot import load
 from miras_search.store.database import Database
 
 Opened = Callable[[Path], Database]

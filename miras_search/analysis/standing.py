@@ -15,6 +15,7 @@ from miras_search.analysis.verdict import ALPHA
 
 Standing = Literal["better", "worse", "open", "censored", "diverged", "missing"]
 
+MOST_ROWS = 60  # in a panel: beyond, nobody reads a plot that is metres long
 WORDS: dict[Standing, str] = {
     "better": "better, decided",
     "worse": "worse, decided",
@@ -46,6 +47,29 @@ def compared(table: AblationTable, *, controls: bool) -> list[Row]:
     rows = [row for row in table.rows if row.cell != table.base and (row.role == "control") == controls]
     sign = -1.0 if table.direction == "maximize" else 1.0
     return sorted(rows, key=lambda row: (row.difference is None, sign * (row.difference or 0.0)))
+
+
+def drawn(table: AblationTable) -> list[list[Row]]:
+    """The rows of a forest plot: the cells with the reference at its place among them, then the controls.
+
+    Those above the reference are better, those below it worse. Of more than `MOST_ROWS` the best; nothing while nothing
+    has been compared.
+    """
+    panels = [rows[:MOST_ROWS] for controls in (False, True) if (rows := compared(table, controls=controls))]
+    if not any(row.difference is not None for rows in panels for row in rows):
+        return []
+    reference = next(row for row in table.rows if row.cell == table.base)
+    sign = 1.0 if table.direction == "maximize" else -1.0
+    ahead = sum(row.difference is not None and sign * row.difference > 0 for row in panels[0])
+    panels[0].insert(ahead, reference)
+    return panels
+
+
+def left_out(table: AblationTable) -> str:
+    """A sentence on the rows that a forest plot leaves out; empty when it has all."""
+    counts = [len(compared(table, controls=controls)) for controls in (False, True)]
+    shown = sum(min(count, MOST_ROWS) for count in counts)
+    return "" if shown == sum(counts) else f"{shown} of {sum(counts)} rows are drawn, the best; the table has all."
 
 
 def headline(table: AblationTable) -> str:

@@ -1,0 +1,77 @@
+"""`import miras_search` as a library: docs/api.md runs, frames have their types, the import costs nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import miras_search as ms
+from miras_search.errors import MirasError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+HEAVY = ("torch", "ray", "streamlit", "pandas", "optuna", "sqlalchemy", "triton", "scipy", "matplotlib", "pydantic")
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / "api.md").read_text(), re.M | re.S)
+
+
+def test_the_page_runs_in_the_order_in_which_it_stands(here: Path) -> None:
+    names: dict[str, object] = {}
+    for block in blocks():
+        exec(compile(block, "api.md", "exec"), names)
+    table, curves = names["table"], names["curves"]
+    assert isinstance(table, pd.DataFrame) and isinstance(curves, pd.DataFrame)
+    assert table["cell"].tolist() == ["l2", "dot"]
+    assert table["n"].tolist() == [3, 3]
+    assert curves.groupby("cell")["step"].nunique().tolist() == [4, 4]
+    assert ms.open().names() == ["first"]
+
+
+def test_the_notebook_is_the_page_with_what_it_printed() -> None:
+    notebook = json.loads((DOCS / "api.ipynb").read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert ["".join(cell["source"]) for cell in code] == [block.strip() for block in blocks()]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    shown = [output for cell in code[1:] for output in cell["outputs"]]
+    assert len(shown) == len(code) - 1
+    assert all("text/plain" in output["data"] for output in shown)
+
+
+def test_frames_have_a_type_for_every_column(stored: Path) -> None:
+    study = ms.open(stored).study("small")
+    table = study.table().set_index("cell")
+    assert table["failed"].dtype == "Int64" and table["mean"].dtype == "float64" and table["best"].dtype == bool
+    assert table.loc["dot", "diverged"] == 1 and pd.isna(table.loc["l2", "difference"])
+    assert study.table(metric="loss", split="train", against="dot")["base"].unique().tolist() == ["dot"]
+    jobs = study.jobs()
+    assert jobs["seed"].dtype == "int64" and set(jobs["state"]) == {"complete", "diverged", "failed", "waiting"}
+    assert "object" not in {str(kind) for frame in (study.table(), jobs, study.trials()) for kind in frame.dtypes}
+    assert study.curves("loss", "train")["value"].tolist() == [2.0] * 11
+    assert len(study.curves("accuracy")) == 0
+    assert "dot" in study._repr_html_() and "<!doctype html>" in study.report()
+
+
+def test_mistakes_are_one_line_with_the_cure(stored: Path, here: Path) -> None:
+    with pytest.raises(MirasError, match=r"did you mean 'small'\?"):
+        ms.open(stored).study("smal")
+    with pytest.raises(MirasError, match="no such database"):
+        ms.open("nowhere.db")
+    with pytest.raises(MirasError, match="'task' is missing"):
+        ms.run({"name": "t", "base": "delta_net", "vary": {"bias": ["l2", "dot"]}})
+    with pytest.raises(MirasError, match="give plain values"):
+        ms.run({"name": object()})
+    with pytest.raises(AttributeError, match="no attribute 'opne'"):
+        getattr(ms, "opne")  # noqa: B009
+
+
+def test_the_import_loads_nothing_heavy() -> None:
+    program = f"import sys, miras_search as ms; dir(ms); assert not {set(HEAVY)!r} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
