@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from miras_search.analysis.search import Found, SearchReport, Seen, objective_name
-from miras_search.dashboard.palette import Palette
+from miras_search.export.palette import Palette
 
 LONGEST_NAME = 44  # characters
 ROW_HEIGHT = 40  # pixels

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize, special
 
 from miras_search.analysis.cells import Cell, gather
-from miras_search.analysis.comparison import shared_seeds
+from miras_search.analysis.comparison import by_seed
 from miras_search.analysis.paired import Floats, sign_flip_stepdown, smallest_p, t_interval
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import METRICS
@@ -169,7 +169,7 @@ def _spread(results: Sequence[ResultRow], task: str, theirs: str, metric: str, s
 
 
 def _differences(cell: Cell, base: Cell) -> list[float]:
-    return [cell.values[seed] - base.values[seed] for seed in shared_seeds(cell, base)]
+    return list(by_seed(cell, base).values())
 
 
 def _params(results: Sequence[ResultRow]) -> dict[int, float] | None:

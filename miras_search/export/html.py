@@ -109,7 +109,7 @@ def _groups(tables: Sequence[AblationTable]) -> list[tuple[str, Part, Sequence[C
     """The columns with the heading above them: a task's name, or what a single task's columns are about."""
     if len(tables) > 1:
         return [(part.table.task, part, part.columns) for part in parts(tables, _BESIDE)]
-    found = []
+    found: list[tuple[str, Part, Sequence[Column]]] = []
     for title, keys in _GROUPS:
         (part,) = parts(tables, keys)
         if part.columns:

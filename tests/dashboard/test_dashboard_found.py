@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from miras_search.analysis.search import headline, history, search_report
 from miras_search.dashboard.found import best_so_far, found_frame, shrinkage
 from miras_search.dashboard.launch import APP, VARIABLE
-from miras_search.dashboard.palette import LIGHT
+from miras_search.export.palette import LIGHT
 from miras_search.store import growing, queries
 from miras_search.store.database import Database
 from miras_search.store.types import Final, NewTrial
