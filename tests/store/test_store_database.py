@@ -146,7 +146,7 @@ def test_another_revision_is_refused(where: str, revision: str, says: str) -> No
 
 def test_an_older_revision_asks_for_an_upgrade(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Database.open(where, create=True).close()
-    monkeypatch.setattr("miras_search.store.database.HEAD", "0002")
+    monkeypatch.setattr("miras_search.store.database.HEAD", "9999")
     with pytest.raises(EnvironmentProblem, match="miras-search db upgrade"):
         Database.open(where, create=True)
 
