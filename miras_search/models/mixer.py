@@ -91,7 +91,8 @@ class Mixer(nn.Module):
             for weights, layer in zip(self.start, self.shapes, strict=False):
                 std = 0.0 if self.design.memory.bare or layer.diagonal else layer.rows**-0.5
                 drawn.append(torch.randn(weights.shape, generator=generator) * std)
-            for weights, first in zip(self.start, self.design.retention.starts(tuple(drawn)), strict=True):
+            starts = self.design.retention.starts(tuple(drawn)) if drawn else ()  # a start of zeros is not trained
+            for weights, first in zip(self.start, starts, strict=True):
                 weights.copy_(first)
         for name, (_, value) in self.design.static(self.config.memory_keys, self.config.values).items():
             nn.init.constant_(self.static[name.replace(".", "_")], value)

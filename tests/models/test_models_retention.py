@@ -30,6 +30,7 @@ DESIGNS: dict[str, dict[str, object]] = {
     "lq": {"retention": {"lq": {"coupled": True}}, **DEEP},
     "lq literal": {"retention": {"lq": {"reading": "literal", "epsilon": 0.1}}, **DEEP, **FROZEN},
     "lq primal": {"retention": {"lq": {"reading": "primal_index", "q": 1.5, "over": "row"}}},
+    "lq from zero": {"retention": {"lq": {"over": "memory"}}, "memory": {"matrix": {"start": "zero"}}},
     "logit": {"retention": "bregman"},
     "tanh": {"retention": {"bregman": {"potential": "tanh"}}, **DEEP, **FROZEN},
     "arcsinh": {"retention": {"bregman": {"potential": "arcsinh", "coupled": True}}},
