@@ -48,6 +48,7 @@ def stand_in(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "run_study", quick)
 
 
+@pytest.mark.slow
 def test_a_task_that_is_too_easy_becomes_harder_and_the_file_says_why(cli, here: Path) -> None:
     path = here / "easy.yaml"
     path.write_text(STUDY)

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STUDY = """\
 name: batched
 task: {name: mqar, vocab: 16, length: 16, pairs: 2}
@@ -28,6 +30,7 @@ def script() -> str:
     return str(found)
 
 
+@pytest.mark.slow
 def test_the_script_of_the_page_survives_the_end_of_its_time(cli, here: Path) -> None:
     (here / "batched.yaml").write_text(STUDY)
     (here / "study.sbatch").write_text(script())

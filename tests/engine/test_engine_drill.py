@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_random_faults_change_nothing_that_is_found() -> None:
     script = Path(__file__).with_name("engine_drill.py")
     words = ["--local", "--jobs", "4", "--faults", "6", "--steps", "150", "--lock", "1"]

@@ -70,6 +70,7 @@ def test_a_run_that_is_stopped_saves_its_trainings_and_goes_on_to_the_same_bits(
     assert measured(run) == undisturbed(run)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_what_came_after_its_last_snapshot(local, resumed: list[bool]) -> None:
     killed: list[int] = []
 
@@ -86,6 +87,7 @@ def test_a_killed_worker_costs_what_came_after_its_last_snapshot(local, resumed:
     assert measured(local) == undisturbed(local)
 
 
+@pytest.mark.slow
 def test_without_saving_a_stopped_training_starts_over(local, resumed: list[bool]) -> None:
     def stop(event: object) -> None:
         if isinstance(event, Progress) and event.step < 400:
