@@ -182,7 +182,9 @@ def test_two_objectives_have_a_front(bench: Bench) -> None:
     assert 0 < len(report.on_front) < report.competitors
 
 
-@pytest.mark.parametrize("named", ["random", "qmc", "nsga3", "gp"])
+@pytest.mark.parametrize(
+    "named", ["nsga3", *(pytest.param(n, marks=pytest.mark.slow) for n in ("random", "qmc", "gp"))]
+)
 def test_every_sampler_goes_on_where_it_was_cut(bench: Bench, named: str) -> None:
     study = [f"sampler={named}", "trials=6", "confirm={top: 0}", "schedule={sync: 2}"]
     bench.run(*study, max_jobs=3)
