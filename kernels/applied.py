@@ -78,7 +78,7 @@ def _formed(
                 z = z + c.momentum[..., None, None] * state.moments[0][i].unsqueeze(2)
             h, d = written(point, chunk, i, found)
             outer = h * d if layer.diagonal else (h.unsqueeze(-1) * d.unsqueeze(-2)).flatten(-2)
-            z = z + (c.writes @ outer).view(*c.writes.shape[:-1], *z.shape[-2:])
+            z = z + (c.writes @ outer).unflatten(-1, z.shape[-2:])
         return z
 
     formed: Layers = ()

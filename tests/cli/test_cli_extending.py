@@ -55,7 +55,7 @@ def test_the_commands_of_the_page_work_in_their_order(cli, page: Path) -> None:
         assert result.code == 0, result.err
         said[words[0]] = result.out
     assert said["check"] == "my_study.yaml: ok (6 cells, 12 jobs)\n"
-    assert "plugins     my_bias " in said["plan"]
+    assert re.search(r"^  plugins +my_bias ", said["plan"], re.M)
     for cell in ("welsch", "welsch(c=1)", "softsign", "low_rank(rank=4)"):
         assert re.search(rf"^(\w+=)?{re.escape(cell)} .* 2/2 ", said["run"], re.M), cell
     assert re.search(r", plugin my_bias [0-9a-f]{12}, plugin my_gate", said["show"])

@@ -10,7 +10,8 @@ import pytest
 from miras_search.analysis.standing import headline
 from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.forest import forest
-from miras_search.dashboard.markup import ablation, verdict_list
+from miras_search.dashboard.markup import ablation
+from miras_search.export.html import verdict_list
 from miras_search.export.palette import LIGHT
 from miras_search.store.database import Database
 

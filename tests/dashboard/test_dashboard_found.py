@@ -13,9 +13,9 @@ from miras_search.analysis.search import headline, history, search_report
 from miras_search.dashboard.found import best_so_far, found_frame, shrinkage
 from miras_search.dashboard.launch import APP, VARIABLE
 from miras_search.export.palette import LIGHT
-from miras_search.store import growing, queries
+from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.types import Final, NewTrial
+from miras_search.store.types import Final, NewJob, NewTrial
 from miras_search.store.writer import Writer
 from miras_search.study.loader import loads
 
@@ -47,7 +47,7 @@ def searched(folder: Path, *, confirmed: bool) -> Path:
         run = writer.begin_run(id_, provenance={})
 
         def train(number: int, seed: int, accuracy: float) -> None:
-            growing.add_jobs(db, id_, number, [("mqar", seed)])
+            writer.put_jobs(id_, [NewJob(number, "mqar", seed)])
             (job,) = [job for job in queries.jobs(db, id_, number) if job.seed == seed]
             attempt = writer.start_attempt(job.id, run.id, host="ada", pid=1, device="cpu")
             finals = [Final("accuracy", "validation", accuracy), Final("accuracy", "test", accuracy - 0.01)]
@@ -63,7 +63,7 @@ def searched(folder: Path, *, confirmed: bool) -> Path:
                 number, name, "cell" if number else "base", {"train.lr": str(number)} if number else {},
                 design, {"train": {"steps": 9}}, study.base.hash,
             )  # fmt: skip
-            growing.add_trial(db, id_, trial)
+            writer.put_trials(id_, [trial])
             train(number, 0, accuracy)
         for number, values in FRESH.items() if confirmed else ():
             for seed, accuracy in zip(study.search.confirm_seeds, values, strict=True):

@@ -74,7 +74,7 @@ def test_starting_it_needs_none_of_the_heavy_packages() -> None:
 def test_the_pages_never_load_torch_ray_or_optuna() -> None:
     modules = ", ".join(
         f"miras_search.dashboard.{name}"
-        for name in ("designs", "forest", "frames", "learning", "links", "markup", "page", "progress", "snapshot")
+        for name in ("designs", "forest", "found", "frames", "learning", "links", "markup", "page", "progress")
     )
     heavy = "('torch', 'ray', 'optuna', 'miras_search.engine', 'miras_search.training')"
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"

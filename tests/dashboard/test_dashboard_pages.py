@@ -235,7 +235,7 @@ def test_the_statistics_are_there_for_who_asks(normal: Path, open_page: Open) ->
 
 def test_the_report_is_there_for_who_asks(one_trial: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     offered: dict[str, str] = {}
-    monkeypatch.setattr(DeltaGenerator, "download_button", lambda self, label, data, **_: offered.update({label: data}))
+    monkeypatch.setattr(st, "download_button", lambda label, data, **_: offered.update({label: data}))
     app = open_page(one_trial, "ablation")
     assert "Report" not in offered
     app.toggle(key="report").set_value(True).run()
