@@ -41,7 +41,6 @@ LIMIT = 60.0  # seconds for the server to come up
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
 ]
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
