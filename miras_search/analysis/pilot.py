@@ -61,6 +61,8 @@ class Pilot:
     spreads: tuple[Spread, ...] = ()
     params: Mapping[int, float] | None = None
     """Of this study's cells that have run, by trial number: parameters as a multiple of the base's."""
+    base: Mapping[str, float] | None = None
+    """Of this study's base, by task where reported seeds of it have run: the mean test accuracy."""
 
 
 def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -> Pilot:
@@ -71,9 +73,12 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
     timing: Timing | None = None
     spreads: dict[str, Spread] = {}
     params: dict[int, float] | None = None
+    base: dict[str, float] | None = None
     wanted = _shapes(config)
     metric = str(config["metric"])
     for row in candidates:
+        if timing and len(spreads) == len(wanted):
+            break
         is_own = own and row.name == name
         theirs = _shapes(row.config)
         same = {task: [other for other, shape in theirs.items() if shape == wanted[task]] for task in wanted}
@@ -81,13 +86,13 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
             continue
         results = queries.results(db, row.id)
         if is_own:
-            params = _params(results)
+            params, base = _params(results), _accuracy(results, cast(Sequence[int], config["seeds"]))
         tasks = {other for others in same.values() for other in others}
         timing = timing or _timing([one for one in results if one.task in tasks], row)
         for task, others in same.items():
             if others and task not in spreads and (found := _spread(results, task, others[0], metric, row)):
                 spreads[task] = found
-    return Pilot(timing, tuple(spreads[task] for task in wanted if task in spreads), params)
+    return Pilot(timing, tuple(spreads[task] for task in wanted if task in spreads), params, base)
 
 
 def detectable(sd: float, seeds: int, family: int) -> float | None:
@@ -176,3 +181,11 @@ def _params(results: Sequence[ResultRow]) -> dict[int, float] | None:
     counts = {one.number: one.values[key] for one in results if (key := ("params", "")) in one.values}
     base = counts.get(0)
     return {number: count / base for number, count in counts.items()} if base else None
+
+
+def _accuracy(results: Sequence[ResultRow], seeds: Sequence[int]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for one in results:
+        if one.role == "base" and one.seed in seeds and (key := ("accuracy", "test")) in one.values:
+            found.setdefault(one.task, []).append(one.values[key])
+    return {task: statistics.fmean(values) for task, values in found.items()}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from miras_search.study.plan import Plan
     from miras_search.study.search_plan import SearchPlan
     from miras_search.study.study import Study
-
-UNCOMPARED = ("name", "question", "seeds", "resources", "extent")  # what may change without a new name
 
 
 def plan(
@@ -104,7 +100,8 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
         return
     # a trial of a tuned study is a cell in one of its settings
     params = known.pilot.params if known.pilot and study.tuning is None else None
-    made = make_plan(study, counts, seconds_per_job=seconds, slots=slots, base=known.base, params=params)
+    base = known.pilot.base if known.pilot else None
+    made = make_plan(study, counts, seconds_per_job=seconds, slots=slots, base=base, params=params)
     if as_json:
         cells = [
             {"number": c.number, "cell": c.name, "role": c.role, "changes": c.changes}
@@ -147,8 +144,6 @@ class _Known:
     """Whether that one compares something else."""
     pilot: Pilot | None = None
     lock: LockRow | None = None
-    base: Mapping[str, float] = field(default_factory=dict)
-    """The base's accuracy by task, where reported seeds of it have run."""
 
     def whose(self, study: str) -> str:
         """A stored study in words: this one, or another."""
@@ -293,17 +288,7 @@ def _known(study: Study, db: str | None) -> _Known:
         return _Known()
     with Database.open(setting.value, read_only=True) as database:
         row = next((row for row in queries.studies(database) if row.name == study.name), None)
-        clash = row is not None and _compared(row.config) != _compared(study.config)
+        clash = row is not None and row.space_hash != study.space_hash  # what `run` refuses
         found = pilot(database, study.name, study.config, own=row is not None and not clash)
-        if row is None or clash:
-            return _Known(row, clash, found)
-        right: dict[str, list[float]] = {}
-        for result in queries.results(database, row.id):
-            if result.role == "base" and result.seed in study.seeds and ("accuracy", "test") in result.values:
-                right.setdefault(result.task, []).append(result.values["accuracy", "test"])
-        base = {task: fmean(values) for task, values in right.items()}
-        return _Known(row, clash, found, lock_of(database, row.id), base)
-
-
-def _compared(config: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in config.items() if key not in UNCOMPARED}
+        lock = lock_of(database, row.id) if row is not None and not clash else None
+    return _Known(row, clash, found, lock)

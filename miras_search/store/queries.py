@@ -105,6 +105,7 @@ def _studies(session: Session, name: str | None = None) -> list[StudyRow]:
             config=row.config,
             config_yaml=row.config_yaml,
             config_hash=row.config_hash,
+            space_hash=row.space_hash,
             trials=n_trials.get(row.id, 0),
             jobs=n_jobs[row.id],
         )

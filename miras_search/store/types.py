@@ -129,6 +129,7 @@ class StudyRow:
     config: dict[str, object]
     config_yaml: str
     config_hash: str
+    space_hash: str
     trials: int
     jobs: dict[JobState, int]
 

@@ -185,7 +185,8 @@ def _heads(variant: Variant) -> Iterator[Variant]:
 
 
 def _with_model(variant: Variant, **settings: float) -> Variant:
-    return dataclasses.replace(variant, model=dataclasses.replace(variant.model, **settings))  # type: ignore[arg-type]
+    model = dataclasses.replace(variant.model, **settings)  # type: ignore[arg-type]  # whole numbers for dimensions
+    return dataclasses.replace(variant, model=model)
 
 
 def _expansions(variant: Variant) -> Iterator[Variant]:
