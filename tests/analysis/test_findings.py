@@ -27,7 +27,7 @@ def _row(
 ) -> ResultRow:
     values = {("accuracy", "test"): value, ("tokens_per_second", ""): speed} if isinstance(value, float) else {}
     state = value if isinstance(value, str) else "complete"
-    return ResultRow(cell, role, number, changes, "recall", seed, state, 300, values)  # type: ignore[arg-type]
+    return ResultRow(cell, role, number, changes, "recall", seed, state, 300, values)
 
 
 def _factorial(seeds: int = 4) -> list[ResultRow]:

@@ -51,7 +51,7 @@ def study(
             state = value if isinstance(value, str) else "complete"
             found = {} if isinstance(value, str) else {(metric, "test"): value}
             role = roles.get(name, "control")
-            rows.append(ResultRow(name, role, number, changes[name], "recall", seed, state, 300, found))  # type: ignore[arg-type]
+            rows.append(ResultRow(name, role, number, changes[name], "recall", seed, state, 300, found))
     return rows
 
 

@@ -176,7 +176,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     def build(name: str, **study: object) -> Path:
         folder = tmp_path_factory.mktemp(name)
         made = Maker(folder / "miras.db", folder)
-        made.study(**study)  # type: ignore[arg-type]  # keywords of Maker.study
+        made.study(**study)
         return made.path
 
     return build

@@ -125,7 +125,7 @@ class Runner:
             "grace": 0.5,
         }
         values |= options
-        return run_study(study(*overrides), self.db, RunOptions(**values), listen)  # type: ignore[arg-type]
+        return run_study(study(*overrides), self.db, RunOptions(**values), listen)
 
     def entry(self, behaviour: str) -> str:
         return f"engine_entries:{behaviour}@{self.folder}"

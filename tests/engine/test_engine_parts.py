@@ -188,7 +188,7 @@ def test_the_heartbeat_reports_a_lost_lease_and_outlives_a_busy_database() -> No
             through.set()
             raise LeaseLost("run 5 is lost")
 
-    with Heartbeat(Writer(), 5, seconds=0.001) as heartbeat:  # type: ignore[arg-type]
+    with Heartbeat(Writer(), 5, seconds=0.001) as heartbeat:
         heartbeat.check()
         assert through.wait(30)
     with pytest.raises(LeaseLost):

@@ -50,7 +50,7 @@ class Bench:
         study = loads(TEXT, "sought.yaml", overrides)
         entry = f"search_entries:{behaviour}@{self.folder}"
         with Database.open(self.where, create=True) as db:
-            settings = RunOptions(executor=executor, entry=entry, **{"workers": 1, **options})  # type: ignore[arg-type]
+            settings = RunOptions(executor=executor, entry=entry, **{"workers": 1, **options})
             return run_study(study, db, settings, lambda event: None)
 
     def jobs(self) -> list[JobRow]:

@@ -35,7 +35,7 @@ Run = Callable[..., RunSummary]
 def run(db: Database) -> Run:
     def go(*overrides: str, on_event: Callable[[Event], None] = lambda event: None, **options: object) -> RunSummary:
         given: dict[str, object] = {"executor": "local", "workers": 1, "entry": "tuning_entries:run"} | options
-        return run_study(loads(TEXT, "tuned.yaml", overrides), db, RunOptions(**given), on_event)  # type: ignore[arg-type]
+        return run_study(loads(TEXT, "tuned.yaml", overrides), db, RunOptions(**given), on_event)
 
     return go
 

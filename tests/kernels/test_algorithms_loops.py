@@ -85,7 +85,7 @@ def muon(gradients: list[Weights], steps: list[Tensor], momenta: list[Tensor], p
     for s in omega(gradients, ones, momenta, point):
         u, sigma, v = torch.linalg.svd(-s, full_matrices=False)
         x = sigma / sigma.square().sum().sqrt()
-        for _ in range(point.algorithm.iterations):  # type: ignore[attr-defined]
+        for _ in range(point.algorithm.iterations):
             x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
         found.append(-steps[-1] * u @ torch.diag(x) @ v)
     return found

@@ -120,7 +120,7 @@ def test_a_matrix_fades_and_learns_by_channel(keep_scope: str, step_scope: str, 
 
     keep, step = spread(given.inputs.log_keep.exp(), keep_scope), spread(given.inputs.step, step_scope)
     expected = delta_loop(given.inputs, given.start[0], keep, step)
-    found, _ = run(point, given.inputs, given.start, given.static)  # type: ignore[operator]
+    found, _ = run(point, given.inputs, given.start, given.static)
     assert worst([found], [expected]) < 1e-12
 
 

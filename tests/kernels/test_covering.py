@@ -53,10 +53,10 @@ def test_chunkwise_equals_the_recurrence(i: int) -> None:
     *found, state = evaluate(chunkwise.run, one.point, given)
     assert state.position == expected_state.position
     assert list(state.tensors()) == list(expected_state.tensors())
-    loss = error(found, expected)  # type: ignore[arg-type]
+    loss = error(found, expected)
     if loss > 1e-9:
         *again, _ = evaluate(recurrence.run, one.point, nudged(given))
-        unavoidable = error(again, expected)  # type: ignore[arg-type]
+        unavoidable = error(again, expected)
         assert math.isfinite(unavoidable)
         if unavoidable > 1:  # it does not stay bounded: rounding alone leaves no digit, so only NaNs can be compared
             assert math.isfinite(loss)
@@ -71,10 +71,10 @@ def test_chunkwise_rounds_no_worse_in_float32(i: int) -> None:
     single = given.with_leaves([x.float() for x in given.leaves()])
     *expected, _ = evaluate(recurrence.run, one.point, given)
     *found, _ = evaluate(chunkwise.run, one.point, single)
-    loss = error(found, expected)  # type: ignore[arg-type]
+    loss = error(found, expected)
     if loss > 1e-4:
         *slow, _ = evaluate(recurrence.run, one.point, single)
-        unavoidable = error(slow, expected)  # type: ignore[arg-type]
+        unavoidable = error(slow, expected)
         assert math.isfinite(unavoidable)
         assert loss < 3 * unavoidable, one.chosen
 

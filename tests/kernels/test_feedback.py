@@ -41,7 +41,7 @@ def plainly(
         if keep is not None:
             parts = x.split(ROWS // keep.shape[-1], 1)
             rows = [sum(a[:, None, None] * part for a, part in zip(row, parts, strict=True)) for row in _cells(keep, i)]
-            x = torch.cat(rows, 1)  # type: ignore[arg-type]
+            x = torch.cat(rows, 1)
         x = x + ends[i::CHUNKS] @ u
     return torch.stack(signals, 1).flatten(0, 1), torch.stack(starts, 1).flatten(0, 1), x
 
@@ -54,7 +54,7 @@ def _cells(keep: Tensor, i: int) -> list[tuple[Tensor, ...]]:
 @pytest.mark.parametrize("keep", KEEPS)
 def test_feedback_and_its_gradients_are_those_of_the_plain_loop(keep: str, back: bool) -> None:
     inputs = given(keep, back=back)
-    found, expected = feedback.run(*inputs), plainly(*inputs)  # type: ignore[arg-type]
+    found, expected = feedback.run(*inputs), plainly(*inputs)
     weights = [normal(*x.shape, seed=6 + i) for i, x in enumerate(expected)]
     leaves = [x for x in inputs if x is not None]
     for a, b in zip(found, expected, strict=True):

@@ -30,7 +30,7 @@ SPECS: list[object] = [
 
 
 @triton.jit
-def apply(  # type: ignore[no-untyped-def]
+def apply(
     p_ptr, v_ptr, threshold_ptr, d_u_ptr, u_ptr, d_p_ptr, d_v_ptr, d_threshold_ptr,
     V: tl.constexpr, WIDTH: tl.constexpr, SIGNAL: tl.constexpr, VJP: tl.constexpr, SETTINGS: tl.constexpr,
 ):  # fmt: skip

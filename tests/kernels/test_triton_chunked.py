@@ -141,7 +141,7 @@ def outputs_and_grads(
     gen = torch.Generator().manual_seed(99)
     weights = [torch.randn(z.shape, generator=gen, dtype=torch.float64).to(z.device) for z in (y, final)]
     # bfloat16 outputs receive bfloat16 gradients: both sides see the rounded ones.
-    weights[0] = weights[0].to(x["q"].dtype)  # type: ignore[union-attr]
+    weights[0] = weights[0].to(x["q"].dtype)
     (y.double() * weights[0].double()).sum().add((final.double() * weights[1].float().double()).sum()).backward()
     found = {"y": y.detach(), "final": final.detach()}
     for name, leaf in leaves.items():
@@ -152,7 +152,7 @@ def outputs_and_grads(
 
 
 def kernel(case: Case) -> Callable[[dict[str, Tensor | None]], tuple[Tensor, Tensor]]:
-    return lambda x: chunked(*(x[name] for name in NAMES), **case.rule)[:2]  # type: ignore[arg-type]
+    return lambda x: chunked(*(x[name] for name in NAMES), **case.rule)[:2]
 
 
 def check(case: Case, inputs: dict[str, Tensor | None] | None = None, ratio: float = RMS_RATIO) -> None:
@@ -248,7 +248,7 @@ def test_later_tokens_do_not_change_earlier_outputs() -> None:
     other = make_inputs(case, seed=1)
     for cut in (1, 10, 17):
         mixed = {
-            name: None if a is None else torch.cat([a[:, :cut], b[:, cut:]], 1)  # type: ignore[index]
+            name: None if a is None else torch.cat([a[:, :cut], b[:, cut:]], 1)
             for (name, a), b in zip(x.items(), other.values(), strict=True)
         }
         z, _ = kernel(case)(mixed)
@@ -273,7 +273,7 @@ def test_no_grad_gives_the_same_outputs_and_saves_no_states(monkeypatch: pytest.
     run = autograd.run_forward
 
     def watched(*args: object, save: bool) -> tuple[Tensor, ...]:
-        out = run(*args, save=save)  # type: ignore[arg-type]
+        out = run(*args, save=save)
         saved.append(out[3].shape[1])
         return out
 
@@ -313,10 +313,7 @@ def test_strided_inputs_and_repeated_runs_agree() -> None:
 
 
 def _stack(inputs: list[dict[str, Tensor | None]]) -> tuple[Tensor | None, ...]:
-    return tuple(
-        None if inputs[0][name] is None else torch.stack([x[name] for x in inputs])  # type: ignore[misc]
-        for name in NAMES
-    )
+    return tuple(None if inputs[0][name] is None else torch.stack([x[name] for x in inputs]) for name in NAMES)
 
 
 def _loss(case: Case) -> Callable[..., Tensor]:
@@ -353,7 +350,7 @@ def test_backward_through_vmap_equals_a_loop() -> None:
     in_dims = tuple(None if a is None else 0 for a in stacked)
     torch.func.vmap(_loss(case), in_dims=in_dims)(*stacked).sum().backward()
     for member, x in enumerate(members):
-        leaves = [None if x[name] is None else x[name].requires_grad_() for name in NAMES]  # type: ignore[union-attr]
+        leaves = [None if x[name] is None else x[name].requires_grad_() for name in NAMES]
         _loss(case)(*leaves).backward()
         for whole, leaf in zip(stacked, leaves, strict=True):
             if whole is not None and leaf is not None:
@@ -362,13 +359,13 @@ def test_backward_through_vmap_equals_a_loop() -> None:
 
 
 @triton.jit
-def signal(prediction, value, threshold, channel, SETTINGS: tl.constexpr):  # type: ignore[no-untyped-def]
+def signal(prediction, value, threshold, channel, SETTINGS: tl.constexpr):
     residual = prediction - value
     return residual / tl.sqrt(1.0 + residual * residual)
 
 
 @triton.jit
-def vjp(prediction, value, threshold, d_signal, channel, SETTINGS: tl.constexpr):  # type: ignore[no-untyped-def]
+def vjp(prediction, value, threshold, d_signal, channel, SETTINGS: tl.constexpr):
     residual = prediction - value
     root = tl.sqrt(1.0 + residual * residual)
     d_prediction = d_signal / (root * root * root)

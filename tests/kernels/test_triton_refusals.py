@@ -44,7 +44,7 @@ def call(
         "sweeps": 1,
         "decayed": False,
     }
-    return chunked(**(given | changes))[:2]  # type: ignore[arg-type]
+    return chunked(**(given | changes))[:2]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def call(
 def test_misfits_are_named(change: dict[str, Tensor], rule: dict[str, object], message: str) -> None:
     tensors = {name: tensor.to(DEVICE) for name, tensor in change.items()}
     with pytest.raises(KernelInputError, match=message):
-        call(**tensors, **rule)  # type: ignore[arg-type]
+        call(**tensors, **rule)
 
 
 def test_large_states_and_other_dtypes_are_refused() -> None:

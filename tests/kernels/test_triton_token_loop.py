@@ -144,7 +144,7 @@ def test_compiled_and_checkpointed_it_is_the_same() -> None:
     (expected,) = torch.autograd.grad(loss(q), q)
     (compiled,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(q), q)
     assert torch.equal(compiled, expected)
-    (again,) = torch.autograd.grad(checkpoint(loss, q, use_reentrant=False), q)  # type: ignore[no-untyped-call]
+    (again,) = torch.autograd.grad(checkpoint(loss, q, use_reentrant=False), q)
     assert torch.equal(again, expected)
 
 

@@ -209,7 +209,7 @@ def test_many_models_at_once_are_each_alone(control: str) -> None:
         model.double()
     tokens = torch.randint(7, (2, 3, 9), generator=torch.Generator().manual_seed(9))
     positions = torch.tensor([[2, 8], [5, 7], [0, 1]])
-    stacked, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
+    stacked, _ = torch.func.stack_module_state(models)
 
     def logits(parameters: dict[str, Tensor], tokens: Tensor) -> Tensor:
         found: Tensor = torch.func.functional_call(models[0], parameters, (tokens, positions))

@@ -176,7 +176,7 @@ def test_feature_maps_by_hand() -> None:
         "relu": [0.0, 0.0, 2.0],
     }
     for name, expected in by_hand.items():
-        torch.testing.assert_close(features.mapped(name, x), torch.tensor([expected], dtype=torch.float64))  # type: ignore[arg-type]
+        torch.testing.assert_close(features.mapped(name, x), torch.tensor([expected], dtype=torch.float64))
 
 
 def test_dpfp_is_the_sum_over_its_definition() -> None:
@@ -190,12 +190,12 @@ def test_dpfp_is_the_sum_over_its_definition() -> None:
 @pytest.mark.parametrize(("name", "length"), [("l2", 1.0), ("rms", math.sqrt(6))])
 def test_lengths(name: str, length: float) -> None:
     x = normal(2, 3, 2, 6, seed=1)
-    found = features.normalised(name, x)  # type: ignore[arg-type]
+    found = features.normalised(name, x)
     torch.testing.assert_close(
         found.norm(dim=-1), torch.full((2, 3, 2), length, dtype=torch.float64), rtol=1e-4, atol=0
     )
     torch.testing.assert_close(functional.normalize(found, dim=-1), functional.normalize(x, dim=-1))
-    assert not features.normalised(name, torch.zeros(3)).any()  # type: ignore[arg-type]
+    assert not features.normalised(name, torch.zeros(3)).any()
 
 
 def test_a_feature_map_takes_the_activations_place_on_q_and_k_only() -> None:

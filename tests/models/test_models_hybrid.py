@@ -210,7 +210,7 @@ def test_a_hybrid_trains(name: str) -> None:
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         losses.append(loss.item())
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     assert losses[-1] < losses[0] - 0.05
 

@@ -75,7 +75,7 @@ def test_a_training_step_lowers_the_loss(name: str, control: str) -> None:
         loss = functional.cross_entropy(model(tokens, positions).flatten(0, 1), labels.flatten())
         losses.append(loss.item())
         model.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         with torch.no_grad():
             for label, parameter in model.named_parameters():
                 gradient = parameter.grad

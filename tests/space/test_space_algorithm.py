@@ -96,7 +96,7 @@ def test_coefficients_have_finite_gradients(keep: str, momentum: str | None) -> 
     algorithm = Gd() if momentum is None else Momentum()
     found = [x for x in algorithm.coefficients(log_keep, step, b) if x is not None]
     leaves = [x for x in (step, log_keep, b) if x is not None]
-    for gradient in torch.autograd.grad(sum(x.sum() for x in found), leaves):  # type: ignore[arg-type]
+    for gradient in torch.autograd.grad(sum(x.sum() for x in found), leaves):
         assert torch.isfinite(gradient).all()
 
 

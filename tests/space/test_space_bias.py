@@ -198,7 +198,7 @@ def test_scopes_are_told_for_every_bias_with_a_threshold() -> None:
     """And for no other; one number a channel only where channels are apart."""
     for name in SPECS:
         bias = bias_of(name)
-        gates = [f.name for f in dataclasses.fields(bias) if isinstance(getattr(bias, f.name), Gate)]  # type: ignore[arg-type]
+        gates = [f.name for f in dataclasses.fields(bias) if isinstance(getattr(bias, f.name), Gate)]
         if gates:
             assert bias.threshold_scopes == (PER_HEAD if bias.couples_channels else PER_CHANNEL), name
         else:

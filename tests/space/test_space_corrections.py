@@ -135,7 +135,7 @@ def test_huber_with_the_full_square_is_torn() -> None:
         return torch.where(r.abs() <= d, r.square(), d * (r.abs() - d / 2)).sum(-1)
 
     for form in ("coordinate", "norm"):
-        bias = Huber(form=form)  # type: ignore[arg-type]
+        bias = Huber(form=form)
         assert (loss_of(bias, above, d) - loss_of(bias, below, d)).abs().item() < 1e-8
         assert (signal_of(bias, above, d) - signal_of(bias, below, d)).abs().item() < 1e-8
     assert (full(above) - full(below)).item() == pytest.approx(-(0.5**2) / 2)  # the loss falls as the error grows
@@ -172,7 +172,7 @@ def test_the_switch_jumps_at_its_threshold_and_the_others_do_not(channels: int) 
     assert jump == pytest.approx([0.5, 0.5 * math.sqrt(channels)], rel=1e-6)
     assert equation_16(below, d, square=2.0).norm().item() == pytest.approx(1.0, rel=1e-6)
     for form in ("coordinate", "norm", "pseudo", "pseudo_norm"):
-        bias = Huber(form=form)  # type: ignore[arg-type]
+        bias = Huber(form=form)
         change = signal_of(bias, above, d) - signal_of(bias, below, d)
         assert change.norm().item() < 1e-8, form
 
@@ -193,7 +193,7 @@ def test_the_switch_has_no_loss_at_all() -> None:
     d = torch.full((1, 1), 1.0, dtype=F64)
     assert abs(circulation(Huber(form="switch"), d)) > 0.01
     for form in ("coordinate", "norm", "pseudo", "pseudo_norm"):
-        assert abs(circulation(Huber(form=form), d)) < 1e-6, form  # type: ignore[arg-type]
+        assert abs(circulation(Huber(form=form), d)) < 1e-6, form
 
 
 def test_a_threshold_for_each_channel_of_a_norm_is_no_gradient() -> None:
@@ -207,7 +207,7 @@ def test_a_threshold_for_each_channel_of_a_norm_is_no_gradient() -> None:
             r = p - v
             return r * (d / r.norm(dim=-1, keepdim=True)).clamp(max=1.0)
 
-    assert abs(circulation(Printed(), torch.ones(1, 1, dtype=F64))) > 0.01  # type: ignore[arg-type]
+    assert abs(circulation(Printed(), torch.ones(1, 1, dtype=F64))) > 0.01
     with pytest.raises(ValueError, match="compares its threshold with a norm"):
         signal_of(Huber(form="norm"), normal(1, 2, seed=7), d)
     r = normal(40, 2, seed=8)

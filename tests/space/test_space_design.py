@@ -39,9 +39,9 @@ def sample(count: int, seed: int) -> Iterator[DesignPoint]:
     for _ in range(count):
         retention = draw.choice(RETENTIONS)
         if retention != "none":
-            name = retention if isinstance(retention, str) else next(iter(retention))  # type: ignore[arg-type]
-            settings = {} if isinstance(retention, str) else retention[name]  # type: ignore[index,call-overload]
-            retention = {name: {**settings, "keep": draw.choice(KEEPS)}}  # type: ignore[dict-item]
+            name = retention if isinstance(retention, str) else next(iter(retention))
+            settings = {} if isinstance(retention, str) else retention[name]
+            retention = {name: {**settings, "keep": draw.choice(KEEPS)}}
         yield DesignPoint.parse(
             {
                 "memory": draw.choice(MEMORIES),

@@ -48,7 +48,7 @@ def test_mamba_starts_at_its_value(value: float) -> None:
 
 @pytest.mark.parametrize("squash", ["sigmoid", "mamba"])
 def test_the_logarithm_of_keep_is_finite_and_agrees_with_the_gate(squash: str) -> None:
-    gate = Gate(squash=squash, value=0.5)  # type: ignore[arg-type]
+    gate = Gate(squash=squash, value=0.5)
     raw = torch.linspace(-200, 200, 401, dtype=torch.float64, requires_grad=True)
     log = gate.log_squashed(raw)
     direct = torch.sigmoid(raw) if squash == "sigmoid" else torch.exp(-torch.nn.functional.softplus(raw))

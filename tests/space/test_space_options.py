@@ -122,7 +122,7 @@ def test_options_tell_their_facts() -> None:
             for about in settings.values():
                 assert isinstance(about, dict)
                 assert about["help"]
-            expected = {key: value["default"] for key, value in settings.items()}  # type: ignore[index,call-overload]
+            expected = {key: value["default"] for key, value in settings.items()}
             assert spell(cls())[name] == expected
 
 

@@ -172,7 +172,7 @@ def test_kl_minimises_its_objective_on_the_simplex(n: float, alpha: float, where
 @pytest.mark.parametrize("where", SLICES)
 def test_logits_are_equation_27_in_log_space(where: str, c: float) -> None:
     """c softmax(a log W' - e g), step after step, against the accumulator of logits."""
-    axes, retention = SLICES[where], KlRetention(slice=where, scale=c)  # type: ignore[arg-type]
+    axes, retention = SLICES[where], KlRetention(slice=where, scale=c)
     logits, weights = START, on_simplex(START, axes, c)
     for t in range(12):
         g, a, e = normal(ROWS, COLS, seed=50 + t), 0.5 + 0.04 * t, 0.3
@@ -200,7 +200,7 @@ def test_a_keep_that_varies_inside_a_slice_has_no_logit_form() -> None:
 
 @pytest.mark.parametrize("where", SLICES)
 def test_keep_below_one_draws_slices_to_uniform(where: str) -> None:
-    retention = KlRetention(slice=where, scale=2.0)  # type: ignore[arg-type]
+    retention = KlRetention(slice=where, scale=2.0)
     w = retention.link(1e-6 * START, {})
     assert (w - w.mean()).abs().max() < 1e-5
     assert w.sum().item() == pytest.approx(2.0 * {"column": COLS, "row": ROWS, "whole": 1}[where])

@@ -142,7 +142,7 @@ def test_the_printed_arctan_thresholds_too_little_and_never_to_zero() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_finite_without_a_threshold_and_at_zero(threshold: str, dtype: torch.dtype) -> None:
     """The control no_write has step 0: then S is the identity, and it passes gradients on."""
-    option = ElasticNet(threshold=threshold)  # type: ignore[arg-type]
+    option = ElasticNet(threshold=threshold)
     z = torch.tensor([-2.0, -0.5, 0.0, 0.3, 1.0], dtype=dtype, requires_grad=True)
     for y in (0.0, 1e-6, 0.3):
         limit = torch.tensor(y, dtype=dtype, requires_grad=True)
@@ -213,7 +213,7 @@ def test_it_is_weight_decay_without_a_threshold() -> None:
 
 @pytest.mark.parametrize("view", ["learning_retaining", "ftrl"])
 def test_the_start_is_what_is_read_at_first(view: str) -> None:
-    option = ElasticNet(view=view, shrink=0.3)  # type: ignore[arg-type]
+    option = ElasticNet(view=view, shrink=0.3)
     for w in (normal(ROWS, COLS, seed=8), torch.zeros(ROWS, COLS, dtype=F64)):
         torch.testing.assert_close(option.link(option.origin(option.start(w)), {}), w)
 

@@ -69,7 +69,7 @@ def follow_the_leader(losses: list[Loss], regulariser: Loss) -> list[Tensor]:
     def total(w: Tensor, t: int) -> Tensor:
         return regulariser(w) + sum((one(w) for one in losses[: t + 1]), torch.zeros((), dtype=F64))
 
-    return [argmin(lambda w, t=t: total(w, t)) for t in range(len(losses))]  # type: ignore[misc]
+    return [argmin(lambda w, t=t: total(w, t)) for t in range(len(losses))]
 
 
 def test_learning_retaining_is_ftrl_where_its_assumptions_hold() -> None:

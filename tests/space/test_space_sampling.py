@@ -134,7 +134,7 @@ def test_settings_are_asked_for_only_where_they_are_in_force(search: Space) -> N
 def test_where_fewer_options_fit_the_name_says_which(search: Space) -> None:
     names = search.distributions()
     assert {"memory", "algorithm", "algorithm{gd,momentum}", "retention", "retention{none,l2}"} <= names.keys()
-    assert names["algorithm"].choices == ("gd", "momentum", "implicit")  # type: ignore[attr-defined]
+    assert names["algorithm"].choices == ("gd", "momentum", "implicit")
     asked = study(1)
     for _ in range(60):
         trial = asked.ask()

@@ -94,7 +94,7 @@ def put_study(writer: Writer) -> PutStudy:
             "config_hash": "c1",
             "space_hash": "s1",
         }
-        return writer.put_study(**(config | changes))  # type: ignore[arg-type]  # one test, one changed value
+        return writer.put_study(**(config | changes))
 
     return put
 
@@ -109,7 +109,7 @@ def trial(number: int, **changes: object) -> NewTrial:
         "settings": {"train": {"lr": 1e-2, "steps": 30}},
         "design_hash": f"d{number}",
     }
-    return NewTrial(**(values | changes))  # type: ignore[arg-type]
+    return NewTrial(**(values | changes))
 
 
 @pytest.fixture

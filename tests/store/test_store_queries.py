@@ -267,7 +267,7 @@ def test_counts_agree_after_any_order_of_events(db: Database, writer: Writer, st
             state = chance.choice(["complete", "diverged", "failed", "oom"])
             writer.finish_attempt(
                 open_attempts.pop(chance.randrange(len(open_attempts))),
-                state=state,  # type: ignore[arg-type]
+                state=state,
                 finals=[],
                 last_step=None,
                 wall_seconds=None,

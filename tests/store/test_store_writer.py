@@ -41,7 +41,7 @@ def finish(
     writer: Writer, attempt_id: int, state: AttemptState, *finals: Final, final_for_job: bool = True, **changes: object
 ) -> None:
     values: dict[str, object] = {"last_step": 30, "wall_seconds": 1.5, "peak_memory_bytes": 2**40}
-    writer.finish_attempt(attempt_id, state=state, finals=finals, final_for_job=final_for_job, **(values | changes))  # type: ignore[arg-type]
+    writer.finish_attempt(attempt_id, state=state, finals=finals, final_for_job=final_for_job, **(values | changes))
 
 
 def states(db: Database, study_id: int) -> list[str]:
@@ -152,7 +152,7 @@ def test_the_way_of_one_job(db: Database, writer: Writer, study_id: int, run: Ru
 def test_a_trial_is_final_when_its_last_job_is(db: Database, writer: Writer, study_id: int, run: Run) -> None:
     base_jobs = [job for job in queries.pending_jobs(db, study_id) if job.trial_number == 0]
     for job, state in zip(base_jobs, ("complete", "diverged"), strict=True):
-        finish(writer, start(writer, run, job.id), state)  # type: ignore[arg-type]
+        finish(writer, start(writer, run, job.id), state)
     assert queries.trials(db, study_id)[0].state == "diverged"
     with db.session() as session:
         finished = session.scalars(select(Trial.finished_at).order_by(Trial.number)).all()

@@ -80,7 +80,7 @@ def test_what_a_class_does_not_say_is_answered(write: Write) -> None:
     load(write(HEAD.format("mine"), mine=BIAS_MODULE))
     cube = BIAS.options["cube"]()
     assert (cube.slope, cube.triton, cube.couples_channels, cube.threshold_scopes) == (None, None, True, ())
-    assert cube.loss(None, None, None) is None  # type: ignore[arg-type]
+    assert cube.loss(None, None, None) is None
     assert cube.canonical() is cube
     assert cube.source == "the module mine"
 
@@ -135,7 +135,7 @@ def test_a_plugin_that_another_one_imports_counts_in_its_hash(write: Write) -> N
     five = load(write(text, helper="POWER = 5\n", mine=user))
     assert cells(three)["cube(s=1)"] != cells(five)["cube(s=1)"]
     assert five.plugins[1].source == three.plugins[1].source
-    assert BIAS.options["cube"]().signal(2.0, 0.0, None) == 32.0  # type: ignore[arg-type]
+    assert BIAS.options["cube"]().signal(2.0, 0.0, None) == 32.0
 
 
 def test_what_a_plugin_prints_does_not_mix_with_results(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_seeds_of_its_own_and_the_plan() -> None:
     assert plan(study, {"complete": 40}).remaining == 14
     assert any("tune: {train.lr" in line for line in confounds(read("")))
     assert not any("learning rate" in line for line in confounds(study))
-    assert read(f"tune: {{{RATES}, seeds: [1001, 1002]}}\n").tuning.seeds == (1001, 1002)  # type: ignore[union-attr]
+    assert read(f"tune: {{{RATES}, seeds: [1001, 1002]}}\n").tuning.seeds == (1001, 1002)
 
 
 def test_only_what_is_tuned_changes_the_hash() -> None:

@@ -110,5 +110,5 @@ def test_chance_is_a_guess_among_the_values_of_the_context() -> None:
 )
 def test_bad_settings_name_the_field_and_the_cure(settings: dict[str, float], field: str, cure: str) -> None:
     with pytest.raises(FieldError, match=cure) as error:
-        Mqar(**settings)  # type: ignore[arg-type]
+        Mqar(**settings)
     assert error.value.field == field

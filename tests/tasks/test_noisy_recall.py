@@ -127,5 +127,5 @@ def test_chance_is_one_in_the_number_of_values() -> None:
 )
 def test_bad_settings_name_the_field_and_the_cure(settings: dict[str, float], field: str, cure: str) -> None:
     with pytest.raises(FieldError, match=cure) as error:
-        NoisyRecall(**settings)  # type: ignore[arg-type]
+        NoisyRecall(**settings)
     assert error.value.field == field

@@ -117,5 +117,5 @@ def test_the_corpus_hash_names_what_was_read(folder: Path) -> None:
 )
 def test_bad_settings_name_the_field_and_the_cure(settings: dict[str, str | int], field: str, cure: str) -> None:
     with pytest.raises(FieldError, match=cure) as error:
-        Text(**settings)  # type: ignore[arg-type]
+        Text(**settings)
     assert error.value.field == field

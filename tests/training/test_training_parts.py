@@ -118,7 +118,7 @@ def test_scores_are_micro_averages_over_labels(size: int) -> None:
     targets[0, 1:] = IGNORE  # sequences with one label, none, and three
     targets[1] = IGNORE
     batch = Batch(np.arange(5)[:, None].repeat(6, axis=1), np.zeros((5, 3), dtype=np.int64), targets)
-    score = evaluate(Parrot(logits), Labelled.of(batch, CPU), size)  # type: ignore[arg-type]
+    score = evaluate(Parrot(logits), Labelled.of(batch, CPU), size)
     kept = [(logits[b, m], int(targets[b, m])) for b in range(5) for m in range(3) if targets[b, m] != IGNORE]
     assert len(kept) == 10
     assert score.accuracy == pytest.approx(sum(int(row.argmax()) == t for row, t in kept) / 10)
@@ -127,7 +127,7 @@ def test_scores_are_micro_averages_over_labels(size: int) -> None:
 
 def test_score_without_a_number_is_not_finite() -> None:
     batch = Batch(*(np.zeros((1, 1), dtype=np.int64) for _ in range(3)))
-    assert not evaluate(Parrot(torch.full((1, 1, 4), torch.nan)), Labelled.of(batch, CPU), 1).finite  # type: ignore[arg-type]
+    assert not evaluate(Parrot(torch.full((1, 1, 4), torch.nan)), Labelled.of(batch, CPU), 1).finite
 
 
 def test_evaluation_leaves_mode_and_gradients_alone() -> None:
