@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from miras_search.models.config import ModelConfig
@@ -76,11 +78,11 @@ def _flops(config: ModelConfig, design: DesignPoint, vocab_size: int, tokens: in
         model = LanguageModel(config, design, vocab_size).requires_grad_(False)
     model.initialise(torch.Generator().manual_seed(0))
     model.eval().to(device)
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+    counter = Counter()
+    with torch.no_grad(), counter:
         hidden, _ = model.stream(torch.zeros(1, tokens, dtype=torch.long, device=device))
         model.logits(hidden)
-    total: int = counter.get_total_flops()
-    return total
+    return counter.total
 
 
 # Formulas take the shapes of an operator's tensors in place of these.
@@ -135,3 +137,34 @@ FORMULAS: dict[object, Callable[..., int]] = {
     aten.linalg_inv_ex: _inverse,
 }
 """What torch's own counter leaves out and a memory may use."""
+
+
+class Counter(TorchDispatchMode):
+    """Adds up the work of the operators that run, by torch's formulas and those above.
+
+    Torch's own counter would import the compiler at the first operator: as long as the rest of a worker's start.
+    """
+
+    formulas: ClassVar = FlopCounterMode(display=False, custom_mapping=FORMULAS).flop_registry
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what would import it
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run the operator, and count it if it has a formula."""
+        out = func(*args, **(kwargs or {}))
+        formula = self.formulas.get(getattr(func, "overloadpacket", None))
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out

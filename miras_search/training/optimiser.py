@@ -8,26 +8,46 @@ memory's learned start, where decay would be a second retention gate.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from miras_search.training.config import TrainConfig
 
+EPS = 1e-8
+
+
+class Moments(NamedTuple):
+    """What AdamW keeps of a parameter: two running means of its shape, and the number of steps, a scalar."""
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: Tensor
+
+    @classmethod
+    def of(cls, parameter: Tensor) -> Moments:
+        """Of a parameter that was never moved."""
+        zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return cls(zeros, zeros.clone(), torch.zeros((), dtype=torch.float32, device=parameter.device))
+
 
 class Optimiser:
-    """The optimiser of one training."""
+    """The optimiser of one training.
+
+    The rule is torch's, by its functional form: its class would import the compiler, which makes a worker's start twice
+    as long.
+    """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         decayed, plain = split_by_decay(model)
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.config = config
         self.params = [*decayed, *plain]
-        beta1, beta2 = config.betas
-        # fused: one native call a parameter; the default on a CPU is a dozen Python-dispatched operations each
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=config.lr, betas=(beta1, beta2), fused=True
-        )
+        self.decay = [config.weight_decay] * len(decayed) + [0.0] * len(plain)
+        self.moments = [Moments.of(p) for p in self.params]
 
+    @torch.no_grad()
     def step(self, number: int) -> Tensor:
         """Clip, take step `number` (from 0), drop the gradients; the gradient's norm before clipping, a scalar."""
         grads = [p.grad for p in self.params if p.grad is not None]
@@ -36,11 +56,34 @@ class Optimiser:
             # the norm stays on the device: no branch on its value, hence no wait for the GPU
             scale = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(grads, scale)
-        for group in self.adamw.param_groups:
-            group["lr"] = self.config.lr * self.config.share(number)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        for decay in dict.fromkeys(self.decay):
+            self._move(decay, self.config.lr * self.config.share(number))
+        for p in self.params:
+            p.grad = None
         return norm
+
+    def _move(self, decay: float, lr: float) -> None:
+        """AdamW's step for the parameters of one decay that have a gradient."""
+        rows = zip(self.params, self.decay, self.moments, strict=True)
+        chosen = [(p, p.grad, m) for p, own, m in rows if own == decay and p.grad is not None]
+        params, grads, moments = zip(*chosen, strict=True) if chosen else ((), (), ())
+        beta1, beta2 = self.config.betas
+        adamw(
+            list(params),
+            list(grads),
+            [m.exp_avg for m in moments],
+            [m.exp_avg_sq for m in moments],
+            [],
+            [m.step for m in moments],
+            fused=True,  # one native call a parameter, where the default on a CPU is a dozen operators each
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=lr,
+            weight_decay=decay,
+            eps=EPS,
+            maximize=False,
+        )
 
 
 def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -31,9 +31,8 @@ log = logging.getLogger(__name__)
 def dump(training: Training, step: int) -> bytes:
     """The training after `step` optimiser steps."""
     tensors = {f"model.{name}": tensor for name, tensor in _held(training.model).items()}
-    for index, parameter in enumerate(training.optimiser.params):
-        for name, moment in training.optimiser.adamw.state[parameter].items():
-            tensors[f"adamw.{index}.{name}"] = moment
+    for index, moments in enumerate(training.optimiser.moments):
+        tensors |= {f"adamw.{index}.{name}": moment for name, moment in moments._asdict().items()}
     tensors["generator"] = torch.get_rng_state()
     if training.device.type == "cuda":
         tensors["generator.cuda"] = torch.cuda.get_rng_state(training.device)
@@ -70,13 +69,9 @@ def restore(training: Training, data: bytes) -> int:
     with torch.no_grad():
         for name, tensor in _held(training.model).items():
             tensor.copy_(tensors[f"model.{name}"])
-    adamw = training.optimiser.adamw
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adamw."):
-            _, index, moment = name.split(".")
-            state.setdefault(int(index), {})[moment] = tensor
-    adamw.load_state_dict({**adamw.state_dict(), "state": state})
+        for index, moments in enumerate(training.optimiser.moments):
+            for name, moment in moments._asdict().items():
+                moment.copy_(tensors[f"adamw.{index}.{name}"])
     torch.set_rng_state(tensors["generator"])
     if training.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["generator.cuda"], training.device)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from miras_search.training.config import TrainConfig
-
-EPS = 1e-8  # torch's AdamW's
+from miras_search.training.optimiser import EPS
 
 
 class StackOptimiser:

@@ -235,3 +235,23 @@ def test_imports_stay_light(module: str, absent: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print(*(name for name in {absent!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+FIRST = """
+import sys
+from miras_search.models.config import ModelConfig
+from miras_search.space.design import DesignPoint
+from miras_search.training.config import TrainConfig
+from miras_search.training.job import Job
+from miras_search.training.run import train
+
+task = {"name": "mqar", "length": 16, "vocab": 16, "pairs": 2}
+model, config = ModelConfig(layers=1, d_model=8, heads=1), TrainConfig(steps=1, batch=2)
+train(Job(DesignPoint(), model, task, config, 1), device="cpu")
+print(*(name for name in ("torch._dynamo", "sympy", "pandas") if name in sys.modules))
+"""
+
+
+def test_a_first_training_imports_no_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [], "a worker's start takes twice as long"
