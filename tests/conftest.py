@@ -6,6 +6,7 @@ however the tests were started.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -21,3 +22,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all modules stay to the end: each training collects garbage, and would walk them all."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """What was set apart is collected at exit again: libraries that count their objects would tell of leaks."""
+    gc.unfreeze()

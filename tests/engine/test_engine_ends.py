@@ -204,7 +204,8 @@ def test_a_killed_driver_leaves_no_worker_and_loses_nothing(drive, local) -> Non
     _finish_and_compare(local, "lost")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_ray_of_its_own_is_stopped_with_the_driver(drive, local, number: signal.Signals) -> None:
     process, below = drive("ray")
     process.send_signal(number)

@@ -152,10 +152,10 @@ def test_ray_workers_are_used_again_unless_they_may_change_their_gpu(on_ray) -> 
     run = on_ray
     assert run(max_jobs=4).complete == 4
     assert len({row.pid for number in range(3) for seed in (0, 1) for row in run.attempts(number, seed)}) < 4
-    assert run(overrides=("resources.gpus=0.5", "resources.pack=off", "seeds=4")).complete == 12
-    on_gpu = [row for number in range(3) for seed in (1, 2, 3) for row in run.attempts(number, seed)][1:]
+    assert run(overrides=("resources.gpus=0.5", "resources.pack=off", "seeds=3")).complete == 9
+    on_gpu = [row for number in range(3) for seed in (1, 2) for row in run.attempts(number, seed)][1:]
     assert {row.device for row in on_gpu} == {"cuda"}
-    assert len({row.pid for row in on_gpu}) == len(on_gpu) == 8
+    assert len({row.pid for row in on_gpu}) == len(on_gpu) == 5
 
 
 def test_no_room_on_ray_is_one_line(on_ray) -> None:
