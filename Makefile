@@ -33,7 +33,7 @@ lint: env-test
 	$(BIN)/ruff format --check .
 
 types: env-test
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "not slow"

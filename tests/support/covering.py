@@ -156,10 +156,16 @@ def _structures() -> list[Chosen]:
     return [chosen for chosen in itertools.product(*first) if point_of((*chosen, *least)) is not None]
 
 
+@cache
+def _structures_with(options: frozenset[tuple[int, str]]) -> list[Chosen]:
+    """Those with these options."""
+    return [chosen for chosen in _structures() if all(option_of(i, chosen[i]) == name for i, name in options)]
+
+
 def completed(fixed: dict[int, str], draw: random.Random, tries: int) -> Chosen | None:
     """A valid choice of all factors with the options of some of them, or their spellings, given."""
     options = {i: option_of(i, name) if name in FACTORS[i] else name for i, name in fixed.items()}
-    able = [c for c in _structures() if all(option_of(i, c[i]) == o for i, o in options.items() if i < 5)]
+    able = _structures_with(frozenset(item for item in options.items() if item[0] < 5))
     for _ in range(tries if able else 0):
         chosen = [draw.choice(spellings()[i][option_of(i, name)]) for i, name in enumerate(draw.choice(able))]
         chosen += [draw.choice(list(factor)) for factor in FACTORS[5:]]
