@@ -9,6 +9,9 @@ from miras_search.errors import EnvironmentProblem, MirasError
 from miras_search.store import queries
 from miras_search.store.types import StudyChanged
 
+# on Ray by `make test-all`: the driver does the same there, and each study on it starts processes for seconds
+RAY_TOO = pytest.mark.parametrize("run", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+
 
 def test_every_job_is_trained_exactly_once(run) -> None:
     summary = run()
@@ -37,6 +40,7 @@ def test_curves_finals_and_events_arrive(run) -> None:
     assert first.metrics == {"train/loss": 2.0, "validation/accuracy": 0.25}
 
 
+@RAY_TOO
 def test_a_second_run_trains_nothing(run) -> None:
     before = run().complete
     run.events.clear()
@@ -54,6 +58,7 @@ def test_a_killed_worker_costs_an_attempt_and_no_result(run) -> None:
     assert run.attempts(0, 0)[0].error_text
 
 
+@RAY_TOO
 def test_a_poisoned_job_fails_and_the_study_goes_on(run) -> None:
     summary = run("kill=0.dot")
     assert (summary.complete, summary.failed) == (5, 1)
@@ -62,6 +67,7 @@ def test_a_poisoned_job_fails_and_the_study_goes_on(run) -> None:
     assert run.results()["dot", 1][0] == "complete"
 
 
+@RAY_TOO
 def test_a_job_that_raises_fails_at_once_with_its_traceback(run) -> None:
     summary = run("raise=1")
     assert (summary.complete, summary.failed, summary.attempts) == (3, 3, 6)
@@ -72,6 +78,7 @@ def test_a_job_that_raises_fails_at_once_with_its_traceback(run) -> None:
     assert "cannot be rebuilt" in failed[0].error
 
 
+@RAY_TOO
 def test_a_divergence_is_a_result(run) -> None:
     summary = run("diverge=1.dot")
     assert (summary.complete, summary.diverged, summary.failed) == (5, 1, 0)

@@ -31,6 +31,8 @@ DESIGNS: dict[str, object] = {
     "muon": {"preset": "atlas", "execution": {"chunk": 8}},
 }
 
+SIMPLER = ("delta_net", "lp refined", "ascent")  # than others that take the same way
+
 
 def job(seed: int = 0, design: object = "delta_net", **settings: object) -> Job:
     task = {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2}
@@ -56,7 +58,9 @@ class Curves:
         return False
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIMPLER else name for name in DESIGNS]
+)
 def test_a_pack_finds_what_solo_trainings_find(name: str) -> None:
     """Seeds, rates, decays, schedules, moments and clipping differ inside one pack."""
     jobs = [
