@@ -2,12 +2,17 @@
 
 Implementations are asked in order of speed; each answers with the reason that it cannot run the point, or None. They
 look at traits, shapes, device and dtype, never at an option's name, so a new option runs at least in chunkwise torch.
+
+`allowed` can leave out those that a compiler makes, and `watched` tells which of them ran: a training compares the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +44,8 @@ class Implementation:
     name: str
     run: Run
     refuses: Callable[[DesignPoint, Setting], str | None]
+    compiled: bool = False
+    """Whether a compiler of kernels stands between its text and what runs, as it does for Triton."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Choice:
     name: str
     run: Run
     passed_over: tuple[tuple[str, str], ...]
+    compiled: bool = False
 
 
 _SCOPES = {"keep": ("head", "key"), "step": ("head",), "momentum": ("head",), "threshold": ("head", "value")}
@@ -135,20 +143,46 @@ def _loop_refuses(point: DesignPoint, setting: Setting) -> str | None:
 
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = (
-    Implementation("triton", run_triton, _triton_refuses),
-    Implementation("triton loop", tokenwise.run_loop, _loop_refuses),
+    Implementation("triton", run_triton, _triton_refuses, compiled=True),
+    Implementation("triton loop", tokenwise.run_loop, _loop_refuses, compiled=True),
     Implementation("chunkwise", chunkwise.run, lambda point, setting: None),
     Implementation("recurrence", recurrence.run, lambda point, setting: None),
 )
 
 
+_in_torch_alone: ContextVar[bool] = ContextVar("in_torch_alone", default=False)
+_watching: ContextVar[set[str] | None] = ContextVar("watching", default=None)
+
+
+@contextlib.contextmanager
+def allowed(kernels: Literal["auto", "torch"]) -> Iterator[None]:
+    """While active, "torch" leaves compiled kernels out, and "auto" changes nothing."""
+    token = _in_torch_alone.set(kernels == "torch" or _in_torch_alone.get())
+    try:
+        yield
+    finally:
+        _in_torch_alone.reset(token)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[set[str]]:
+    """The names of the compiled kernels that `run` takes while it is active."""
+    found: set[str] = set()
+    token = _watching.set(found)
+    try:
+        yield found
+    finally:
+        _watching.reset(token)
+
+
 def choose(point: DesignPoint, setting: Setting) -> Choice:
     """The fastest implementation that runs the point, with the reasons of those passed over."""
     passed_over: list[tuple[str, str]] = []
+    alone = _in_torch_alone.get()
     for candidate in IMPLEMENTATIONS:
-        reason = candidate.refuses(point, setting)
+        reason = "torch is asked for" if alone and candidate.compiled else candidate.refuses(point, setting)
         if reason is None:
-            return Choice(candidate.name, candidate.run, tuple(passed_over))
+            return Choice(candidate.name, candidate.run, tuple(passed_over), candidate.compiled)
         passed_over.append((candidate.name, reason))
     raise AssertionError("the recurrence runs every point")
 
@@ -157,8 +191,10 @@ def run(
     point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
 ) -> tuple[Tensor, State]:
     """Outputs y [B,T,H,V] and the final state, by the fastest implementation; a streamed token by the decode kernel."""
-    if tokenwise.decodes(point, inputs):
+    if not _in_torch_alone.get() and tokenwise.decodes(point, inputs):
         return tokenwise.decode(point, inputs, start, static, state)
     q, v = inputs.q, inputs.v
     choice = choose(point, Setting(q.device.type, q.dtype, q.shape[-1], v.shape[-1]))
+    if choice.compiled and (watching := _watching.get()) is not None:
+        watching.add(choice.name)
     return choice.run(point, inputs, start, static, state)

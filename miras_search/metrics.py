@@ -67,6 +67,12 @@ METRICS: dict[str, Metric] = {
         Metric("tokens_per_second", "maximize", "1/s", "training tokens per second, evaluation excluded"),
         Metric("peak_memory_bytes", "minimize", "bytes", "largest memory of the training process or device"),
         Metric("inner_step_scale", "minimize", "", "factor on the memory's step that matches the base's first writes"),
+        Metric(
+            "kernel_mismatch",
+            "minimize",
+            "",
+            "largest relative difference from torch in the first steps on compiled kernels; none where torch alone ran",
+        ),
         Metric("wall_seconds", "minimize", "s", "wall time of the training"),
     )
 }

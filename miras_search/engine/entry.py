@@ -24,6 +24,7 @@ def train_jobs(data: Sequence[Mapping[str, object]], context: Context) -> Sequen
             report=lambda points: context.report([_rows(one) for one in points]),
             checkpoints=context.checkpoints,
             threads=context.threads,
+            kernels=context.kernels,
         )
     alone = train(
         jobs[0],
@@ -32,6 +33,7 @@ def train_jobs(data: Sequence[Mapping[str, object]], context: Context) -> Sequen
         checkpoint=context.checkpoints[0],
         threads=context.threads,
         keep=context.keep,
+        kernels=context.kernels,
     )
     return [alone]
 

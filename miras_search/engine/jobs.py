@@ -80,6 +80,7 @@ def task_of(study: Study, rows: Sequence[JobRow], entry: str, resume: bytes | No
         jobs=tuple(job_of(study, row).to_plain() for row in rows),
         device="cuda" if study.resources.gpus else "cpu",
         threads=study.resources.cpus,
+        kernels=study.resources.kernels,
         checkpoint=True,
         resume=resume,
         save_every=study.resources.save_every,

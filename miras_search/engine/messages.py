@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from miras_search.space.plugins import Plugin
-from miras_search.training.job import Keep, Outcome
+from miras_search.training.job import Keep, Kernels, Outcome
 
 Row = tuple[int, str, str, float]
 """A curve point: step, metric, split, value."""
@@ -36,6 +36,7 @@ class Task:
     """A snapshot of the job, which a task of several has none of."""
     save_every: float | None = None
     """Seconds between snapshots; None takes none, not even at the end."""
+    kernels: Kernels = "auto"
     plugins: tuple[Plugin, ...] = ()
     """The user's modules of the job's study, with their source: another machine may not have the files."""
 
@@ -52,6 +53,7 @@ class Context:
     threads: int
     keep: Keep | None = None
     """How a single job is saved on its way."""
+    kernels: Kernels = "auto"
 
 
 Entry = Callable[[Sequence[Mapping[str, object]], Context], Sequence[Outcome]]

@@ -84,7 +84,9 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopp
     paths = [stem.with_name(f"{stem.name}-{i}.safetensors") if task.checkpoint else None for i in range(len(tickets))]
     try:
         plugins.use(task.plugins)
-        outcomes = load(task.entry)(task.jobs, Context(report, tuple(paths), task.device, task.threads, keep))
+        outcomes = load(task.entry)(
+            task.jobs, Context(report, tuple(paths), task.device, task.threads, keep, task.kernels)
+        )
         return [
             Finished(one, outcome, path.read_bytes() if path is not None and path.exists() else None)
             for one, outcome, path in zip(tickets, outcomes, paths, strict=True)

@@ -118,6 +118,8 @@ class Resources(_Model):
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
     pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
     """How many jobs of one shape a process trains at once."""
+    kernels: Literal["auto", "torch"] = "auto"
+    """torch: no Triton, whatever the device."""
     gpu_hours: Annotated[float, Field(ge=0.001)] | None = None
     """What the study may spend in all its runs."""
     wall: Annotated[float | None, PlainValidator(_duration)] = None

@@ -40,6 +40,7 @@ def outcome(
     losses: Sequence[float],
     scores: Mapping[str, Score],
     step_scale: float,
+    mismatch: float | None,
     speed: float | None,
     wall: float,
     peak: int,
@@ -47,7 +48,7 @@ def outcome(
     """The outcome of a training on sequences of `length` tokens, with every number that is finite.
 
     `losses` are those of the steps, `scores` the last of each split, `speed` training tokens a second, None where no
-    step was taken.
+    step was taken; `mismatch` what the first steps on compiled kernels were off by, None where torch alone ran.
     """
     finals = [
         Final("params", "", budget.parameters(model)),
@@ -59,6 +60,8 @@ def outcome(
         finals.insert(1, Final("state_bytes", "", carried))
     if config.inner_step == "match_base":
         finals.append(Final("inner_step_scale", "", step_scale))
+    if mismatch is not None:
+        finals.append(Final("kernel_mismatch", "", mismatch))
     if losses and speed is not None:
         tail = losses[-max(1, config.steps // 10) :]
         finals.append(Final("loss", "train", statistics.fmean(tail)))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from miras_search.kernels import dispatch
 from miras_search.space.fields import SpecError
 from miras_search.tasks import task_from_spec
 from miras_search.training import findings
@@ -24,7 +25,8 @@ from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
 from miras_search.training.device import keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score
-from miras_search.training.job import Cancelled, Job, Outcome, Point, State
+from miras_search.training.first_steps import FirstSteps
+from miras_search.training.job import Cancelled, Job, Kernels, Outcome, Point, State
 from miras_search.training.run import windows
 from miras_search.training.shape import shape, unpackable
 from miras_search.training.stack import Stack, stacked
@@ -45,6 +47,7 @@ def train_pack(
     report: PackReport | None = None,
     checkpoints: Sequence[Path | None] | None = None,
     threads: int | None = None,
+    kernels: Kernels = "auto",
 ) -> list[Outcome]:
     """Train jobs of one shape together; an outcome a job, in their order.
 
@@ -59,7 +62,7 @@ def train_pack(
     if any(shape(job) != shape(jobs[0]) for job in jobs):
         raise SpecError.at(("pack",), "jobs of different shapes cannot be trained as one: start them apart")
     where = resolve(device)
-    with settled(where, threads):
+    with settled(where, threads), dispatch.allowed(kernels):
         return Pack(jobs, where, report).run(checkpoints or [None] * len(jobs))
 
 
@@ -98,7 +101,8 @@ class Pack:
         self.optimiser = StackOptimiser(self.stack.rows, self.stack.decayed, [job.train for job in jobs])
         # in the precision of the losses, so that host and device agree on which model is over it
         self.limit = float(torch.tensor(findings.limit(self.task.vocab_size), dtype=torch.float32))
-        self._step, self.mask = step_of(self.stack, self.optimiser, self.limit)
+        self.first = FirstSteps(str(first.design), self.config.precision)
+        self._step, self.mask = step_of(self.stack, self.optimiser, self.limit, self.first)
         self.validation, self.test = (
             stacked(
                 [self.task.evaluation(split, one.seeds.eval, self.config.eval_examples) for one in self.members], device
@@ -203,6 +207,7 @@ class Pack:
                 losses=one.losses,
                 scores=one.scores,
                 step_scale=self.stack.scales[index],
+                mismatch=self.first.worst,
                 speed=speed if one.losses else None,
                 wall=shared,
                 peak=peak,

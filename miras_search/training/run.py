@@ -19,13 +19,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from miras_search.kernels import dispatch
 from miras_search.tasks import task_from_spec
 from miras_search.training import findings, snapshot
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
 from miras_search.training.device import drawn_from, keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
-from miras_search.training.job import Cancelled, Job, Keep, Outcome, Point, State
+from miras_search.training.first_steps import LOSS, FirstSteps
+from miras_search.training.job import Cancelled, Job, Keep, Kernels, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
 from miras_search.training.start import new_model
 
@@ -45,18 +47,20 @@ def train(
     checkpoint: Path | None = None,
     threads: int | None = None,
     keep: Keep | None = None,
+    kernels: Kernels = "auto",
 ) -> Outcome:
     """Train a job and measure what it found.
 
     A loss or gradient that is not finite, or a loss far beyond a blind guess's, ends the training with the state
     `diverged` and whatever was measured so far; it is a result, not an error. `checkpoint` is written if the training
-    completes. With `keep` it is saved on its way and goes on from an earlier snapshot, to the same result. Raises
-    `Cancelled` when `report` says stop, `SpecError` for a task that does not exist,
-    `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
+    completes. With `keep` it is saved on its way and goes on from an earlier snapshot, to the same result. `kernels`
+    says whether compiled ones may run; where they do, the first steps are taken in torch as well and compared. Raises
+    `Cancelled` when `report` says stop, `SpecError` for a task that does not exist, `KernelMismatch` for a kernel that
+    is wrong, `EnvironmentProblem` for a device that is not there, and `torch.OutOfMemoryError` when a GPU is too small.
     """
     where = resolve(device)
-    with settled(where, threads), drawn_from(Seeds.of(job.seed).init, where):
-        return Training(job, where, report, keep).run(checkpoint)
+    with settled(where, threads), drawn_from(Seeds.of(job.seed).init, where), dispatch.allowed(kernels):
+        return Training(job, where, report, keep, kernels).run(checkpoint)
 
 
 class _Diverged(Exception):
@@ -71,13 +75,20 @@ class _Diverged(Exception):
 class Training:
     """The state of one training; `run` does it all, `step` is one step of it for a benchmark."""
 
-    def __init__(self, job: Job, device: torch.device, report: Report | None, keep: Keep | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        device: torch.device,
+        report: Report | None,
+        keep: Keep | None = None,
+        kernels: Kernels = "auto",
+    ) -> None:
         self.began = self.beat = self.saved = time.perf_counter()
         keep_freed_memory()
         start_peak(device)
         config, seeds = job.train, Seeds.of(job.seed)
         self.job, self.device, self.config = job, device, config
-        self.report, self.keep, self.stopping = report, keep, False
+        self.report, self.keep, self.kernels, self.stopping = report, keep, kernels, False
         self.task = task_from_spec(job.task)
         self.data_seed = seeds.data
         self.model = new_model(job).to(device)
@@ -87,6 +98,7 @@ class Training:
             for split in ("validation", "test")
         )
         self.limit = findings.limit(self.task.vocab_size)
+        self.first = FirstSteps(str(job.design), config.precision)
         self.losses: list[float] = []
         self.seconds: list[float] = []  # of a step, by window
         self.seen: list[Tensor] = []  # [loss, gradient norm] of the steps of a window that is not over
@@ -141,11 +153,28 @@ class Training:
     def step(self, step: int) -> Tensor:
         """Optimiser step number `step`, from 0; [loss, gradient norm], still on the device."""
         batch = Labelled.of(self.task.train_batch(self.data_seed, step, self.config.batch), self.device)
+        with self.first.watching():
+            loss = self._loss(batch)
+        torch.autograd.backward(loss)
+        if self.first.due:
+            self._compare(loss, batch)
+        return torch.stack([loss.detach(), self.optimiser.step(step)])
+
+    def _loss(self, batch: Labelled) -> Tensor:
         with autocast(self.device, self.config.precision):
             logits = self.model(batch.tokens, batch.positions)
-        loss = cross_entropy(logits, batch.targets)
-        torch.autograd.backward(loss)
-        return torch.stack([loss.detach(), self.optimiser.step(step)])
+        return cross_entropy(logits, batch.targets)
+
+    def _compare(self, loss: Tensor, batch: Labelled) -> None:
+        """The loss and the gradients that kernels gave, with torch's. Raises `KernelMismatch`."""
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        # no memory draws numbers, but an attention's or a user's own code beside it may
+        with dispatch.allowed("torch"), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            again = self._loss(batch)
+        expected = torch.autograd.grad(again, list(named.values()), allow_unused=True, materialize_grads=True)
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in named.values()]
+        one, other = (dict(zip(named, grads, strict=True)) for grads in (found, expected))
+        self.first.compare([({LOSS: loss, **one}, {LOSS: again, **other})])
 
     def _look(self, name: str, data: Labelled, step: int) -> None:
         """Score a split after `step` steps and report at once."""
@@ -191,6 +220,7 @@ class Training:
             losses=self.losses,
             scores=self.scores,
             step_scale=self.model.step_scale,
+            mismatch=self.first.worst,
             speed=findings.speed(self.seconds, self.config.batch * length) if self.losses else None,
             wall=wall,
             peak=peak,

@@ -92,6 +92,7 @@ def _made_by(training: Training) -> dict[str, str]:
         "job": json.dumps(training.job.to_plain(), sort_keys=True),
         "device": training.device.type,
         "threads": str(torch.get_num_threads()),
+        "kernels": training.kernels,
         "torch": torch.__version__,
         "miras_search": miras_search.__version__,
     }

@@ -66,12 +66,16 @@ class Stack:
             self.template.scale_steps(self.scales[index])
         return self.template
 
-    def _logits(self, row: Tensor, buffers: dict[str, Tensor], tokens: Tensor, positions: Tensor) -> Tensor:
+    def named(self, row: Tensor) -> dict[str, Tensor]:
+        """The parameters in a row [N], or their gradients, by name."""
         parts = torch.split(row, self._sizes)  # one split: its backward is one concatenation
-        named = {
+        return {
             name: part.view(parameter.shape)
             for (name, parameter), part in zip(self._parameters.items(), parts, strict=True)
         }
+
+    def _logits(self, row: Tensor, buffers: dict[str, Tensor], tokens: Tensor, positions: Tensor) -> Tensor:
+        named = self.named(row)
         with autocast(self._device, self._precision):
             logits: Tensor = torch.func.functional_call(self.template, {**named, **buffers}, (tokens, positions))
         return logits

@@ -13,7 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from miras_search.kernels import dispatch
 from miras_search.training.evaluate import Labelled
+from miras_search.training.first_steps import LOSS, FirstSteps
 from miras_search.training.stack import Stack
 from miras_search.training.stack_optimiser import StackOptimiser
 
@@ -34,20 +36,40 @@ class EagerStep:
     from then on, and nothing waits for the device to find out.
     """
 
-    def __init__(self, stack: Stack, optimiser: StackOptimiser, limit: float) -> None:
-        self.stack, self.optimiser, self.limit = stack, optimiser, limit
+    def __init__(self, stack: Stack, optimiser: StackOptimiser, limit: float, first: FirstSteps) -> None:
+        self.stack, self.optimiser, self.limit, self.first = stack, optimiser, limit, first
         self.alive = torch.ones(len(stack.rows), dtype=torch.bool, device=stack.rows.device)
         """[P]"""
 
     def __call__(self, batch: Labelled, scalars: Tensor) -> Tensor:
         """Losses and gradient norms [P, 2], on the device."""
-        losses = self.stack.loss(batch)
-        # the sum has a gradient of one for every loss: row i of the result is the gradient of loss i alone
-        (grads,) = torch.autograd.grad(losses.sum(), self.stack.rows)
+        with self.first.watching():
+            losses = self.stack.loss(batch)
+        grads = self._gradients(losses)
+        if self.first.due:
+            self._compare(losses, grads, batch)
         losses, norms = losses.detach(), torch.linalg.vector_norm(grads, dim=1)
         self.alive &= (losses <= self.limit) & norms.isfinite()
         self.optimiser.step(grads, norms, scalars, self.alive)
         return torch.stack([losses, norms], 1)
+
+    def _gradients(self, losses: Tensor) -> Tensor:
+        """[P, N]; the sum has a gradient of one for every loss: row i is the gradient of loss i alone."""
+        (grads,) = torch.autograd.grad(losses.sum(), self.stack.rows)
+        return grads
+
+    def _compare(self, losses: Tensor, grads: Tensor, batch: Labelled) -> None:
+        """What kernels gave for every model that is alive, with torch's. Raises `KernelMismatch`."""
+        with dispatch.allowed("torch"):
+            again = self.stack.loss(batch)
+        expected = self._gradients(again)
+        self.first.compare(
+            (
+                {LOSS: losses[i], **self.stack.named(grads[i])},
+                {LOSS: again[i], **self.stack.named(expected[i])},
+            )
+            for i in self.alive.nonzero().flatten().tolist()
+        )
 
 
 class GraphedStep:
@@ -114,7 +136,7 @@ class GraphedStep:
         return str(self.eager.stack.template.design)
 
 
-def step_of(stack: Stack, optimiser: StackOptimiser, limit: float) -> tuple[Step, Tensor]:
+def step_of(stack: Stack, optimiser: StackOptimiser, limit: float, first: FirstSteps) -> tuple[Step, Tensor]:
     """How a stack takes its steps on its device, and the mask [P] of the models that are alive, kept up to date."""
-    eager = EagerStep(stack, optimiser, limit)
+    eager = EagerStep(stack, optimiser, limit, first)
     return (GraphedStep(eager) if stack.rows.is_cuda else eager), eager.alive

@@ -18,7 +18,7 @@ def test_a_training_arrives_whole_and_repeats(local) -> None:
     summary = local(overrides=TINY, entry=TRAINING)
     assert (summary.complete, summary.attempts) == (1, 1)
     (row,) = queries.results(local.db, local.study_id)
-    assert {name for name, _ in row.values} == set(METRICS) - {"inner_step_scale"}
+    assert {name for name, _ in row.values} == set(METRICS) - {"inner_step_scale", "kernel_mismatch"}
     assert {split for name, split in row.values if name == "loss"} == {"train", "validation", "test"}
     steps = [point.step for point in queries.curves(local.db, local.study_id, "accuracy", "validation")]
     assert steps == [2, 4]
