@@ -5,13 +5,16 @@ backward was wrong at one size of block alone. Tests of other shapes elsewhere d
 gradients looks like a poor design. So the loss and every parameter's gradient of the first steps are computed a second
 time, from the same parameters and batches, with chunkwise torch in the kernels' place. The training goes on with the
 kernels' own numbers, which nothing here changes.
+
+Some designs amplify rounding by orders of magnitude, and then two right ways differ. So before a kernel is called
+wrong, torch is asked once more with inputs of the memories off by a millionth: what that changes, rounding explains.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +28,8 @@ TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
 FLOOR = 1e-3
 """A gradient smaller than this share of the whole gradient (both RMS) is compared as if it were so large: it is the
 rest of a sum whose terms cancel, and carries their rounding."""
+ROUNDING = 30
+"""How many times the change by a millionth may be exceeded: a parameter of two numbers may have been lucky."""
 LOSS = ""
 """The name of the loss among the gradients' names."""
 
@@ -57,25 +62,37 @@ class FirstSteps:
         """Whether the step that was watched is to be compared."""
         return self._taken < STEPS and bool(self._kernels)
 
-    def compare(self, pairs: Iterable[tuple[Found, Found]]) -> None:
-        """Compare what the kernels gave in a step with what torch gives, model by model.
+    def compare(self, found: Sequence[Found], again: Callable[[], Sequence[Found]]) -> None:
+        """Compare what each model of a step found with what `again` finds in torch.
 
-        Raises `KernelMismatch` with the worst of it. A model for which torch itself finds a number that is not finite
-        diverges, which the training records.
+        Raises `KernelMismatch` with the worst that rounding does not explain. A model for which torch itself finds a
+        number that is not finite diverges, which the training records.
         """
         self._taken += 1
-        for found, expected in pairs:
-            shares = differences(found, expected)
-            if not shares:
-                continue
-            name = max(shares, key=lambda name: shares[name])
-            self.worst = max(shares[name], self.worst or 0.0)
-            if self.worst > self._tolerance:
+        with dispatch.allowed("torch"):
+            expected = again()
+        shares = [differences(one, other) for one, other in zip(found, expected, strict=True)]
+        largest = max((share for one in shares for share in one.values()), default=None)
+        if largest is None:
+            return
+        self.worst = max(largest, self.worst or 0.0)
+        if largest <= self._tolerance:
+            return
+        with dispatch.allowed("torch"), dispatch.shaken():
+            rounded = [differences(one, other) for one, other in zip(again(), expected, strict=True)]
+        for one, rounding in zip(shares, rounded, strict=True):
+            self._judge(one, rounding)
+
+    def _judge(self, shares: Mapping[str, float], rounding: Mapping[str, float]) -> None:
+        """Raise `KernelMismatch` for the worst share of a model that its rounding does not explain."""
+        for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+            change = rounding.get(name, math.inf)
+            if share > max(self._tolerance, ROUNDING * change):
                 kernels, what = " and ".join(sorted(self._kernels)), f"the gradient of {name}" if name else "the loss"
                 raise KernelMismatch(
                     f"resources.kernels: auto took '{kernels}' for {self._design}, but in step {self._taken} {what} "
-                    f"differs from torch's by {self.worst:.2g} of its RMS, where {self._tolerance:g} is allowed: set "
-                    "resources.kernels: torch"
+                    f"differs from torch's by {share:.2g} of its RMS, where {self._tolerance:g} is allowed, rounding "
+                    f"explains {change:.2g}: set resources.kernels: torch"
                 )
 
 

@@ -26,7 +26,7 @@ from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
 from miras_search.training.device import drawn_from, keep_freed_memory, peak_bytes, resolve, settled, start_peak
 from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
-from miras_search.training.first_steps import LOSS, FirstSteps
+from miras_search.training.first_steps import LOSS, FirstSteps, Found
 from miras_search.training.job import Cancelled, Job, Keep, Kernels, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
 from miras_search.training.start import new_model
@@ -166,15 +166,18 @@ class Training:
         return cross_entropy(logits, batch.targets)
 
     def _compare(self, loss: Tensor, batch: Labelled) -> None:
-        """The loss and the gradients that kernels gave, with torch's. Raises `KernelMismatch`."""
+        """Compare the loss and the gradients that kernels gave with torch's. Raises `KernelMismatch`."""
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        # no memory draws numbers, but an attention's or a user's own code beside it may
-        with dispatch.allowed("torch"), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            again = self._loss(batch)
-        expected = torch.autograd.grad(again, list(named.values()), allow_unused=True, materialize_grads=True)
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in named.values()]
-        one, other = (dict(zip(named, grads, strict=True)) for grads in (found, expected))
-        self.first.compare([({LOSS: loss, **one}, {LOSS: again, **other})])
+        grads = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in named.items()}
+
+        def again() -> list[Found]:
+            # no memory draws numbers, but what a user's plugin computes beside it may
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                loss = self._loss(batch)
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+            return [{LOSS: loss, **dict(zip(named, found, strict=True))}]
+
+        self.first.compare([{LOSS: loss, **grads}], again)
 
     def _look(self, name: str, data: Labelled, step: int) -> None:
         """Score a split after `step` steps and report at once."""

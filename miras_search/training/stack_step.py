@@ -13,9 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from miras_search.kernels import dispatch
 from miras_search.training.evaluate import Labelled
-from miras_search.training.first_steps import LOSS, FirstSteps
+from miras_search.training.first_steps import LOSS, FirstSteps, Found
 from miras_search.training.stack import Stack
 from miras_search.training.stack_optimiser import StackOptimiser
 
@@ -59,17 +58,17 @@ class EagerStep:
         return grads
 
     def _compare(self, losses: Tensor, grads: Tensor, batch: Labelled) -> None:
-        """What kernels gave for every model that is alive, with torch's. Raises `KernelMismatch`."""
-        with dispatch.allowed("torch"):
-            again = self.stack.loss(batch)
-        expected = self._gradients(again)
-        self.first.compare(
-            (
-                {LOSS: losses[i], **self.stack.named(grads[i])},
-                {LOSS: again[i], **self.stack.named(expected[i])},
-            )
-            for i in self.alive.nonzero().flatten().tolist()
-        )
+        """Compare what kernels gave for every model that is alive with torch's. Raises `KernelMismatch`."""
+        alive = self.alive.nonzero().flatten().tolist()
+
+        def by_model(losses: Tensor, grads: Tensor) -> list[Found]:
+            return [{LOSS: losses[i], **self.stack.named(grads[i])} for i in alive]
+
+        def again() -> list[Found]:
+            losses = self.stack.loss(batch)
+            return by_model(losses, self._gradients(losses))
+
+        self.first.compare(by_model(losses, grads), again)
 
 
 class GraphedStep:

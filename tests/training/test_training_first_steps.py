@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from memories import case
 from torch import Tensor
 from triton_device import DEVICE, RUNS
 
@@ -21,7 +22,7 @@ from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 from miras_search.training import first_steps
 from miras_search.training.config import TrainConfig
-from miras_search.training.first_steps import LOSS, TOLERANCE, FirstSteps, KernelMismatch, differences
+from miras_search.training.first_steps import LOSS, TOLERANCE, FirstSteps, Found, KernelMismatch, differences
 from miras_search.training.job import Job, Outcome
 from miras_search.training.pack import train_pack
 from miras_search.training.run import train
@@ -97,7 +98,9 @@ def test_a_pack_and_other_precisions_are_compared() -> None:
 def test_a_wrong_kernel_ends_a_training_with_the_figures() -> None:
     with pytest.raises(KernelMismatch, match=r"'wrong' for .*in step 1 the gradient of \S+ differs"):
         train(job(), device="cpu")
-    with pytest.raises(KernelMismatch, match=r"where 0\.002 is allowed: set resources\.kernels: torch$"):
+    with pytest.raises(
+        KernelMismatch, match=r"where 0\.002 is allowed, rounding explains \S+: set resources\.kernels: torch$"
+    ):
         train_pack([job(0), job(1)], device="cpu")
 
 
@@ -137,5 +140,26 @@ def test_differences_are_shares_of_what_torch_found() -> None:
 def test_a_divergence_in_torch_is_no_mismatch() -> None:
     first = FirstSteps("a design", "float32")
     nothing = {LOSS: torch.tensor(math.nan), "a": torch.zeros(1)}
-    first.compare([(nothing, nothing)])
+    first.compare([nothing], lambda: [nothing])
     assert first.worst is None
+
+
+@pytest.mark.parametrize(("amplified", "raises"), [(1e4, False), (1.0, True)])
+def test_what_rounding_explains_is_no_mismatch(amplified: float, raises: bool) -> None:
+    """By a model of one parameter whose gradient follows a memory's read, amplified."""
+    point = DesignPoint.parse("linear_attention")
+    given = case(point, 4, seed=0)
+
+    def again() -> list[Found]:
+        y, _ = dispatch.run(point, given.inputs, given.start, given.static)
+        return [{LOSS: torch.tensor(1.0), "a": 1 + amplified * (y - exact)}]
+
+    exact, _ = dispatch.run(point, given.inputs, given.start, given.static)
+    first = FirstSteps("a design", "float32")
+    off = [{LOSS: torch.tensor(1.0), "a": torch.full_like(exact, 1.01)}]
+    if raises:
+        with pytest.raises(KernelMismatch, match=r"the gradient of a differs from torch's by 0\.01 of"):
+            first.compare(off, again)
+    else:
+        first.compare(off, again)
+    assert first.worst == pytest.approx(0.01)
