@@ -16,4 +16,9 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA de
 PY
 "$python" -m pytest tests/kernels -m gpu -q
 "$python" -m miras_search.bench.training --json > "$out/training.json"
-"$python" -m miras_search.bench.kernels --json > "$out/kernels.json"
+for precision in float32 bfloat16; do
+    "$python" -m miras_search.bench.kernels --precision "$precision" --json > "$out/kernels-$precision.json"
+    # compiling takes a minute a shape: one length and one number of memories
+    "$python" -m miras_search.bench.kernels --precision "$precision" --compile --tokens 2048 --memories 64 --json \
+        > "$out/kernels-compiled-$precision.json"
+done

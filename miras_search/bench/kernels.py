@@ -1,7 +1,9 @@
-"""How fast each implementation runs a memory by itself: the recurrence, chunkwise torch, Triton on a GPU.
+"""How fast each implementation runs a memory by itself, over lengths, widths and numbers of memories.
 
-Nothing but the memory is timed: no projections, no optimiser, no data. The implementations take turns, so that a busy
-machine slows all alike, and medians are compared. One that cannot run a design is listed with its reason.
+Nothing but the memory is timed: no projections, no optimiser, no data. Those that run a point (contenders.py) take
+turns, so that a busy machine slows all alike, and medians are compared, beside two floors of the time (floors.py). What
+does not run is listed with its reason; and so is what gives other outputs or gradients than the torch path, since the
+time of a wrong answer says nothing.
 
 Needs torch alone (and Triton on a GPU): python -m miras_search.bench.kernels
 """
@@ -9,23 +11,30 @@ Needs torch alone (and Triton on a GPU): python -m miras_search.bench.kernels
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from miras_search.bench.clock import seconds_of
+from miras_search.bench.contenders import Contender, contenders
+from miras_search.bench.floors import Floors, Rates
 from miras_search.bench.memory import Memory
-from miras_search.bench.report import aligned
-from miras_search.kernels.dispatch import IMPLEMENTATIONS, Setting
+from miras_search.bench.report import aligned, numbers
+from miras_search.kernels.dispatch import Setting
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain
 from miras_search.training.device import resolve, settled
+from miras_search.training.first_steps import TOLERANCE, differences
 
 DESIGNS: dict[str, Mapping[str, object]] = {
     "linear_attention": {"preset": "linear_attention"},
+    "retnet": {"preset": "retnet"},
     "delta_net": {"preset": "delta_net"},
     "delta_net frozen": {"preset": "delta_net", "execution": {"gradient": "frozen"}},
     "delta_net refined(4)": {"preset": "delta_net", "execution": {"gradient": {"refined": 4}}},
@@ -34,8 +43,28 @@ DESIGNS: dict[str, Mapping[str, object]] = {
     "yaad": {"preset": "yaad"},
 }
 WARMUP = 2  # runs before the first that counts: kernels compile, allocators fill
+HEADS = 4  # of a sequence, where they divide the number of memories
+REFERENCE = "chunkwise"
 
+Precision = Literal["float32", "bfloat16"]
 Work = Callable[[], object]
+Times = dict[tuple[str, str], float]  # of a contender, forward_ms or training_ms: seconds
+
+
+class Grid(NamedTuple):
+    """The shapes that are run: every combination."""
+
+    tokens: tuple[int, ...]
+    widths: tuple[int, ...]
+    """Both of keys and of values."""
+    memories: tuple[int, ...]
+    """Sequences times heads."""
+
+
+GRIDS = {
+    "cuda": Grid((256, 512, 1024, 2048, 4096, 8192), (32, 64, 128), (16, 64, 512)),
+    "cpu": Grid((128,), (16,), (16,)),
+}
 
 
 def run(
@@ -44,45 +73,121 @@ def run(
     device: str = "auto",
     threads: int | None = 1,
     rounds: int = 5,
-    tokens: int = 128,
-    batch: int = 8,
-    heads: int = 2,
-    width: int = 16,
+    tokens: Sequence[int] = (),
+    widths: Sequence[int] = (),
+    memories: Sequence[int] = (),
+    precision: Precision = "float32",
+    compile_chunks: bool = False,
 ) -> dict[str, Plain]:
-    """Measure each design in each implementation: plain data with one row a pair.
+    """Measure each design in each shape by each contender: plain data with one row of the three.
 
-    `width` is both the key and the value dimension. Times are medians over `rounds` in milliseconds: `forward_ms`
-    without gradients, `training_ms` forward and backward; null where the implementation gives a `refused` reason.
+    What is empty of the shapes is the device's grid. Times are medians over `rounds` in milliseconds: `forward_ms`
+    without gradients, `training_ms` forward and backward; null where there is a reason in `refused`. `of_floor` is the
+    larger floor over `training_ms`, and `times_chunkwise` and `times_fla` how many times faster than those the row is.
+    Chunkwise torch is compiled too where `compile_chunks` says so, which takes a minute a shape.
     Raises `SpecError` for a design that is not valid, `EnvironmentProblem` for a device that is not there.
     """
     where = resolve(device)
+    usual = GRIDS[where.type]
+    grid = Grid(tuple(tokens) or usual.tokens, tuple(widths) or usual.widths, tuple(memories) or usual.memories)
     rows: list[Plain] = []
     with settled(where, threads):
-        for name, spec in designs.items():
-            point = DesignPoint.parse(spec, (name,))
-            rows += _measure(name, point, where, rounds, (batch, tokens, heads, width))
+        rates = Rates.of(where, getattr(torch, precision))
+        able = contenders(compile_chunks=compile_chunks)
+        for (name, spec), *shape in itertools.product(designs.items(), *grid):
+            rows += _measure(name, DesignPoint.parse(spec, (name,)), where, rounds, shape, precision, able, rates)
         used = torch.get_num_threads()
     return {
         "benchmark": "kernels",
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
         "threads": used,
         "torch": torch.__version__,
-        "batch": batch,
-        "tokens": tokens,
-        "heads": heads,
-        "width": width,
+        "precision": precision,
+        "gigabytes_per_second": rates.bandwidth / 1e9,
+        "gflop_per_second": rates.products / 1e9,
         "rows": rows,
     }
 
 
 def _measure(
-    name: str, point: DesignPoint, device: torch.device, rounds: int, shape: tuple[int, int, int, int]
+    name: str,
+    point: DesignPoint,
+    device: torch.device,
+    rounds: int,
+    shape: Sequence[int],
+    precision: Precision,
+    all_of_them: Sequence[Contender],
+    rates: Rates,
 ) -> list[Plain]:
-    batch, tokens, _, width = shape
-    setting = Setting(device.type, torch.float32, width, width)
-    reasons = {one.name: one.refuses(point, setting) for one in IMPLEMENTATIONS}
-    able = [one for one in IMPLEMENTATIONS if reasons[one.name] is None]
-    memory = Memory(point, device, shape)
+    tokens, width, memories = shape
+    heads = HEADS if memories % HEADS == 0 else 1
+    dtype: torch.dtype = getattr(torch, precision)
+    memory = Memory(point, device, (memories // heads, tokens, heads, width), dtype)
+    setting = Setting(device.type, dtype, width, width)
+    refused = {one.name: one.refuses(point, setting, tokens) for one in all_of_them}
+    able = {one.name: one for one in all_of_them if refused[one.name] is None}
+    refused |= _wrong(memory, able, TOLERANCE[precision])
+    able = {name: one for name, one in able.items() if refused[name] is None}
+    times = _times(memory, list(able.values()), device, rounds)
+    floors = Floors.of(memory, rates)
+    rows: list[Plain] = []
+    for one in all_of_them:
+        forward, training = (times.get((one.name, kind)) for kind in ("forward_ms", "training_ms"))
+        rows.append(
+            {
+                "design": name,
+                "tokens": tokens,
+                "width": width,
+                "memories": memories,
+                "implementation": one.name,
+                "refused": refused[one.name],
+                "forward_ms": None if forward is None else 1e3 * forward,
+                "training_ms": None if training is None else 1e3 * training,
+                "floor_ms": 1e3 * floors.training,
+                "of_floor": None if training is None else floors.training / training,
+                "tokens_per_second": None if training is None else memories // heads * tokens / training,
+                "times_chunkwise": _ratio(times.get((REFERENCE, "training_ms")), training),
+                "times_fla": _ratio(times.get(("fla", "training_ms")), training),
+            }
+        )
+    return rows
+
+
+def _ratio(other: float | None, own: float | None) -> float | None:
+    return None if other is None or own is None else other / own
+
+
+def _found(memory: Memory, one: Contender) -> dict[str, Tensor]:
+    return {"y": memory.forward(one.run), **memory.train(one.run)}
+
+
+def _wrong(memory: Memory, able: Mapping[str, Contender], tolerance: float) -> dict[str, str | None]:
+    """By name why a contender is not timed: what it gives is off, or does not fit into the device's memory."""
+    try:
+        expected = _found(memory, able[REFERENCE])
+    except torch.OutOfMemoryError:
+        return dict.fromkeys(able, f"out of memory in {REFERENCE}, which all are compared with")
+    return {name: _off(memory, one, expected, tolerance) for name, one in able.items()}
+
+
+def _off(memory: Memory, one: Contender, expected: Mapping[str, Tensor], tolerance: float) -> str | None:
+    if one.name == REFERENCE:
+        return None
+    try:
+        off = differences(_found(memory, one), expected)
+    except torch.OutOfMemoryError:
+        return "out of memory"
+    if not off:
+        return f"{REFERENCE} torch, which all are compared with, finds numbers that are not finite"
+    name = max(off, key=lambda name: off[name])
+    if off[name] <= tolerance:
+        return None
+    what = name if name == "y" else f"gradient of {name}"
+    return f"its {what} is off {REFERENCE} torch's by {off[name]:.2g} of its RMS"
+
+
+def _times(memory: Memory, able: Sequence[Contender], device: torch.device, rounds: int) -> Times:
+    """Medians; all take turns."""
     work: dict[tuple[str, str], Work] = {}
     for one in able:
         work[one.name, "forward_ms"] = partial(memory.forward, one.run)
@@ -93,24 +198,21 @@ def _measure(
             seconds = seconds_of(device, [piece])
             if turn >= WARMUP:
                 times[key].append(seconds)
-    medians = {key: statistics.median(found) for key, found in times.items()}
-    rows: list[Plain] = []
-    for one in IMPLEMENTATIONS:
-        row: dict[str, Plain] = {"design": name, "implementation": one.name, "refused": reasons[one.name]}
-        for kind in ("forward_ms", "training_ms"):
-            row[kind] = 1e3 * medians[one.name, kind] if (one.name, kind) in medians else None
-        found = medians.get((one.name, "training_ms"))
-        row["tokens_per_second"] = None if found is None else batch * tokens / found
-        rows.append(row)
-    return rows
+    return {key: statistics.median(found) for key, found in times.items()}
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("design", "design", "s"),
     ("implementation", "implementation", "s"),
+    ("tokens", "T", "d"),
+    ("width", "D", "d"),
+    ("memories", "B*H", "d"),
     ("forward_ms", "forward ms", ".2f"),
     ("training_ms", "with backward ms", ".2f"),
     ("tokens_per_second", "tokens/s", ",.0f"),
+    ("of_floor", "of floor", ".0%"),
+    ("times_chunkwise", "x chunkwise", ".2f"),
+    ("times_fla", "x fla", ".2f"),
 )
 
 
@@ -118,20 +220,21 @@ def table(result: Mapping[str, Plain]) -> str:
     """The result of `run` as text: a line on the setting, a line a measurement, then why others did not run."""
     rows = result["rows"]
     assert isinstance(rows, list)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, None]] = {}
     ran: list[Plain] = []
     for row in rows:
         assert isinstance(row, dict)
         if row["refused"] is None:
             ran.append(row)
         else:
-            reasons.setdefault(f"not {row['implementation']}: {row['refused']}", []).append(str(row["design"]))
-    body = aligned(ran, COLUMNS, left=2)
+            reasons.setdefault(f"not {row['implementation']}: {row['refused']}", {})[str(row["design"])] = None
+    columns = [one for one in COLUMNS if any(isinstance(row, dict) and row[one[0]] is not None for row in ran)]
     setting = (
-        f"{result['device']}, {result['threads']} threads, torch {result['torch']}: batch {result['batch']}, "
-        f"{result['tokens']} tokens, {result['heads']} heads of width {result['width']}"
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['precision']}: "
+        f"copies {result['gigabytes_per_second']:,.0f} GB/s, products {result['gflop_per_second']:,.0f} GFLOP/s"
     )
-    return "\n".join([setting, *body, "", *(f"{reason}: {', '.join(names)}" for reason, names in reasons.items())])
+    why = [f"{reason}: {', '.join(names)}" for reason, names in reasons.items()]
+    return "\n".join([setting, *aligned(ran, columns, left=2), "", *why])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -140,9 +243,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, whose median is taken")
-    parser.add_argument("--tokens", type=int, default=128, help="tokens in a sequence")
-    parser.add_argument("--batch", type=int, default=8, help="sequences")
-    parser.add_argument("--width", type=int, default=16, help="key and value dimension of a head")
+    parser.add_argument("--tokens", metavar="N,N", help="tokens in a sequence")
+    parser.add_argument("--width", metavar="N,N", help="key and value dimension of a memory")
+    parser.add_argument("--memories", metavar="N,N", help="memories at once: sequences times heads")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of q, k and v")
+    parser.add_argument("--compile", action="store_true", help="chunkwise torch compiled too: a minute a shape")
     parser.add_argument("--only", choices=list(DESIGNS), action="append", help="this design; may be repeated")
     parser.add_argument("--json", action="store_true", help="print the data instead of the table")
     chosen = parser.parse_args(argv)
@@ -151,9 +256,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=chosen.device,
         threads=chosen.threads,
         rounds=chosen.rounds,
-        tokens=chosen.tokens,
-        batch=chosen.batch,
-        width=chosen.width,
+        tokens=numbers("--tokens", chosen.tokens),
+        widths=numbers("--width", chosen.width),
+        memories=numbers("--memories", chosen.memories),
+        precision=chosen.precision,
+        compile_chunks=chosen.compile,
     )
     print(json.dumps(result) if chosen.json else table(result))
 

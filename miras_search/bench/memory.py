@@ -14,8 +14,14 @@ from miras_search.space.design import DesignPoint
 class Memory:
     """Random inputs and starting weights for one design, and what is timed on them."""
 
-    def __init__(self, point: DesignPoint, device: torch.device, shape: tuple[int, int, int, int]) -> None:
-        """`shape`: batch, tokens, heads, and the width of keys and values."""
+    def __init__(
+        self,
+        point: DesignPoint,
+        device: torch.device,
+        shape: tuple[int, int, int, int],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`shape`: batch, tokens, heads, and the width of keys and values; `dtype` is that of q, k and v."""
         batch, tokens, heads, width = shape
         self.point, self.device = point, device
         self.draw = torch.Generator().manual_seed(0)
@@ -39,6 +45,7 @@ class Memory:
             w=unit(writes) if point.algorithm.splits_keys else None,
             share=torch.rand(batch, tokens, heads, window, generator=self.draw) if window > 1 else None,
         )
+        given = given._replace(q=given.q.to(dtype), k=given.k.to(dtype), v=given.v.to(dtype))
         self.inputs = given.map(self._leaf)
         layers = point.memory.layers(width, width) if point.descends else ()
         self.start = tuple(self._leaf(self._normal(heads, one.rows, one.cols) / one.rows**0.5) for one in layers)
@@ -47,16 +54,26 @@ class Memory:
             for name, (size, value) in point.static(width, width).items()
         }
 
-    def forward(self, run: Run) -> None:
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """All that a gradient is taken of, by name."""
+        inputs = {name: x for name, x in self.inputs._asdict().items() if x is not None}
+        return {**inputs, **{f"start.{i}": x for i, x in enumerate(self.start)}, **self.static}
+
+    def forward(self, run: Run) -> Tensor:
         """Outputs alone."""
         with torch.no_grad():
-            run(self.point, self.inputs, self.start, self.static, None)
+            y, _ = run(self.point, self.inputs, self.start, self.static, None)
+        return y
 
-    def train(self, run: Run) -> None:
-        """Outputs and the gradients of everything."""
+    def train(self, run: Run) -> dict[str, Tensor]:
+        """Outputs, and the gradients of everything by name."""
         y, _ = run(self.point, self.inputs, self.start, self.static, None)
-        leaves = [leaf for leaf in (*self.inputs, *self.start, *self.static.values()) if leaf is not None]
-        torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)  # a rule may not look at every gate
+        leaves = self.leaves
+        gradients = torch.autograd.grad(  # a rule may not look at every gate
+            y.square().sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(leaves, gradients, strict=True))
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.draw)

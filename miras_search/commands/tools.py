@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -123,11 +123,12 @@ def _bench_packing(pack: str, processes: str | None, device: str, threads: int, 
     import torch
 
     from miras_search.bench import packing
+    from miras_search.bench.report import numbers
 
     shared = "4,8" if device != "cpu" and torch.cuda.is_available() else ""  # on a CPU a core a process is the rule
     result = packing.run(
-        packs=_numbers("--pack", pack),
-        processes=_numbers("--processes", shared if processes is None else processes),
+        packs=numbers("--pack", pack),
+        processes=numbers("--processes", shared if processes is None else processes),
         device=device,
         threads=threads,
     )
@@ -137,37 +138,40 @@ def _bench_packing(pack: str, processes: str | None, device: str, threads: int, 
         say(packing.table(result))
 
 
-def _numbers(option: str, text: str) -> list[int]:
-    """The numbers of a list with commas. Raises MirasError for anything else."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    for part in parts:
-        if not part.isdecimal() or int(part) < 1:
-            raise MirasError(f"{option} {text}: {part!r} is no number from 1 up: write it as 1,4,16")
-    return [int(part) for part in parts]
-
-
 @bench.command("kernels")
 def bench_kernels(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each, whose median is taken.")] = 5,
-    tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens in a sequence.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Sequences at once.")] = 8,
-    width: Annotated[int, typer.Option(min=2, metavar="N", help="Key and value dimension of a head.")] = 16,
+    tokens: Annotated[str | None, typer.Option(metavar="N,N", help="Tokens in a sequence.")] = None,
+    width: Annotated[str | None, typer.Option(metavar="N,N", help="Key and value dimension of a memory.")] = None,
+    memories: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Memories at once: sequences times heads.")
+    ] = None,
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of queries, keys and values.")] = "float32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Chunkwise torch compiled too: a minute a shape.")
+    ] = False,
     only: OnlyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the memory alone in every implementation that runs it."""
+    """Time the memory alone in every implementation that runs it.
+
+    Over every combination of lengths, widths and numbers of memories; without them over the device's own grid.
+    """
     from miras_search.bench import kernels
+    from miras_search.bench.report import numbers
 
     result = kernels.run(
         designs=_chosen(only, kernels.DESIGNS),
         device=device,
         threads=threads,
         rounds=rounds,
-        tokens=tokens,
-        batch=batch,
-        width=width,
+        tokens=numbers("--tokens", tokens),
+        widths=numbers("--width", width),
+        memories=numbers("--memories", memories),
+        precision=precision,
+        compile_chunks=compiled,
     )
     if as_json:
         emit(result)

@@ -106,8 +106,8 @@ def test_bench_kernels_measures_each_implementation_or_says_why_not(cli) -> None
         "1",
         "--tokens",
         "16",
-        "--batch",
-        "1",
+        "--memories",
+        "2",
         "--width",
         "4",
         "--device",
@@ -116,11 +116,12 @@ def test_bench_kernels_measures_each_implementation_or_says_why_not(cli) -> None
     result = cli("bench", "kernels", *words, "--json")
     assert result.code == 0, result.err
     rows = {row["implementation"]: row for row in result.json["rows"]}
-    assert set(rows) == {"triton", "triton loop", "chunkwise", "recurrence"}
+    assert set(rows) == {"triton", "triton loop", "chunkwise", "recurrence", "chunkwise compiled", "fla"}
     assert "GPU" in rows["triton"]["refused"] and rows["triton"]["training_ms"] is None
     for name in ("chunkwise", "recurrence"):
         assert rows[name]["refused"] is None
         assert 0 < rows[name]["forward_ms"] < 1e6 and rows[name]["tokens_per_second"] > 0
-    assert cli("bench", "kernels", *words).out.endswith("device is cpu: delta_net\n")
+    assert "not triton: Triton compiles for GPUs; the device is cpu: delta_net\n" in cli("bench", "kernels", *words).out
+    assert cli("bench", "kernels", "--tokens", "16,x").err.startswith("--tokens 16,x: 'x' is no number")
     assert cli("bench", "kernels", "--only", "nothing").code == 2
     assert cli("bench", "kernels", "--device", "tpu").code == 3

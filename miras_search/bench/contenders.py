@@ -1,0 +1,166 @@
+"""Who is timed on a memory: every implementation of ours, chunkwise torch compiled, and flash-linear-attention's.
+
+Each says why it does not run a point. flash-linear-attention is optional, and taken where it has the operator and where
+its backward is not known to be wrong. Inputs may be in bfloat16; the paths in plain torch widen them first, as a model
+does.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from miras_search.kernels import chunkwise
+from miras_search.kernels.dispatch import IMPLEMENTATIONS, Run, Setting
+from miras_search.kernels.state import Layers, State
+from miras_search.space.control import Inputs
+from miras_search.space.design import DesignPoint
+from miras_search.space.memory import Static
+
+LONGEST_LOOP = 512  # tokens of a loop in Python: beyond it is seconds a run, and says nothing new
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A way to run a memory, and its reason not to."""
+
+    name: str
+    run: Run
+    refuses: Callable[[DesignPoint, Setting, int], str | None]
+    """Asked with the number of tokens."""
+
+
+def contenders(*, compile_chunks: bool) -> list[Contender]:
+    """Ours in order of speed, then the compiled and the foreign one."""
+    ours = [
+        Contender(
+            one.name,
+            one.run if one.compiled else _widened(one.run),
+            functools.partial(_ours_refuses, one.refuses, one.name == "recurrence"),
+        )
+        for one in IMPLEMENTATIONS
+    ]
+    reason = None if compile_chunks else "compiling takes a minute a shape: ask for it with --compile"
+    compiled = torch.compile(chunkwise.run, dynamic=False) if compile_chunks else chunkwise.run
+    return [
+        *ours,
+        Contender("chunkwise compiled", _widened(compiled), lambda point, setting, tokens: reason),
+        Contender("fla", _fla, _fla_refuses),
+    ]
+
+
+def _ours_refuses(
+    refuses: Callable[[DesignPoint, Setting], str | None],
+    loops: bool,
+    point: DesignPoint,
+    setting: Setting,
+    tokens: int,
+) -> str | None:
+    if loops and tokens > LONGEST_LOOP:
+        return f"a loop of {tokens} tokens in Python; timed up to {LONGEST_LOOP}"
+    return refuses(point, setting)
+
+
+def _widened(run: Run) -> Run:
+    def wide(
+        point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        given = inputs._replace(q=inputs.q.float(), k=inputs.k.float(), v=inputs.v.float())
+        y, after = run(point, given, start, static, state)
+        return y.to(inputs.v.dtype), after
+
+    return wide
+
+
+FLA_OPERATORS: Mapping[str, tuple[str, str]] = {
+    "delta": ("fla.ops.delta_rule", "chunk_delta_rule"),
+    "gated delta": ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule"),
+    "simple gla": ("fla.ops.simple_gla", "chunk_simple_gla"),
+}
+
+
+def operator_of(point: DesignPoint) -> str | None:
+    """Which of them computes the point, or None."""
+    plain = (
+        point.descends
+        and point.memory.bare
+        and point.retention.identity
+        and point.retention.form == "dual"
+        and point.algorithm.linear
+        and not point.algorithm.has_momentum
+        and not point.algorithm.splits_keys
+        and point.algorithm.window == 1
+        and point.writes == 1
+        and set(point.scopes.values()) == {"head"}
+    )
+    if not plain:
+        return None
+    if point.bias.slope == 0:
+        return "simple gla"
+    if point.bias.slope != 1 or point.execution.gradient.sweeps is not None:
+        return None
+    if point.retention.keep.is_one:
+        return "delta"
+    return "gated delta" if point.execution.gradient_at == "decayed" else None
+
+
+def _fla_refuses(point: DesignPoint, setting: Setting, tokens: int) -> str | None:
+    name = operator_of(point)
+    if name is None:
+        return "flash-linear-attention has no operator for it"
+    if setting.device != "cuda":
+        return f"its kernels want a GPU; the device is {setting.device}"
+    if setting.dtype != torch.bfloat16:
+        return "its operators want bfloat16: ask for --precision bfloat16"
+    try:
+        _function(name)
+        version = importlib.metadata.version("triton")
+    except (ImportError, importlib.metadata.PackageNotFoundError) as error:
+        return f"not to be had ({error}): pip install fla-core"
+    return known_wrong(name, version, torch.cuda.get_device_capability())
+
+
+def known_wrong(name: str, triton: str, capability: tuple[int, int]) -> str | None:
+    """Why its backward is not to be trusted with a version of Triton on a device, or None.
+
+    Triton from 3.4.0 to before 3.7.1 compiles a product with a transposed accumulator wrongly on Hopper; there
+    flash-linear-attention itself refuses the gated delta rule's backward.
+    """
+    release = tuple(int(part) for part in triton.split("+")[0].split(".")[:3] if part.isdigit())
+    if name == "gated delta" and capability[0] == 9 and (3, 4, 0) <= release < (3, 7, 1):
+        return f"its backward is wrong on Hopper with Triton {triton}: take Triton 3.7.1 or newer"
+    return None
+
+
+@functools.cache
+def _function(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    module, function = FLA_OPERATORS[name]
+    found: Callable[..., tuple[Tensor, Tensor | None]] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _fla(
+    point: DesignPoint, inputs: Inputs, start: Layers, static: Static, state: State | None = None
+) -> tuple[Tensor, State]:
+    """As an implementation of ours, but without the final state."""
+    name = operator_of(point)
+    assert name is not None
+    q, k, dtype = inputs.q, inputs.k, inputs.v.dtype
+    threshold = None if inputs.threshold is None else inputs.threshold.unsqueeze(-1)
+    value = -point.bias.signal(torch.zeros_like(inputs.v), inputs.v, threshold)  # u = slope p - value
+    begin = start[0].expand(q.shape[0], *start[0].shape).float()
+    given: dict[str, object] = {"scale": 1.0, "initial_state": begin, "output_final_state": False}
+    if name == "simple gla":
+        written = (value * inputs.step.unsqueeze(-1)).to(dtype)
+        y, _ = _function(name)(q, k, written, inputs.log_keep, **given)
+    elif name == "delta":
+        y, _ = _function(name)(q, k, value.to(dtype), inputs.step.to(dtype), **given)
+    else:
+        y, _ = _function(name)(q, k, value.to(dtype), inputs.log_keep, inputs.step.to(dtype), **given)
+    return y, State()
