@@ -95,6 +95,8 @@ def run(
         rates = Rates.of(where, getattr(torch, precision))
         able = contenders(compile_chunks=compile_chunks)
         for (name, spec), *shape in itertools.product(designs.items(), *grid):
+            if compile_chunks:
+                torch.compiler.reset()  # or it gives up after eight shapes, and runs them as they are
             rows += _measure(name, DesignPoint.parse(spec, (name,)), where, rounds, shape, precision, able, rates)
         used = torch.get_num_threads()
     return {

@@ -225,15 +225,14 @@ def _problem(error: ErrorDetails, cls: type[AnyFile]) -> Problem:
     context = error.get("ctx", {})
     if kind == "missing":
         return Problem(where[:-1], _NEEDED.get(str(where[-1]), f"'{where[-1]}' is missing"))
+    inner: dict[str, type[BaseModel]] = {"resources": Resources, "confirm": Confirm}
+    fields = inner.get(str(where[0]), cls).model_fields if len(where) > 1 else cls.model_fields
     if kind == "extra_forbidden":
-        inner: dict[str, type[BaseModel]] = {"resources": Resources, "confirm": Confirm}
-        fields = inner[str(where[0])].model_fields if len(where) > 1 else cls.model_fields
         return Problem(where, f"unknown key{nearest(str(where[-1]), fields)}")
     if kind == "literal_error":
-        annotation = cls.model_fields[str(where[0])].annotation
-        known = [str(word) for word in getattr(annotation, "__args__", ())]
+        known = [str(word) for word in getattr(fields[str(where[-1])].annotation, "__args__", ())]
         known = ["ablation", "search"] if where == ("kind",) else known
-        return Problem(where, f"unknown {where[0]} {value!r}{nearest(str(value), known)}")
+        return Problem(where, f"unknown {where[-1]} {value!r}{nearest(str(value), known)}")
     if kind == "string_pattern_mismatch":
         what = "is not a name: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
         return Problem(where, f"{value!r} {what}")
