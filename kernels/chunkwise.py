@@ -5,6 +5,7 @@ signals of the sweep before, for the weights one write earlier; n sweeps are exa
 of all writes follow from the signals in one of three ways, the cheapest that the point allows:
 
     matrix.py     a bare matrix with plain gates: three matrix products, and one triangular solve instead of sweeps
+    hidden.py     one hidden layer with plain gates, frozen gradients: a loop with a backward of its own
     applied.py    a linear algorithm: coefficients apply the weights (unrolled.py), mostly without forming them
     formed.py     else formed write by write, as the definition does it (primal gates, adaptive algorithms)
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from miras_search.kernels import applied, formed, matrix, recurrence
+from miras_search.kernels import applied, formed, hidden, matrix, recurrence
 from miras_search.kernels.applied import applies
 from miras_search.kernels.chunk import Chunk, Signals, Weights, chunk_size, prepare, written
 from miras_search.kernels.recurrence import limited, signals
@@ -52,6 +53,8 @@ def run(
         rest = inputs.tokens(head, tokens) if head else inputs
         if matrix.runs(point, inputs):
             y, state = matrix.run(point, rest, static, state)
+        elif hidden.runs(point, inputs):
+            y, state = hidden.run(point, rest, static, state)
         else:
             y, state = _run(point, rest, static, state)
         outputs.append(y)

@@ -24,17 +24,25 @@ def leading(x: Tensor, dim: int | None, size: int) -> Tensor:
 
 
 def folded(
-    run: Callable[..., tuple[Tensor, ...]], info: VmapInfo, dims: Sequence[int | None], args: Sequence[object]
+    run: Callable[..., tuple[Tensor, ...]],
+    info: VmapInfo,
+    dims: Sequence[int | None],
+    args: Sequence[object],
+    *,
+    axis: int = 0,
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-    """The rule of a function of tensors [B, ..]: one call over X * B, then X split off again.
+    """The rule of a function of tensors with B on `axis`: one call over X * B, then X split off again.
 
-    Its results are tensors [B, ..] too; one without a batch, of a single axis, stands for nothing.
+    Its results are such tensors too; one without a batch, of a single axis, stands for nothing.
     """
     size = info.batch_size
     given = [
-        leading(x, dim, size).flatten(0, 1) if isinstance(x, Tensor) else x for x, dim in zip(args, dims, strict=True)
+        leading(x, dim, size).movedim(0, axis).flatten(axis, axis + 1) if isinstance(x, Tensor) else x
+        for x, dim in zip(args, dims, strict=True)
     ]
     out = run(*given)
     absent = [x.dim() == 1 for x in out]
-    split = (x if none else x.unflatten(0, (size, x.shape[0] // size)) for x, none in zip(out, absent, strict=True))
-    return tuple(split), tuple(None if none else 0 for none in absent)
+    split = (
+        x if none else x.unflatten(axis, (size, x.shape[axis] // size)) for x, none in zip(out, absent, strict=True)
+    )
+    return tuple(split), tuple(None if none else axis for none in absent)

@@ -1,19 +1,67 @@
-"""GELU and SiLU with their derivative as a second output, for memories whose inner loop differentiates them.
+"""Activations with their derivatives, for memories whose inner loop differentiates them.
 
-The gradient of a memory's loss takes f', and the outer loop differentiates that again. Torch's own functions recompute
-f' for each of the two and spell f'' out in a dozen passes; here all three come from one look at x. Imported lazily: it
-loads torch.
+The gradient of a memory's loss takes f', and the outer loop differentiates that again. `DERIVATIVES` has both by name,
+for code with a backward of its own. For autograd, GELU and SiLU have f' as a second output: torch's own functions
+recompute it for each of the two and spell f'' out in a dozen passes. Imported lazily: it loads torch.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 WORTH = 16_384  # elements below which calling two functions of our own costs more than it saves
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+
+
+class Derivatives(NamedTuple):
+    """An elementwise function f with its derivatives; at a corner those that torch's autograd takes."""
+
+    value: Callable[[Tensor], Tensor]  # x -> f(x)
+    pulled: Callable[[Tensor, Tensor], Tensor]  # g, x -> g f'(x)
+    bend: Callable[[Tensor], Tensor]  # x -> f''(x)
+
+
+def _gelu_bend(x: Tensor) -> Tensor:
+    """(2 - x^2) phi(x)."""
+    square = x * x
+    return torch.rsub(square, 2 * _DENSITY, alpha=_DENSITY) * torch.exp(-0.5 * square)
+
+
+def _silu_bend(x: Tensor) -> Tensor:
+    """s (1 - s) (2 + x (1 - 2 s))."""
+    s = torch.sigmoid(x)
+    return s * (1 - s) * (2 + x * (1 - 2 * s))
+
+
+def _relu_pulled(g: Tensor, x: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten.threshold_backward(g, x, 0)
+    return found
+
+
+def _tanh_pulled(g: Tensor, x: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten.tanh_backward(g, torch.tanh(x))
+    return found
+
+
+def _tanh_bend(x: Tensor) -> Tensor:
+    """-2 y (1 - y^2)."""
+    y = torch.tanh(x)
+    return 2 * y * (y * y - 1)
+
+
+DERIVATIVES: Mapping[str, Derivatives] = {
+    "gelu": Derivatives(functional.gelu, torch.ops.aten.gelu_backward, _gelu_bend),
+    "silu": Derivatives(functional.silu, torch.ops.aten.silu_backward, _silu_bend),
+    "relu": Derivatives(torch.relu, _relu_pulled, torch.zeros_like),
+    "tanh": Derivatives(torch.tanh, _tanh_pulled, _tanh_bend),
+}
+"""By the activation's name."""
 
 
 class _Gelu(torch.autograd.Function):
@@ -23,7 +71,7 @@ class _Gelu(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.nn.functional.gelu(x), torch.ops.aten.gelu_backward(torch.ones_like(x), x)
+        return functional.gelu(x), torch.ops.aten.gelu_backward(torch.ones_like(x), x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -35,9 +83,7 @@ class _Gelu(torch.autograd.Function):
         x, first = ctx.saved_tensors
         if slope is None:
             return _scaled(first, value)
-        square = x * x
-        second = torch.rsub(_DENSITY * square, 2 * _DENSITY)  # f'' = (2 - x^2) phi(x)
-        return _joined(first, value, second * torch.exp(-0.5 * square), slope)
+        return _joined(first, value, _gelu_bend(x), slope)
 
 
 class _Silu(torch.autograd.Function):
@@ -61,12 +107,7 @@ class _Silu(torch.autograd.Function):
         x, first = ctx.saved_tensors
         if slope is None:
             return _scaled(first, value)
-        s = torch.sigmoid(x)
-        second = s * (1 - s) * (2 + x * (1 - 2 * s))
-        return _joined(first, value, second, slope)
-
-
-_DENSITY = 1 / math.sqrt(2 * math.pi)
+        return _joined(first, value, _silu_bend(x), slope)
 
 
 def _scaled(first: Tensor, value: Tensor | None) -> Tensor | None:
@@ -81,7 +122,7 @@ def _joined(first: Tensor, value: Tensor | None, second: Tensor, slope: Tensor) 
 def gelu(x: Tensor) -> Tensor:
     """x Phi(x), elementwise."""
     if x.numel() < WORTH:
-        return torch.nn.functional.gelu(x)
+        return functional.gelu(x)
     value: Tensor = _Gelu.apply(x)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return value
 
@@ -89,6 +130,6 @@ def gelu(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), elementwise."""
     if x.numel() < WORTH:
-        return torch.nn.functional.silu(x)
+        return functional.silu(x)
     value: Tensor = _Silu.apply(x)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return value

@@ -12,6 +12,7 @@ from miras_search.space.memory.protocol import (
     MEMORY,
     Activation,
     Finished,
+    Hidden,
     Layer,
     Lin,
     Memory,
@@ -52,6 +53,11 @@ class Mlp(Finished):
     def bare(self) -> bool:
         """Only when it is a plain matrix."""
         return self.depth == 1 and self.plain
+
+    @property
+    def hidden(self) -> Hidden | None:
+        """At depth 2."""
+        return Hidden(self.activation, self.finish) if self.depth == 2 else None
 
     def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
         """K x E, E x E ..., E x V with E = expansion * K."""

@@ -41,12 +41,23 @@ class Layer(NamedTuple):
     diagonal: bool = False  # x * w: one row, and the columns are both
 
 
+class Hidden(NamedTuple):
+    """A memory with one hidden layer: finish(s(x W_0) W_1, x, static)."""
+
+    activation: Activation  # s
+    finish: Callable[[Tensor, Tensor, Static], Tensor]
+
+
 class Memory(Facts, Protocol):
     """What the kernels need to know of a memory. `Network` has the answers that most give."""
 
     @property
     def bare(self) -> bool:
         """Whether forward is x W and nothing else: signals need no back-propagation, and a chunk is matrix products."""
+
+    @property
+    def hidden(self) -> Hidden | None:
+        """What it is made of where it has one hidden layer, so that a chunk has a backward written by hand; else None."""
 
     @property
     def square(self) -> str | None:
@@ -88,6 +99,11 @@ class Network:
     def bare(self) -> bool:
         """More than one product."""
         return False
+
+    @property
+    def hidden(self) -> Hidden | None:
+        """It is made of something else."""
+        return None
 
     @property
     def trained_start(self) -> bool:

@@ -1,0 +1,319 @@
+"""Chunks of a memory with one hidden layer under frozen gradients, forward and backward by hand.
+
+A hidden layer is several times as wide as what goes in and out, so nearly all time goes into products and passes of its
+width. Autograd over a chunk makes some four hundred operators, many of them such passes; here are the fewest there are.
+What is as wide as a value (norm, residual, bias) stays with autograd, option by option. The formulas: docs/kernels.md.
+
+Legend: n chunks, G memories (batch times heads), C tokens and N writes a chunk, K, E, V widths of key, hidden layer and
+value, m parts of a state: Z alone, or Z over the surprise S. Tensors of all chunks are [n,G,..], those of one [G,..].
+The second layer's weights are held transposed, so that a state of either layer is parts of [G,rows,E].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from miras_search.errors import MirasError
+from miras_search.kernels.feedback import kept, parted
+from miras_search.kernels.recurrence import SIGNAL_LIMIT
+from miras_search.kernels.vmap import VmapInfo, folded
+from miras_search.space.bias import Bias
+from miras_search.space.memory import Hidden
+from miras_search.space.smooth import DERIVATIVES
+
+Gradient = Tensor | None
+
+
+class SecondDerivativeError(MirasError):
+    """A gradient of gradients was asked for, which the backward by hand does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is no tensor."""
+
+    hidden: Hidden
+    bias: Bias
+    names: tuple[str, ...]  # of the static parameters
+    save: bool  # whether anybody may ask for gradients
+
+
+class Given(NamedTuple):
+    """The inputs of all chunks."""
+
+    q: Tensor  # [n,G,C,K]
+    k: Tensor  # [n,G,N,K]
+    v: Tensor  # [n,G,N,V]
+    threshold: Tensor | None  # [n,G,N,1]
+    reach: Tensor | None  # [n,G,C,m] what each token reads of the parts of its chunk's start; None: all of Z
+    asked: Tensor | None  # [n,G,C,m*K] its query times that; None: the query
+    writes: Tensor  # [n,G,C,N] what each token reads of each write
+    shares: Tensor  # [n,G,N,m] what the parts of the end have of each write
+    written: Tensor  # [n,G,N,m*K] its key times that
+    keep: Tensor | None  # [n,G,m,m] mixes the parts of a start into those of the end; None: everything is kept
+    first: Tensor  # [1,G,m*K,E] the first layer before the first chunk
+    second: Tensor  # [1,G,m*V,E] the second, transposed
+
+    def chunk(self, i: int) -> Given:
+        """One chunk's, [G,..]; where the first one starts stays what it is."""
+        return Given(*(None if x is None else x[i] for x in self[:-2]), *self[-2:])
+
+
+class Saved(NamedTuple):
+    """What the backward needs of each chunk."""
+
+    first: Tensor  # [n,G,m*K,E] its start
+    second: Tensor  # [n,G,m*V,E]
+    h: Tensor  # [n,G,N,E] hidden layer s(a) of the keys
+    slope: Tensor  # s'(a)
+    bent: Tensor  # s''(a) times the signal at s(a)
+    d: Tensor  # signal at a, descending and limited
+    out: Tensor  # [n,G,N,V] output layer of the keys, before it is finished
+    u: Tensor  # signal there, descending
+    b: Tensor  # [n,G,C,E] hidden layer of the queries before s
+    g: Tensor  # and after
+    keys: Tensor  # [n,G,C,N] overlaps q k^T
+    hiddens: Tensor  # overlaps g h^T
+    seen: Tensor  # [n,G,C,m*V] what the queries read of the start's parts
+
+
+def run(given: Given, static: dict[str, Tensor], hidden: Hidden, bias: Bias) -> tuple[Tensor, Tensor, Tensor]:
+    """The output layer's reads [n,G,C,V], not finished yet, and the states [1,G,..] after the last chunk.
+
+    static: parameters [1,G,1,d]. Second derivatives raise `SecondDerivativeError`.
+    """
+    rule = Rule(hidden, bias, tuple(static), torch.is_grad_enabled())
+    y, first, second, *_ = _Chunks.apply(rule, *given, *static.values())  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return y, first, second
+
+
+def weighed(weights: Tensor, x: Tensor) -> Tensor:
+    """x [..,N,V] as every part weighs it: [..,N,m] times that is [..,N,m*V]."""
+    return (weights.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return x.transpose(-1, -2)
+
+
+def _by_part(x: Tensor, parts: int) -> Tensor:
+    """[G,N,m*V] -> [G,N,m,V]."""
+    return x.unflatten(-1, (parts, -1))
+
+
+def _buffers(given: Given, rows: int) -> Saved:
+    like, (tokens, writes) = given.second, given.writes.shape[-2:]
+    keys, values, hidden = given.k.shape[-1], given.v.shape[-1], like.shape[-1]
+
+    def empty(*shape: int) -> Tensor:
+        return like.new_empty(rows, like.shape[1], *shape)
+
+    return Saved(
+        empty(*given.first.shape[2:]),
+        empty(*given.second.shape[2:]),
+        *(empty(writes, hidden) for _ in range(4)),
+        *(empty(writes, values) for _ in range(2)),
+        *(empty(tokens, hidden) for _ in range(2)),
+        *(empty(tokens, writes) for _ in range(2)),
+        empty(tokens, given.second.shape[2]),
+    )
+
+
+def _signal(rule: Rule, out: Tensor, x: Given, static: Sequence[Tensor]) -> Tensor:
+    """The gradient of the loss of finish(out): the loss's own gradient there, pulled back through `finish`."""
+    with torch.enable_grad():
+        out = out.detach().requires_grad_()
+        prediction = rule.hidden.finish(out, x.k, dict(zip(rule.names, static, strict=True)))
+    u = rule.bias.signal(prediction.detach(), x.v, x.threshold)
+    (found,) = torch.autograd.grad(prediction, out, u)
+    return found
+
+
+def _signal_back(
+    rule: Rule, out: Tensor, x: Given, static: Sequence[Tensor], gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Gradient, list[Tensor]]:
+    """From the gradient of `_signal` those of out, k, v, the threshold and the static parameters."""
+    given = [None if t is None else t.detach().requires_grad_() for t in (out, x.k, x.v, x.threshold, *static)]
+    leaves = [t for t in given if t is not None]
+    with torch.enable_grad():
+        out, k, v, threshold, *values = given
+        prediction = rule.hidden.finish(out, k, dict(zip(rule.names, values, strict=True)))
+        u = rule.bias.signal(prediction, v, threshold)
+        (found,) = torch.autograd.grad(prediction, out, u, create_graph=True)
+    gradients = torch.autograd.grad(found, leaves, gradient, allow_unused=True, materialize_grads=True)
+    of_out, of_k, of_v, *others = gradients
+    return of_out, of_k, of_v, None if threshold is None else others.pop(0), others
+
+
+def _forward(rule: Rule, given: Given, static: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Saved]:
+    f, chunks = DERIVATIVES[rule.hidden.activation], given.k.shape[0]
+    buffers = _buffers(given, chunks if rule.save else 1)  # or all chunks share one
+    reads = given.v.new_empty(*given.q.shape[:3], given.v.shape[3])
+    first, second = given.first[0], given.second[0]
+    ones = torch.ones_like(buffers.h[0])
+    for i in range(chunks):
+        x, to = given.chunk(i), Saved(*(buffer[i % len(buffer)] for buffer in buffers))
+        to.first.copy_(first)
+        to.second.copy_(second)
+        z1, z2 = to.first[:, : x.k.shape[2]], to.second[:, : x.v.shape[2]]
+        # the signals, all at the chunk's start
+        a = torch.bmm(x.k, z1)
+        to.h.copy_(f.value(a))
+        to.slope.copy_(f.pulled(ones, a))
+        torch.bmm(to.h, _transposed(z2), out=to.out)
+        torch.neg(_signal(rule, to.out, x, static), out=to.u)
+        back = torch.bmm(to.u, z2)
+        if rule.save:
+            torch.mul(f.bend(a), back, out=to.bent)
+        torch.mul(back, to.slope, out=to.d).clamp_(-SIGNAL_LIMIT, SIGNAL_LIMIT)
+        u = to.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
+        # the reads, of the start and of the writes so far
+        torch.bmm(x.q, _transposed(x.k), out=to.keys)
+        torch.bmm(x.q if x.asked is None else x.asked, to.first, out=to.b).baddbmm_(x.writes * to.keys, to.d)
+        to.g.copy_(f.value(to.b))
+        torch.bmm(to.g, _transposed(to.h), out=to.hiddens)
+        torch.bmm(to.g, _transposed(to.second), out=to.seen)
+        start = to.seen if x.reach is None else (x.reach.unsqueeze(-1) * _by_part(to.seen, x.reach.shape[-1])).sum(-2)
+        torch.baddbmm(start, x.writes * to.hiddens, u, out=reads[i])
+        # the end
+        first = torch.baddbmm(kept(x.keep, to.first), _transposed(x.written), to.d)
+        second = torch.baddbmm(kept(x.keep, to.second), _transposed(weighed(x.shares, u)), to.h)
+    return reads, first.unsqueeze(0), second.unsqueeze(0), buffers
+
+
+def _backward(
+    rule: Rule, given: Given, static: Sequence[Tensor], saved: Saved, reads: Gradient, first: Gradient, second: Gradient
+) -> tuple[Given, list[Tensor]]:
+    """The gradients of what is given, from those of the reads and of the states after the last chunk."""
+    f, parts = DERIVATIVES[rule.hidden.activation], given.shares.shape[-1]
+    keys, values = given.k.shape[3], given.v.shape[3]
+    found = Given(*(None if x is None else torch.empty_like(x) for x in given[:-2]), *given[-2:])
+    of_static = [torch.zeros_like(x) for x in static]
+    if reads is None:
+        reads = given.v.new_zeros(*given.q.shape[:3], values)
+    d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
+    d_second = torch.zeros_like(given.second[0]) if second is None else second[0].clone()
+    for i in reversed(range(given.k.shape[0])):
+        x, to, s, d_read = given.chunk(i), found.chunk(i), Saved(*(x[i] for x in saved)), reads[i]
+        u = s.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
+        z1, z2 = s.first[:, :keys], s.second[:, :values]
+        # the end
+        torch.bmm(s.d, _transposed(d_first), out=to.written)
+        dd = torch.bmm(x.written, d_first)
+        wide = torch.bmm(s.h, _transposed(d_second))
+        dh = torch.bmm(weighed(x.shares, u), d_second)
+        by_part = _by_part(wide, parts)
+        torch.sum(by_part * u.unsqueeze(-2), -1, out=to.shares)
+        du = (by_part * x.shares.unsqueeze(-1)).sum(-2)
+        if x.keep is not None and to.keep is not None:
+            pairs = ((d_first, s.first), (d_second, s.second))
+            one, other = (parted(d, x.keep) @ _transposed(parted(start, x.keep)) for d, start in pairs)
+            torch.add(one, other, out=to.keep)
+            d_first, d_second = (kept(_transposed(x.keep), d) for d in (d_first, d_second))
+        # the reads of the second layer
+        d_start = d_read
+        if x.reach is not None and to.reach is not None:
+            torch.sum(_by_part(s.seen, parts) * d_read.unsqueeze(-2), -1, out=to.reach)
+            d_start = weighed(x.reach, d_read)
+        overlap = torch.bmm(d_read, _transposed(u))
+        du.baddbmm_(_transposed(x.writes * s.hiddens), d_read)
+        torch.mul(overlap, s.hiddens, out=to.writes)
+        overlap.mul_(x.writes)
+        dh.baddbmm_(_transposed(overlap), s.g)
+        d_second.baddbmm_(_transposed(d_start), s.g)
+        db = f.pulled(torch.bmm(d_start, s.second).baddbmm_(overlap, s.h), s.b)
+        # and of the first
+        torch.bmm(db, _transposed(s.d), out=overlap)
+        dd.baddbmm_(_transposed(x.writes * s.keys), db)
+        to.writes.addcmul_(overlap, s.keys)
+        overlap.mul_(x.writes)
+        torch.bmm(overlap, x.k, out=to.q)
+        torch.bmm(_transposed(overlap), x.q, out=to.k)
+        if x.asked is not None and to.asked is not None:
+            torch.bmm(db, _transposed(s.first), out=to.asked)
+        else:
+            to.q.baddbmm_(db, _transposed(s.first))
+        d_first.baddbmm_(_transposed(x.q if x.asked is None else x.asked), db)
+        # the signals
+        dd = torch.ops.aten.hardtanh_backward(dd, s.d, -SIGNAL_LIMIT, SIGNAL_LIMIT)
+        da = dd * s.bent
+        back = dd.mul_(s.slope)
+        du = torch.ops.aten.hardtanh_backward(du, s.u, -SIGNAL_LIMIT, SIGNAL_LIMIT)
+        du.baddbmm_(back, _transposed(z2))
+        d_out, d_k, d_v, d_threshold, d_static = _signal_back(rule, s.out, x, static, du.neg_())
+        dh.baddbmm_(d_out, z2)
+        d_second[:, :values].baddbmm_(_transposed(s.u), back).baddbmm_(_transposed(d_out), s.h)
+        da.addcmul_(dh, s.slope)
+        to.k.add_(d_k).baddbmm_(da, _transposed(z1))
+        to.v.copy_(d_v)
+        if to.threshold is not None and d_threshold is not None:
+            to.threshold.copy_(d_threshold)
+        for total, one in zip(of_static, d_static, strict=True):
+            total.add_(one)
+        d_first[:, :keys].baddbmm_(_transposed(x.k), da)
+    return found._replace(first=d_first.unsqueeze(0), second=d_second.unsqueeze(0)), of_static
+
+
+def _grouped(tensors: Sequence[Tensor | None]) -> tuple[Given, list[Tensor]]:
+    """What is given, and the static parameters behind it without the axis for chunks."""
+    own = len(Given._fields)
+    return Given(*tensors[:own]), [x[0] for x in tensors[own:] if x is not None]  # type: ignore[arg-type]  # as they came
+
+
+class _Chunks(Function):
+    """`_forward`. What it saves are outputs: functorch's transforms know no other place for it."""
+
+    @staticmethod
+    def forward(rule: Rule, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        *found, saved = _forward(rule, *_grouped(tensors))
+        return *found, *(saved if rule.save else ())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)  # or there were zeros for all that is saved
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.rule, ctx.count = inputs[0], len(inputs) - 1
+        ctx.save_for_backward(*inputs[1:], *output[3:])
+
+    @staticmethod
+    def backward(ctx: Any, reads: Gradient, first: Gradient, second: Gradient, *_: Gradient) -> tuple[Gradient, ...]:
+        tensors = ctx.saved_tensors
+        found = iter(_Backward.apply(ctx.rule, reads, first, second, *tensors))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return None, *(None if x is None else next(found) for x in tensors[: ctx.count])
+
+    @staticmethod
+    def vmap(info: VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
+        return folded(_Chunks.apply, info, in_dims, args, axis=1)
+
+
+class _Backward(Function):
+    """`_backward`, a function of its own because vmap hands batched tensors to it too."""
+
+    @staticmethod
+    def forward(
+        rule: Rule, reads: Gradient, first: Gradient, second: Gradient, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        count = len(tensors) - len(Saved._fields)
+        saved = Saved(*(x for x in tensors[count:] if x is not None))
+        found, of_static = _backward(rule, *_grouped(tensors[:count]), saved, reads, first, second)
+        return *(x for x in found if x is not None), *(x.unsqueeze(0) for x in of_static)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep nothing: there is no second derivative."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Gradient) -> NoReturn:
+        raise SecondDerivativeError(
+            "kernels.hidden_chunks: second derivatives are not written; kernels.recurrence has them"
+        )
+
+    @staticmethod
+    def vmap(info: VmapInfo, in_dims: tuple[int | None, ...], *args: object) -> Any:
+        return folded(_Backward.apply, info, in_dims, args, axis=1)
