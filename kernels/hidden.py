@@ -91,9 +91,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts, 2).flatten(0, 1).unsqueeze(0)
 
 
-def _whole_chunks(
-    point: DesignPoint, inputs: Inputs, static: Static, state: State, size: int
-) -> tuple[Tensor, State]:
+def _whole_chunks(point: DesignPoint, inputs: Inputs, static: Static, state: State, size: int) -> tuple[Tensor, State]:
     """Chunks of exactly `size` tokens."""
     hidden, (batch, tokens, heads, _) = point.memory.hidden, inputs.q.shape
     assert hidden is not None

@@ -28,6 +28,7 @@ from miras_search.space.memory import Hidden
 from miras_search.space.smooth import DERIVATIVES
 
 Gradient = Tensor | None
+Parameters = dict[str, Tensor]  # [G,1,d]
 
 
 class SecondDerivativeError(MirasError):
@@ -109,7 +110,7 @@ def _by_part(x: Tensor, parts: int) -> Tensor:
 
 def _buffers(given: Given, rows: int) -> Saved:
     like, (tokens, writes) = given.second, given.writes.shape[-2:]
-    keys, values, hidden = given.k.shape[-1], given.v.shape[-1], like.shape[-1]
+    values, hidden = given.v.shape[-1], like.shape[-1]
 
     def empty(*shape: int) -> Tensor:
         return like.new_empty(rows, like.shape[1], *shape)
@@ -125,33 +126,26 @@ def _buffers(given: Given, rows: int) -> Saved:
     )
 
 
-def _signal(rule: Rule, out: Tensor, x: Given, static: Sequence[Tensor]) -> Tensor:
-    """The gradient of the loss of finish(out): the loss's own gradient there, pulled back through `finish`."""
-    with torch.enable_grad():
-        out = out.detach().requires_grad_()
-        prediction = rule.hidden.finish(out, x.k, dict(zip(rule.names, static, strict=True)))
-    u = rule.bias.signal(prediction.detach(), x.v, x.threshold)
-    (found,) = torch.autograd.grad(prediction, out, u)
-    return found
+def _signal(rule: Rule, out: Tensor, x: Given, static: Parameters) -> Tensor:
+    """The gradient of the loss of finish(out): the bias's signal, pulled back."""
+    place = rule.hidden.finish.at(out, static)
+    return place.pulled(rule.bias.signal(place.value(x.k), x.v, x.threshold))
 
 
 def _signal_back(
-    rule: Rule, out: Tensor, x: Given, static: Sequence[Tensor], gradient: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Gradient, list[Tensor]]:
-    """From the gradient of `_signal` those of out, k, v, the threshold and the static parameters."""
-    given = [None if t is None else t.detach().requires_grad_() for t in (out, x.k, x.v, x.threshold, *static)]
-    leaves = [t for t in given if t is not None]
-    with torch.enable_grad():
-        out, k, v, threshold, *values = given
-        prediction = rule.hidden.finish(out, k, dict(zip(rule.names, values, strict=True)))
-        u = rule.bias.signal(prediction, v, threshold)
-        (found,) = torch.autograd.grad(prediction, out, u, create_graph=True)
-    gradients = torch.autograd.grad(found, leaves, gradient, allow_unused=True, materialize_grads=True)
-    of_out, of_k, of_v, *others = gradients
-    return of_out, of_k, of_v, None if threshold is None else others.pop(0), others
+    rule: Rule, out: Tensor, x: Given, static: Parameters, gradient: Tensor
+) -> tuple[Tensor, list[Tensor], Parameters]:
+    """From the gradient of `_signal` those of out; of the prediction, v and the threshold; and of the parameters."""
+    place = rule.hidden.finish.at(out, static)
+    leaves = [t.detach().requires_grad_() for t in (place.value(x.k), x.v, x.threshold) if t is not None]
+    with torch.enable_grad():  # only the bias, whatever it is
+        u = rule.bias.signal(leaves[0], leaves[1], leaves[2] if len(leaves) > 2 else None)
+    of_u, of_out = place.bent(u.detach(), gradient)
+    found = torch.autograd.grad(u, leaves, of_u, allow_unused=True, materialize_grads=True)
+    return of_out + place.pulled(found[0]), list(found), place.parameters(found[0], u.detach(), gradient)
 
 
-def _forward(rule: Rule, given: Given, static: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Saved]:
+def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tensor, Tensor, Saved]:
     f, chunks = DERIVATIVES[rule.hidden.activation], given.k.shape[0]
     buffers = _buffers(given, chunks if rule.save else 1)  # or all chunks share one
     reads = given.v.new_empty(*given.q.shape[:3], given.v.shape[3])
@@ -188,13 +182,13 @@ def _forward(rule: Rule, given: Given, static: Sequence[Tensor]) -> tuple[Tensor
 
 
 def _backward(
-    rule: Rule, given: Given, static: Sequence[Tensor], saved: Saved, reads: Gradient, first: Gradient, second: Gradient
-) -> tuple[Given, list[Tensor]]:
+    rule: Rule, given: Given, static: Parameters, saved: Saved, reads: Gradient, first: Gradient, second: Gradient
+) -> tuple[Given, Parameters]:
     """The gradients of what is given, from those of the reads and of the states after the last chunk."""
     f, parts = DERIVATIVES[rule.hidden.activation], given.shares.shape[-1]
     keys, values = given.k.shape[3], given.v.shape[3]
     found = Given(*(None if x is None else torch.empty_like(x) for x in given[:-2]), *given[-2:])
-    of_static = [torch.zeros_like(x) for x in static]
+    of_static = {name: torch.zeros_like(x) for name, x in static.items()}
     if reads is None:
         reads = given.v.new_zeros(*given.q.shape[:3], values)
     d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
@@ -246,24 +240,27 @@ def _backward(
         back = dd.mul_(s.slope)
         du = torch.ops.aten.hardtanh_backward(du, s.u, -SIGNAL_LIMIT, SIGNAL_LIMIT)
         du.baddbmm_(back, _transposed(z2))
-        d_out, d_k, d_v, d_threshold, d_static = _signal_back(rule, s.out, x, static, du.neg_())
+        d_out, (d_value, d_v, *others), d_static = _signal_back(rule, s.out, x, static, du.neg_())
         dh.baddbmm_(d_out, z2)
         d_second[:, :values].baddbmm_(_transposed(s.u), back).baddbmm_(_transposed(d_out), s.h)
         da.addcmul_(dh, s.slope)
-        to.k.add_(d_k).baddbmm_(da, _transposed(z1))
+        to.k.baddbmm_(da, _transposed(z1))
+        if rule.hidden.finish.residual:
+            to.k.add_(d_value)
         to.v.copy_(d_v)
-        if to.threshold is not None and d_threshold is not None:
-            to.threshold.copy_(d_threshold)
-        for total, one in zip(of_static, d_static, strict=True):
-            total.add_(one)
+        if to.threshold is not None:
+            to.threshold.copy_(*others)
+        for name, one in d_static.items():
+            of_static[name].add_(one)
         d_first[:, :keys].baddbmm_(_transposed(x.k), da)
     return found._replace(first=d_first.unsqueeze(0), second=d_second.unsqueeze(0)), of_static
 
 
-def _grouped(tensors: Sequence[Tensor | None]) -> tuple[Given, list[Tensor]]:
+def _grouped(rule: Rule, tensors: Sequence[Tensor | None]) -> tuple[Given, Parameters]:
     """What is given, and the static parameters behind it without the axis for chunks."""
     own = len(Given._fields)
-    return Given(*tensors[:own]), [x[0] for x in tensors[own:] if x is not None]  # type: ignore[arg-type]  # as they came
+    static = {name: x[0] for name, x in zip(rule.names, tensors[own:], strict=True) if x is not None}
+    return Given(*tensors[:own]), static  # type: ignore[arg-type]  # as they came
 
 
 class _Chunks(Function):
@@ -271,7 +268,7 @@ class _Chunks(Function):
 
     @staticmethod
     def forward(rule: Rule, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        *found, saved = _forward(rule, *_grouped(tensors))
+        *found, saved = _forward(rule, *_grouped(rule, tensors))
         return *found, *(saved if rule.save else ())
 
     @staticmethod
@@ -301,8 +298,8 @@ class _Backward(Function):
     ) -> tuple[Tensor, ...]:
         count = len(tensors) - len(Saved._fields)
         saved = Saved(*(x for x in tensors[count:] if x is not None))
-        found, of_static = _backward(rule, *_grouped(tensors[:count]), saved, reads, first, second)
-        return *(x for x in found if x is not None), *(x.unsqueeze(0) for x in of_static)
+        found, of_static = _backward(rule, *_grouped(rule, tensors[:count]), saved, reads, first, second)
+        return *(x for x in found if x is not None), *(x.unsqueeze(0) for x in of_static.values())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

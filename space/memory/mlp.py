@@ -57,7 +57,7 @@ class Mlp(Finished):
     @property
     def hidden(self) -> Hidden | None:
         """At depth 2."""
-        return Hidden(self.activation, self.finish) if self.depth == 2 else None
+        return Hidden(self.activation, self.finishing) if self.depth == 2 else None
 
     def layers(self, key_dim: int, value_dim: int) -> tuple[Layer, ...]:
         """K x E, E x E ..., E x V with E = expansion * K."""

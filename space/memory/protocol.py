@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from miras_search.space.fields import require
 from miras_search.space.lazy import LazyModule
+from miras_search.space.memory.finish import Finish
 from miras_search.space.option import Axis, Facts
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Hidden(NamedTuple):
     """A memory with one hidden layer: finish(s(x W_0) W_1, x, static)."""
 
     activation: Activation  # s
-    finish: Callable[[Tensor, Tensor, Static], Tensor]
+    finish: Finish
 
 
 class Memory(Facts, Protocol):
@@ -57,7 +58,7 @@ class Memory(Facts, Protocol):
 
     @property
     def hidden(self) -> Hidden | None:
-        """What it is made of where it has one hidden layer, so that a chunk has a backward written by hand; else None."""
+        """What it is made of where it has one hidden layer, so that chunks have a backward by hand; else None."""
 
     @property
     def square(self) -> str | None:
@@ -178,11 +179,12 @@ class Finished(Network):
 
     def finish(self, y: Tensor, x: Tensor, static: Static) -> Tensor:
         """x + LN(y)."""
-        if self.norm == "layer":
-            y = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=1e-5)
-            if self.affine:
-                y = y * static["norm.weight"] + static["norm.bias"]
-        return x + y if self.residual else y
+        return self.finishing(y, x, static)
+
+    @property
+    def finishing(self) -> Finish:
+        """That as a function of its own, with derivatives."""
+        return Finish(residual=self.residual, norm=self.norm == "layer", affine=self.affine)
 
 
 def activate(name: Activation, x: Tensor) -> Tensor:
