@@ -34,6 +34,18 @@ def test_value_and_two_derivatives(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", sorted(smooth.DERIVATIVES))
+def test_derivatives_by_name_are_autograds(name: str) -> None:
+    x = points()
+    g = torch.linspace(-1, 1, COUNT, dtype=torch.float64)
+    y = getattr(functional, name)(x)
+    (pulled,) = torch.autograd.grad(y, x, g, create_graph=True)
+    bent = torch.autograd.grad(pulled.sum(), x)[0] if pulled.requires_grad else torch.zeros_like(x)
+    f = smooth.DERIVATIVES[name]
+    for one, other in zip((f.value(x), f.pulled(g, x), g * f.bend(x)), (y, pulled, bent), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_inside_functional_transforms(name: str) -> None:
     ours, theirs = FUNCTIONS[name]
