@@ -61,9 +61,11 @@ class Given(NamedTuple):
     first: Tensor  # [1,G,m*K,E] the first layer before the first chunk
     second: Tensor  # [1,G,m*V,E] the second, transposed
 
-    def chunk(self, i: int) -> Given:
-        """One chunk's, [G,..]; where the first one starts stays what it is."""
-        return Given(*(None if x is None else x[i] for x in self[:-2]), *self[-2:])
+    def chunks(self) -> list[Given]:
+        """Each chunk's, [G,..]; where the first one starts stays what it is."""
+        count = len(self.k)
+        rows = zip(*([None] * count if x is None else x.unbind() for x in self[:-2]), strict=True)
+        return [Given(*row, *self[-2:]) for row in rows]
 
 
 class Saved(NamedTuple):
@@ -82,6 +84,10 @@ class Saved(NamedTuple):
     keys: Tensor  # [n,G,C,N] overlaps q k^T
     hiddens: Tensor  # overlaps g h^T
     seen: Tensor  # [n,G,C,m*V] what the queries read of the start's parts
+
+    def chunks(self) -> list[Saved]:
+        """Each chunk's, [G,..]."""
+        return [Saved(*row) for row in zip(*(x.unbind() for x in self), strict=True)]
 
 
 def run(given: Given, static: dict[str, Tensor], hidden: Hidden, bias: Bias) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,24 +153,23 @@ def _signal_back(
 
 def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tensor, Tensor, Saved]:
     f, chunks = DERIVATIVES[rule.hidden.activation], given.k.shape[0]
-    buffers = _buffers(given, chunks if rule.save else 1)  # or all chunks share one
+    buffers = _buffers(given, chunks if rule.save else 1)
+    room = buffers.chunks() * (1 if rule.save else chunks)  # or all chunks share one
     reads = given.v.new_empty(*given.q.shape[:3], given.v.shape[3])
     first, second = given.first[0], given.second[0]
-    ones = torch.ones_like(buffers.h[0])
-    for i in range(chunks):
-        x, to = given.chunk(i), Saved(*(buffer[i % len(buffer)] for buffer in buffers))
+    for x, to, read in zip(given.chunks(), room, reads.unbind(), strict=True):
         to.first.copy_(first)
         to.second.copy_(second)
         z1, z2 = to.first[:, : x.k.shape[2]], to.second[:, : x.v.shape[2]]
         # the signals, all at the chunk's start
-        a = torch.bmm(x.k, z1)
-        to.h.copy_(f.value(a))
-        to.slope.copy_(f.pulled(ones, a))
+        h, slope, bend = f.jet(torch.bmm(x.k, z1))
+        to.h.copy_(h)
+        to.slope.copy_(slope)
         torch.bmm(to.h, _transposed(z2), out=to.out)
         torch.neg(_signal(rule, to.out, x, static), out=to.u)
         back = torch.bmm(to.u, z2)
         if rule.save:
-            torch.mul(f.bend(a), back, out=to.bent)
+            torch.mul(bend, back, out=to.bent)
         torch.mul(back, to.slope, out=to.d).clamp_(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         u = to.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         # the reads, of the start and of the writes so far
@@ -174,7 +179,7 @@ def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tens
         torch.bmm(to.g, _transposed(to.h), out=to.hiddens)
         torch.bmm(to.g, _transposed(to.second), out=to.seen)
         start = to.seen if x.reach is None else (x.reach.unsqueeze(-1) * _by_part(to.seen, x.reach.shape[-1])).sum(-2)
-        torch.baddbmm(start, x.writes * to.hiddens, u, out=reads[i])
+        torch.baddbmm(start, x.writes * to.hiddens, u, out=read)
         # the end
         first = torch.baddbmm(kept(x.keep, to.first), _transposed(x.written), to.d)
         second = torch.baddbmm(kept(x.keep, to.second), _transposed(weighed(x.shares, u)), to.h)
@@ -193,8 +198,8 @@ def _backward(
         reads = given.v.new_zeros(*given.q.shape[:3], values)
     d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
     d_second = torch.zeros_like(given.second[0]) if second is None else second[0].clone()
-    for i in reversed(range(given.k.shape[0])):
-        x, to, s, d_read = given.chunk(i), found.chunk(i), Saved(*(x[i] for x in saved)), reads[i]
+    every = zip(given.chunks(), found.chunks(), saved.chunks(), reads.unbind(), strict=True)
+    for x, to, s, d_read in reversed([*every]):
         u = s.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         z1, z2 = s.first[:, :keys], s.second[:, :values]
         # the end

@@ -24,7 +24,7 @@ class Derivatives(NamedTuple):
 
     value: Callable[[Tensor], Tensor]  # x -> f(x)
     pulled: Callable[[Tensor, Tensor], Tensor]  # g, x -> g f'(x)
-    bend: Callable[[Tensor], Tensor]  # x -> f''(x)
+    jet: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f(x), f'(x), f''(x), from one look at x
 
 
 def _gelu_bend(x: Tensor) -> Tensor:
@@ -33,10 +33,24 @@ def _gelu_bend(x: Tensor) -> Tensor:
     return torch.rsub(square, 2 * _DENSITY, alpha=_DENSITY) * torch.exp(-0.5 * square)
 
 
+def _gelu_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x Phi, Phi + x phi, (2 - x^2) phi."""
+    square = x * x
+    density = torch.mul(square, -0.5).exp_().mul_(_DENSITY)
+    share = torch.mul(x, math.sqrt(0.5)).erf_().add_(1).mul_(0.5)
+    return x * share, torch.addcmul(share, x, density), torch.rsub(square, 2).mul_(density)
+
+
 def _silu_bend(x: Tensor) -> Tensor:
     """s (1 - s) (2 + x (1 - 2 s))."""
     s = torch.sigmoid(x)
     return s * (1 - s) * (2 + x * (1 - 2 * s))
+
+
+def _silu_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    s = torch.sigmoid(x)
+    value = x * s
+    return value, torch.addcmul(value, s, 1 - value), _silu_bend(x)
 
 
 def _relu_pulled(g: Tensor, x: Tensor) -> Tensor:
@@ -44,22 +58,27 @@ def _relu_pulled(g: Tensor, x: Tensor) -> Tensor:
     return found
 
 
+def _relu_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.relu(x), (x > 0).to(x), torch.zeros_like(x)
+
+
 def _tanh_pulled(g: Tensor, x: Tensor) -> Tensor:
     found: Tensor = torch.ops.aten.tanh_backward(g, torch.tanh(x))
     return found
 
 
-def _tanh_bend(x: Tensor) -> Tensor:
-    """-2 y (1 - y^2)."""
+def _tanh_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """y, 1 - y^2, -2 y (1 - y^2)."""
     y = torch.tanh(x)
-    return 2 * y * (y * y - 1)
+    slope = 1 - y * y
+    return y, slope, -2 * y * slope
 
 
 DERIVATIVES: Mapping[str, Derivatives] = {
-    "gelu": Derivatives(functional.gelu, torch.ops.aten.gelu_backward, _gelu_bend),
-    "silu": Derivatives(functional.silu, torch.ops.aten.silu_backward, _silu_bend),
-    "relu": Derivatives(torch.relu, _relu_pulled, torch.zeros_like),
-    "tanh": Derivatives(torch.tanh, _tanh_pulled, _tanh_bend),
+    "gelu": Derivatives(functional.gelu, torch.ops.aten.gelu_backward, _gelu_jet),
+    "silu": Derivatives(functional.silu, torch.ops.aten.silu_backward, _silu_jet),
+    "relu": Derivatives(torch.relu, _relu_pulled, _relu_jet),
+    "tanh": Derivatives(torch.tanh, _tanh_pulled, _tanh_jet),
 }
 """By the activation's name."""
 
