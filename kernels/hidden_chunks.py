@@ -65,7 +65,7 @@ class Given(NamedTuple):
         """Each chunk's, [G,..]; where the first one starts stays what it is."""
         count = len(self.k)
         rows = zip(*([None] * count if x is None else x.unbind() for x in self[:-2]), strict=True)
-        return [Given(*row, *self[-2:]) for row in rows]
+        return [Given._make((*row, *self[-2:])) for row in rows]
 
 
 class Saved(NamedTuple):
@@ -111,7 +111,7 @@ def _transposed(x: Tensor) -> Tensor:
 
 def _by_part(x: Tensor, parts: int) -> Tensor:
     """[G,N,m*V] -> [G,N,m,V]."""
-    return x.unflatten(-1, (parts, -1))
+    return x.view(*x.shape[:-1], parts, -1)
 
 
 def _buffers(given: Given, rows: int) -> Saved:
@@ -122,13 +122,19 @@ def _buffers(given: Given, rows: int) -> Saved:
         return like.new_empty(rows, like.shape[1], *shape)
 
     return Saved(
-        empty(*given.first.shape[2:]),
-        empty(*given.second.shape[2:]),
-        *(empty(writes, hidden) for _ in range(4)),
-        *(empty(writes, values) for _ in range(2)),
-        *(empty(tokens, hidden) for _ in range(2)),
-        *(empty(tokens, writes) for _ in range(2)),
-        empty(tokens, given.second.shape[2]),
+        first=empty(*given.first.shape[2:]),
+        second=empty(*given.second.shape[2:]),
+        h=empty(writes, hidden),
+        slope=empty(writes, hidden),
+        bent=empty(writes, hidden),
+        d=empty(writes, hidden),
+        out=empty(writes, values),
+        u=empty(writes, values),
+        b=empty(tokens, hidden),
+        g=empty(tokens, hidden),
+        keys=empty(tokens, writes),
+        hiddens=empty(tokens, writes),
+        seen=empty(tokens, given.second.shape[2]),
     )
 
 
@@ -192,7 +198,7 @@ def _backward(
     """The gradients of what is given, from those of the reads and of the states after the last chunk."""
     f, parts = DERIVATIVES[rule.hidden.activation], given.shares.shape[-1]
     keys, values = given.k.shape[3], given.v.shape[3]
-    found = Given(*(None if x is None else torch.empty_like(x) for x in given[:-2]), *given[-2:])
+    found = Given._make((*(None if x is None else torch.empty_like(x) for x in given[:-2]), *given[-2:]))
     of_static = {name: torch.zeros_like(x) for name, x in static.items()}
     if reads is None:
         reads = given.v.new_zeros(*given.q.shape[:3], values)
@@ -245,16 +251,16 @@ def _backward(
         back = dd.mul_(s.slope)
         du = torch.ops.aten.hardtanh_backward(du, s.u, -SIGNAL_LIMIT, SIGNAL_LIMIT)
         du.baddbmm_(back, _transposed(z2))
-        d_out, (d_value, d_v, *others), d_static = _signal_back(rule, s.out, x, static, du.neg_())
+        d_out, (d_value, *others), d_static = _signal_back(rule, s.out, x, static, du.neg_())
         dh.baddbmm_(d_out, z2)
         d_second[:, :values].baddbmm_(_transposed(s.u), back).baddbmm_(_transposed(d_out), s.h)
         da.addcmul_(dh, s.slope)
         to.k.baddbmm_(da, _transposed(z1))
         if rule.hidden.finish.residual:
             to.k.add_(d_value)
-        to.v.copy_(d_v)
-        if to.threshold is not None:
-            to.threshold.copy_(*others)
+        for target, one in zip((to.v, to.threshold), others, strict=False):  # the threshold where there is one
+            if target is not None:
+                target.copy_(one)
         for name, one in d_static.items():
             of_static[name].add_(one)
         d_first[:, :keys].baddbmm_(_transposed(x.k), da)
