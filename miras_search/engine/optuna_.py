@@ -39,15 +39,27 @@ def verdict(states: Sequence[str], values: Sequence[float | None]) -> Verdict:
     return mean if math.isfinite(mean) else "failed"
 
 
+def open_storage(url: URL) -> RDBStorage:
+    """Optuna's tables in the database at `url`, created where they are missing."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Optuna takes the address as a template, and the braces in it as its own
+    address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    storage = RDBStorage(address)
+    apply_pragmas(storage.engine)
+    return storage
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Close its connections."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 class OptunaRecord:
     """One study's record. Used by the driver alone: unpickling a storage would open the database elsewhere."""
 
     def __init__(self, url: URL, study: str, metric: str, cells: Sequence[Cell]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Optuna takes the address as a template, and the braces in it as its own
-        address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        self._storage = RDBStorage(address)
-        apply_pragmas(self._storage.engine)
+        self._storage = open_storage(url)
         self._name = PREFIX + study
         self._direction = METRICS[metric].direction
         self._cells = cells
@@ -91,8 +103,7 @@ class OptunaRecord:
 
     def close(self) -> None:
         """Close the connections."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        close_storage(self._storage)
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(

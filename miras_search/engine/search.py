@@ -15,17 +15,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import optuna
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from miras_search.engine import points, samplers
 from miras_search.engine.jobs import new_trial
 from miras_search.engine.messages import Row
-from miras_search.engine.optuna_ import PREFIX
+from miras_search.engine.optuna_ import PREFIX, close_storage, open_storage
+from miras_search.engine.tpe import History
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
-from miras_search.store.database import apply_pragmas
 from miras_search.store.ranked import Sought, candidates, chosen, mean
 from miras_search.store.types import FINAL_STATES, JobRow, JobState, NewJob, ResultRow
 from miras_search.store.writer import Writer
@@ -73,6 +72,7 @@ class SearchRun:
         self._begun = self._asked = self._refused = 0
         self._batch, self._in_batch = 0, 0
         self._confirmed = False
+        self._history = History()
         self._open()
 
     def resume(self, rows: Sequence[JobRow], *, ask: bool) -> None:
@@ -179,16 +179,12 @@ class SearchRun:
 
     def close(self) -> None:
         """Close Optuna's connections."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        close_storage(self._storage)
 
     # Asking
 
     def _open(self) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        address = self._db.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        self._storage = RDBStorage(address)
-        apply_pragmas(self._storage.engine)
+        self._storage = open_storage(self._db.url)
         self._optuna = optuna.create_study(
             storage=self._storage,
             study_name=PREFIX + self.study.name,
@@ -219,13 +215,13 @@ class SearchRun:
         return True
 
     def _ask(self) -> None:
-        self._optuna.sampler = samplers.sampler(self.search, self._begun)
+        self._optuna.sampler = samplers.sampler(self.search, self._begun, self._history)
         self._begun += 1
         self._take(self._optuna.ask())
 
     def _trial(self, trial_id: int, place: int) -> optuna.Trial:
         """A trial that was begun before, as the sampler of its place has it."""
-        self._optuna.sampler = samplers.sampler(self.search, place)
+        self._optuna.sampler = samplers.sampler(self.search, place, self._history)
         self._begun = place + 1
         return optuna.Trial(self._optuna, trial_id)
 

@@ -154,7 +154,7 @@ def pending_jobs(db: Database, study_id: int) -> list[JobRow]:
 
 
 def jobs(db: Database, study_id: int, trial_number: int | None = None) -> list[JobRow]:
-    """Every job of a study (or of one trial), in the order of `pending_jobs`."""
+    """Every job of a study, in the order of `pending_jobs`; or of one trial, as they were stored."""
     return _jobs(db, study_id, waiting_only=False, trial_number=trial_number)
 
 
@@ -170,20 +170,17 @@ def job_values(db: Database, job_id: int) -> dict[tuple[str, str], float]:
 
 
 def _jobs(db: Database, study_id: int, *, waiting_only: bool, trial_number: int | None = None) -> list[JobRow]:
-    first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
-    order = first.group_by(Job.seed).subquery()
     tries = select(func.count()).where(Attempt.job_id == Job.id).correlate(Job).scalar_subquery()
     columns = select(Job.id, Job.trial_id, Trial.number, Trial.cell, Job.task, Job.seed, Job.state, tries)
-    wanted = (
-        columns.join(Trial, Job.trial_id == Trial.id)
-        .join(order, Job.seed == order.c.seed)
-        .where(Trial.study_id == study_id)
-        .order_by(order.c.first_id, Trial.number, Job.id)
-    )
+    wanted = columns.join(Trial, Job.trial_id == Trial.id).where(Trial.study_id == study_id)
+    if trial_number is not None:  # a search asks for one trial at a time: that must not cost a look at all of them
+        wanted = wanted.where(Trial.number == trial_number).order_by(Job.id)
+    else:
+        first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
+        order = first.group_by(Job.seed).subquery()
+        wanted = wanted.join(order, Job.seed == order.c.seed).order_by(order.c.first_id, Trial.number, Job.id)
     if waiting_only:
         wanted = wanted.where(Job.state == "waiting")
-    if trial_number is not None:
-        wanted = wanted.where(Trial.number == trial_number)
     with db.session() as session:
         return [
             JobRow(id_, trial_id, number, cell, task, seed, cast(JobState, state), attempts)

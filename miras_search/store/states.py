@@ -37,10 +37,13 @@ def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) ->
     counted = select(Job.trial_id, Job.state, func.count()).where(Job.trial_id.in_(ids))
     for trial_id, state, count in session.execute(counted.group_by(Job.trial_id, Job.state)):
         counts[trial_id][cast(JobState, state)] = count
+    rows: list[dict[str, object]] = []
     for trial_id, jobs in counts.items():
         new = trial_state(jobs)
-        values = {"state": new, "updated_at": now, "finished_at": now if new in FINAL_STATES else None}
-        session.execute(update(Trial).where(Trial.id == trial_id).values(values))
+        finished = now if new in FINAL_STATES else None
+        rows.append({"id": trial_id, "state": new, "updated_at": now, "finished_at": finished})
+    if rows:
+        session.execute(update(Trial), rows)  # by their ids, all in one
 
 
 def open_attempt(session: Session, attempt_id: int) -> Attempt:

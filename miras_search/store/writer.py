@@ -104,6 +104,8 @@ class Writer:
         with self.db.writing() as session:
             there = _numbered(study_id, (trial.number for trial in trials))
             known = {row.number: row for row in session.scalars(select(Trial).where(there))}
+            new: list[dict[str, object]] = []
+            times = {"created_at": now, "updated_at": now}
             changed = False
             for trial in trials:
                 if trial.role not in ROLES:
@@ -112,20 +114,8 @@ class Writer:
                 design, settings = _plain(trial.design), _plain(trial.settings)
                 stored = known.get(trial.number)
                 if stored is None:
-                    session.execute(
-                        insert(Trial).values(
-                            study_id=study_id,
-                            number=trial.number,
-                            state="waiting",
-                            design=design,
-                            settings=settings,
-                            design_hash=trial.design_hash,
-                            created_at=now,
-                            updated_at=now,
-                            **names,
-                        )
-                    )
-                    changed = True
+                    about = {"design": design, "settings": settings, "design_hash": trial.design_hash, **names}
+                    new.append({"study_id": study_id, "number": trial.number, "state": "waiting", **times, **about})
                     continue
                 if stored.design_hash != trial.design_hash or stored.settings != settings:
                     what = "design" if stored.design_hash != trial.design_hash else "settings"
@@ -136,7 +126,9 @@ class Writer:
                 if any(getattr(stored, key) != value for key, value in names.items()):
                     session.execute(update(Trial).where(Trial.id == stored.id).values(updated_at=now, **names))
                     changed = True
-            if changed:
+            if new:
+                session.execute(insert(Trial), new)
+            if new or changed:
                 touch(session, study_id, now)
 
     def put_jobs(self, study_id: int, jobs: Sequence[NewJob]) -> None:
