@@ -77,7 +77,7 @@ def search_report(db: Database, study: StudyRow) -> SearchReport | None:
     """How a stored study of kind search stands; None for one of another kind."""
     if study.kind != "search":
         return None
-    sought, limits = _settings(study)
+    sought, limits = sought_of(study)
     results = queries.results(db, study.id)
     trials = queries.trials(db, study.id)
     ranked = [it for it in candidates(results, sought, limits) if it.number]
@@ -99,7 +99,7 @@ def search_report(db: Database, study: StudyRow) -> SearchReport | None:
 
 def history(db: Database, study: StudyRow) -> list[Seen]:
     """The trials within the limits that came to an end, the base among them, in the order in which they were drawn."""
-    sought, limits = _settings(study)
+    sought, limits = sought_of(study)
     found = sorted(candidates(queries.results(db, study.id), sought, limits), key=lambda it: it.number)
     better = max if sought[0][2] == "maximize" else min
     best = list(itertools.accumulate((it.values[0] for it in found), better))
@@ -132,7 +132,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _settings(study: StudyRow) -> tuple[Sought, Mapping[str, float]]:
+def sought_of(study: StudyRow) -> tuple[Sought, Mapping[str, float]]:
     """Objectives and limits of a stored search."""
     settings = cast(Mapping[str, Mapping[str, object]], study.config["search"])
     sought: Sought = [

@@ -29,34 +29,34 @@ class History:
     """What the ended trials of one study have tried, by parameter. It grows, and is shared by the samplers of a run."""
 
     def __init__(self) -> None:
-        self._known: set[int] = set()  # the numbers of the trials that were taken in
-        self._sets: dict[frozenset[str], tuple[int, Mapping[str, BaseDistribution]]] = {}  # with the first that has it
+        self._sets: dict[int, frozenset[str]] = {}  # by number, a trial's parameters
+        self._different: dict[frozenset[str], frozenset[str]] = {}  # equal sets are one object, quickly told from others
         self._numbers: dict[str, list[int]] = {}  # by parameter, the trials that have it
         self._values: dict[str, list[float]] = {}  # beside them, as Optuna's estimators see them
         self._sorted: dict[str, tuple[Array, Array]] = {}
-        self._groups: list[dict[str, BaseDistribution]] | None = None
+        self._groups: tuple[list[frozenset[str]], list[dict[str, BaseDistribution]]] = [], []
 
     def take(self, ended: Iterable[FrozenTrial]) -> None:
         """Take in those that were not."""
         for trial in ended:
-            if trial.number in self._known:
+            if trial.number in self._sets:
                 continue
-            self._known.add(trial.number)
             names = frozenset(trial.distributions)
-            if names not in self._sets or trial.number < self._sets[names][0]:
-                self._sets[names] = trial.number, trial.distributions
-                self._groups = None
+            self._sets[trial.number] = self._different.setdefault(names, names)
             for name, distribution in trial.distributions.items():
                 self._numbers.setdefault(name, []).append(trial.number)
                 self._values.setdefault(name, []).append(distribution.to_internal_repr(trial.params[name]))
                 self._sorted.pop(name, None)
 
-    def groups(self) -> list[dict[str, BaseDistribution]]:
-        """The groups of parameters that always occur together."""
-        if self._groups is None:
-            first = sorted(self._sets.values(), key=lambda it: it[0])
-            self._groups = groups([distributions for _, distributions in first])
-        return self._groups
+    def groups(self, ended: Sequence[FrozenTrial]) -> list[dict[str, BaseDistribution]]:
+        """The groups of parameters that always occur together in these trials; hyperband looks at some of them only."""
+        self.take(ended)
+        first: dict[frozenset[str], Mapping[str, BaseDistribution]] = {}
+        for trial in ended:
+            first.setdefault(self._sets[trial.number], trial.distributions)
+        if self._groups[0] != (order := list(first)):
+            self._groups = order, groups(first.values())
+        return self._groups[1]
 
     def column(self, name: str) -> tuple[Array, Array]:
         """The numbers of the trials with a parameter, ascending, and their values of it."""
@@ -99,9 +99,9 @@ class SharedTPESampler(TPESampler):
         if not self._group:
             return super().infer_relative_search_space(study, trial)
         assert self._group_decomposed_search_space is not None
-        self._history.take(study._get_trials(deepcopy=False, states=ENDED, use_cache=True))
+        ended = study._get_trials(deepcopy=False, states=ENDED, use_cache=True)
         self._search_space_group = self._group_decomposed_search_space._search_space
-        self._search_space_group._search_spaces = self._history.groups()
+        self._search_space_group._search_spaces = self._history.groups(ended)
         spaces = self._search_space_group.search_spaces
         return {name: it for space in spaces for name, it in sorted(space.items()) if not it.single()}
 
