@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from miras_search.store.tables import Attempt, Job, Study, Trial
@@ -17,6 +17,14 @@ def touch(session: Session, study_id: int, now: datetime) -> None:
     """Let every reader's cache of this study expire."""
     values = {"changes": Study.changes + 1, "updated_at": now}
     session.execute(update(Study).where(Study.id == study_id).values(values))
+
+
+def touch_attempt(session: Session, attempt_id: int, now: datetime) -> None:
+    """`touch` for the study to which an attempt belongs."""
+    owner = select(Trial.study_id).join(Job).join(Attempt, Attempt.job_id == Job.id).where(Attempt.id == attempt_id)
+    values = {Study.changes: Study.changes + 1, Study.updated_at: now}
+    touched = update(Study).where(Study.id == owner.scalar_subquery()).values(values)
+    session.connection().execute(touched)
 
 
 def study_of(session: Session, job_id: int) -> int:
@@ -44,6 +52,14 @@ def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) ->
         rows.append({"id": trial_id, "state": new, "updated_at": now, "finished_at": finished})
     if rows:
         session.execute(update(Trial), rows)  # by their ids, all in one
+
+
+def reach(session: Session, attempt_id: int, step: int) -> None:
+    """Note that a running attempt has come to a step, unless it was further. Raises LeaseLost as `open_attempt` does."""
+    further = case((Attempt.last_step > step, Attempt.last_step), else_=step)
+    moved = update(Attempt).where(Attempt.id == attempt_id, Attempt.state == "running").values(last_step=further)
+    if not session.connection().execute(moved).rowcount:
+        open_attempt(session, attempt_id)
 
 
 def open_attempt(session: Session, attempt_id: int) -> Attempt:

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from miras_search.store import lease, tables
 from miras_search.store.database import Database
 from miras_search.store.measured import final_rows, insert_points
-from miras_search.store.metric_names import register_metrics
-from miras_search.store.states import open_attempt, refresh_trials, set_jobs, study_of, touch
+from miras_search.store.metric_names import metric_ids, register_metrics
+from miras_search.store.states import open_attempt, reach, refresh_trials, set_jobs, study_of, touch, touch_attempt
 from miras_search.store.tables import Attempt, FinalMetric, Job, Study, Trial, utcnow
 from miras_search.store.types import (
     ENDED_ATTEMPTS,
@@ -48,6 +48,7 @@ class Writer:
         """Write to `db`; `now` is the clock (aware), which a test may replace."""
         self.db = db
         self._now = now
+        self._names: Mapping[str, int] = {}  # the ids of metrics that are known to be stored
 
     # The study and its plan
 
@@ -288,13 +289,13 @@ class Writer:
         """
         if not points:
             return
-        now = self._now()
+        now, wanted = self._now(), {point.name for point in points}
         with self.db.writing() as session:
-            attempt = open_attempt(session, attempt_id)
-            insert_points(session, attempt_id, points)
-            steps = [point.step for point in points] + ([] if attempt.last_step is None else [attempt.last_step])
-            session.execute(update(Attempt).where(Attempt.id == attempt_id).values(last_step=max(steps)))
-            touch(session, study_of(session, attempt.job_id), now)
+            reach(session, attempt_id, max(point.step for point in points))
+            names = self._names if wanted <= self._names.keys() else metric_ids(session, wanted)
+            insert_points(session, attempt_id, points, names)
+            touch_attempt(session, attempt_id, now)
+        self._names = {**self._names, **names}  # once they are committed
 
     def finish_attempt(
         self,
