@@ -30,7 +30,9 @@ class History:
 
     def __init__(self) -> None:
         self._sets: dict[int, frozenset[str]] = {}  # by number, a trial's parameters
-        self._different: dict[frozenset[str], frozenset[str]] = {}  # equal sets are one object, quickly told from others
+        self._different: dict[
+            frozenset[str], frozenset[str]
+        ] = {}  # equal sets are one object, quickly told from others
         self._numbers: dict[str, list[int]] = {}  # by parameter, the trials that have it
         self._values: dict[str, list[float]] = {}  # beside them, as Optuna's estimators see them
         self._sorted: dict[str, tuple[Array, Array]] = {}

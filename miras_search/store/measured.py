@@ -36,7 +36,9 @@ def _upsert(dialect: str) -> Insert:
     """The statement that inserts a point or replaces it, which each dialect has of its own."""
     row = UPSERTS[dialect](MetricPoint.__table__)
     place = inspect(MetricPoint).primary_key
-    return row.on_conflict_do_update(index_elements=place, set_={"value": row.excluded.value, "flag": row.excluded.flag})
+    return row.on_conflict_do_update(
+        index_elements=place, set_={"value": row.excluded.value, "flag": row.excluded.flag}
+    )
 
 
 def final_rows(session: Session, attempt: Attempt, finals: Sequence[Final]) -> list[dict[str, object]]:
