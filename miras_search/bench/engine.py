@@ -120,13 +120,13 @@ def _run(path: Path, entry: str, overrides: list[str], executor: str) -> tuple[_
 
 
 def _enqueued(path: Path, jobs: int, executor: str) -> list[Figure]:
-    rates = [1e-4 * (1 + place) for place in range(max(2, jobs // SEEDS))]
+    rates = [1.003e-4 * place for place in range(1, max(2, jobs // SEEDS))]  # the base has one of its own
     levels = ", ".join(f"{rate:.6g}" for rate in rates)
     watch, whole = _run(path, "instant", [f"vary.train.lr=[{levels}]", f"seeds={SEEDS}"], executor)
     counted = len(watch.ends) - WORKERS  # without those that wait for a worker's start
     wall = watch.ends[-1] - watch.ends[WORKERS - 1]
     cpu = watch.driver[-1] - watch.driver[0]
-    note = f"{len(watch.ends)} jobs with 20 points and 10 finals; the driver takes {1e3 * cpu / counted:.1f} ms of CPU each"
+    note = f"{len(watch.ends)} jobs with 20 points and 10 finals; driver {1e3 * cpu / counted:.1f} ms of CPU each"
     around = whole - (watch.ends[-1] - watch.starts[0])
     return [
         Figure(f"enqueued jobs through {executor}", counted / wall, "/s", ">=", 40.0, note),
@@ -184,7 +184,7 @@ def _end(writer: Writer, run_id: int, job: JobRow, value: float) -> None:
 
 def _paced(path: Path, jobs: int, executor: str) -> list[Figure]:
     """What is lost of two workers' time: where they wait for a job, and where a core works for the engine instead."""
-    watch, whole = _run(path, "paced", [f"vary.train.lr=[1e-3, 2e-3]", f"seeds={max(1, jobs // 2)}"], executor)
+    watch, whole = _run(path, "paced", ["vary.train.lr=[1e-3, 2e-3]", f"seeds={max(1, jobs // 2)}"], executor)
     wall = watch.ends[-1] - watch.starts[0]
     idle = 1 - watch.seconds / (WORKERS * wall)
     used = (watch.used[-1] - watch.used[0]) / (WORKERS * wall)

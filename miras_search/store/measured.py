@@ -13,7 +13,6 @@ from miras_search.store.metric_names import metric_ids
 from miras_search.store.tables import Attempt, MetricPoint, encode_value
 from miras_search.store.types import Final, Point
 
-
 UPSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 

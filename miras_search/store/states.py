@@ -55,7 +55,7 @@ def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) ->
 
 
 def reach(session: Session, attempt_id: int, step: int) -> None:
-    """Note that a running attempt has come to a step, unless it was further. Raises LeaseLost as `open_attempt` does."""
+    """Note that a running attempt has come to a step, unless it was further. Raises LeaseLost like `open_attempt`."""
     further = case((Attempt.last_step > step, Attempt.last_step), else_=step)
     moved = update(Attempt).where(Attempt.id == attempt_id, Attempt.state == "running").values(last_step=further)
     if not session.connection().execute(moved).rowcount:

@@ -1,4 +1,4 @@
-"""The shared TPE against Optuna's own: the same suggestions, whatever has ended, runs, was pruned or was out of bounds."""
+"""The shared TPE against Optuna's own: the same suggestions, whatever has ended, runs, was pruned or out of bounds."""
 
 from __future__ import annotations
 
