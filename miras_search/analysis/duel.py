@@ -15,7 +15,6 @@ from typing import cast
 
 import numpy as np
 
-from miras_search.analysis.paired import interval, sign_flip_each
 from miras_search.analysis.search import sought_of
 from miras_search.metrics import METRICS
 from miras_search.seeds import confirms
@@ -73,6 +72,8 @@ def duel(db: Database, study: StudyRow) -> Duel | None:
     found = [_side(db, one, study.metric, split) for one in (study, other)]
     if found[0] is None or found[1] is None:
         return None
+    from miras_search.analysis.paired import interval, sign_flip_each  # scipy, which `status` need not load
+
     (mine, ours), (theirs, others) = found[0], found[1]
     shared = sorted(ours.keys() & others.keys())
     differences = np.asarray([ours[seed] - others[seed] for seed in shared], dtype=np.float64)

@@ -20,7 +20,7 @@ from miras_search.seeds import confirms
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.ranked import Candidate, Sought, candidates, front
-from miras_search.store.types import FINAL_STATES, ResultRow, StudyRow, TrialRow
+from miras_search.store.types import FINAL_STATES, ResultRow, StudyRow
 
 SHOWN = 10  # of the best, while none is confirmed
 
@@ -73,24 +73,25 @@ class SearchReport:
     """With several objectives: the cells that no other one beats in all."""
 
 
-def search_report(db: Database, study: StudyRow) -> SearchReport | None:
-    """How a stored study of kind search stands; None for one of another kind."""
+def search_report(db: Database, study: StudyRow, results: Sequence[ResultRow] | None = None) -> SearchReport | None:
+    """How a stored study of kind search stands; None for one of another kind. `results` are its, if they were read."""
     if study.kind != "search":
         return None
     sought, limits = sought_of(study)
-    results = queries.results(db, study.id)
-    trials = queries.trials(db, study.id)
+    results = queries.results(db, study.id) if results is None else results
+    states = queries.trial_states(db, study.id)
+    roles = {number: role for number, role, _ in states}
     ranked = [it for it in candidates(results, sought, limits) if it.number]
     ranks = {it.number: place for place, it in enumerate(ranked, 1)}
     base = [it for it in candidates(results, sought, {}) if not it.number]
     fresh = {row.number for row in results if confirms(row.seed)}
     shown = [it for it in ranked if it.number in fresh] or ranked[:SHOWN]
-    rows = tuple(_found(it, trials[it.number], results, sought, ranks.get(it.number)) for it in [*shown, *base])
+    rows = tuple(_found(it, roles[it.number], results, sought, ranks.get(it.number)) for it in [*shown, *base])
     return SearchReport(
         study=study.name,
         objectives=sought,
         competitors=len({row.number for row in results if row.number and _searched(row)}),
-        trials=_states(trials),
+        trials=dict(Counter("refused" if role == "refused" else state for _, role, state in states)),
         confirmed=bool(fresh),
         rows=rows,
         on_front=tuple(it.cell for it in front(ranked, sought)) if len(sought) > 1 else (),
@@ -146,11 +147,7 @@ def _searched(row: ResultRow) -> bool:
     return row.state in FINAL_STATES and not confirms(row.seed)
 
 
-def _states(trials: Sequence[TrialRow]) -> dict[str, int]:
-    return dict(Counter("refused" if row.role == "refused" else row.state for row in trials))
-
-
-def _found(it: Candidate, trial: TrialRow, results: Sequence[ResultRow], sought: Sought, rank: int | None) -> Found:
+def _found(it: Candidate, role: str, results: Sequence[ResultRow], sought: Sought, rank: int | None) -> Found:
     metric, split, direction = sought[0]
     planned = [row for row in results if row.number == it.number and confirms(row.seed)]
     done = [row for row in planned if row.state == "complete"]
@@ -160,7 +157,7 @@ def _found(it: Candidate, trial: TrialRow, results: Sequence[ResultRow], sought:
     return Found(
         number=it.number,
         cell=it.cell,
-        role=trial.role,
+        role=role,
         rank=rank,
         values=it.values,
         jobs=it.jobs,

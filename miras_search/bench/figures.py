@@ -31,7 +31,7 @@ class Figure:
 
     def to_plain(self) -> dict[str, Plain]:
         """As plain data."""
-        bar = None if self.bar is None else {"sense": self.sense, "value": self.bar}
+        bar: Plain = None if self.bar is None else {"sense": self.sense, "value": self.bar}
         return {
             "name": self.name,
             "value": self.value,

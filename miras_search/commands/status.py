@@ -95,9 +95,9 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
     from miras_search.commands.search import text as search_text
     from miras_search.dashboard.progress import current, time_left
 
-    report, against = search_report(database, study), duel(database, study)
     now = datetime.now(UTC)
-    snapshot = load(database, study.name)
+    snapshot = load(database, study.name, designs=False)
+    report, against = search_report(database, study, snapshot.results), duel(database, study)
     levels = failures(snapshot.results)
     left = time_left(snapshot, now)
     if as_json:

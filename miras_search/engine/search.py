@@ -28,7 +28,6 @@ from miras_search.store import queries
 from miras_search.store.ranked import Sought, candidates, chosen, mean
 from miras_search.store.types import FINAL_STATES, JobRow, JobState, NewJob, ResultRow
 from miras_search.store.writer import Writer
-from miras_search.study.drafts import Cell
 from miras_search.study.search import Search
 from miras_search.study.study import Study
 
@@ -58,7 +57,7 @@ class SearchRun:
     def __init__(self, writer: Writer, study_id: int, study: Study) -> None:
         assert study.search is not None, "only a search is searched"
         self.search: Search = study.search
-        self.cells: list[Cell] = [study.cells[0]]
+        self.cells = points.Cells(study.cells[0], writer.db, study_id)
         alone = study.resources.model_copy(update={"pack": 1})  # the pruner ends a job, not its mates
         self.study = dataclasses.replace(study, cells=self.cells, resources=alone)
         """The study with the cells found so far: it grows."""
@@ -77,20 +76,20 @@ class SearchRun:
 
     def resume(self, rows: Sequence[JobRow], *, ask: bool) -> None:
         """Take up what is stored. Without `ask` only the waiting rows are trained and nothing new is drawn."""
-        for row in queries.trials(self._db, self._study_id):
-            if row.number:
-                self.cells.append(points.stored(row))
-            self._numbers.setdefault(self.cells[-1].variant.key, row.number)
-        if not self.cells[1:]:
+        for number, key in self.cells.stored():
+            self._numbers.setdefault(key, number)
+        if len(self.cells) == 1:
             self._enqueue()
         if not ask:
             self._asked, self._confirmed = self.search.trials, True
             self._loose = [row for row in rows if row.state == "waiting"]
             return
-        results = queries.results(self._db, self._study_id)
+        trials = self._optuna.get_trials(deepcopy=False)
+        open_ = {it.user_attrs["trial"] for it in trials if not it.state.is_finished() and "trial" in it.user_attrs}
+        results = queries.results(self._db, self._study_id, open_)
         found = {(row.number, row.task, row.seed): row for row in results}
         half: list[FrozenTrial] = []
-        for trial in self._optuna.get_trials(deepcopy=False):
+        for trial in trials:
             about = trial.user_attrs
             if trial.state == TrialState.WAITING:
                 continue

@@ -11,6 +11,7 @@ import pytest
 from miras_search.bench import engine, figures, filled, store
 from miras_search.bench.cpu import tree_seconds
 from miras_search.bench.figures import Figure
+from miras_search.engine import points
 from miras_search.engine.search import SearchRun
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -30,6 +31,21 @@ def test_a_filled_search_is_one_that_a_driver_takes_up(tmp_path: Path) -> None:
         finally:
             search.close()
         assert job.trial_number == 12, "Optuna knows the other twelve"
+
+
+def test_cells_are_read_when_asked_for_and_known_by_the_key_of_what_they_are(tmp_path: Path) -> None:
+    made = filled.study(6)
+    with Database.open(tmp_path / "t.db", create=True) as db:
+        study_id = filled.fill(db, made, 6)
+        cells = points.Cells(made.cells[0], db, study_id)
+        keys = dict(cells.stored())
+        assert len(cells) == len(list(cells)) == 6
+        assert keys == {cell.number: cell.variant.key for cell in cells}
+        assert cells[-1] == points.stored(queries.trials(db, study_id)[5]) == cells[4:][1]
+        cells.append(cells[3])
+        assert cells[6] is cells[3]
+        with pytest.raises(IndexError):
+            cells[7]
 
 
 def test_points_are_counted_and_asks_are_timed(tmp_path: Path) -> None:
