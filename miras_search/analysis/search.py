@@ -54,6 +54,8 @@ class Seen:
     value: float
     """The first objective."""
     best: float
+    values: tuple[float, ...]
+    """All objectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class SearchReport:
     rows: tuple[Found, ...]
     on_front: tuple[str, ...]
     """With several objectives: the cells that no other one beats in all."""
+    front: tuple[Candidate, ...] = ()
+    """The same with their values, the best by the first objective first."""
 
 
 def search_report(db: Database, study: StudyRow, results: Sequence[ResultRow] | None = None) -> SearchReport | None:
@@ -87,6 +91,7 @@ def search_report(db: Database, study: StudyRow, results: Sequence[ResultRow] | 
     fresh = {row.number for row in results if confirms(row.seed)}
     shown = [it for it in ranked if it.number in fresh] or ranked[:SHOWN]
     rows = tuple(_found(it, roles[it.number], results, sought, ranks.get(it.number)) for it in [*shown, *base])
+    unbeaten = tuple(front(ranked, sought)) if len(sought) > 1 else ()
     return SearchReport(
         study=study.name,
         objectives=sought,
@@ -94,7 +99,8 @@ def search_report(db: Database, study: StudyRow, results: Sequence[ResultRow] | 
         trials=dict(Counter("refused" if role == "refused" else state for _, role, state in states)),
         confirmed=bool(fresh),
         rows=rows,
-        on_front=tuple(it.cell for it in front(ranked, sought)) if len(sought) > 1 else (),
+        on_front=tuple(it.cell for it in unbeaten),
+        front=unbeaten,
     )
 
 
@@ -104,7 +110,7 @@ def history(db: Database, study: StudyRow) -> list[Seen]:
     found = sorted(candidates(queries.results(db, study.id), sought, limits), key=lambda it: it.number)
     better = max if sought[0][2] == "maximize" else min
     best = list(itertools.accumulate((it.values[0] for it in found), better))
-    return [Seen(it.number, it.cell, it.values[0], top) for it, top in zip(found, best, strict=True)]
+    return [Seen(it.number, it.cell, it.values[0], top, it.values) for it, top in zip(found, best, strict=True)]
 
 
 def headline(report: SearchReport) -> str:

@@ -25,6 +25,15 @@ def text(report: SearchReport) -> str:
         count, of = len(report.on_front), report.competitors
         lines.append(f"on the front: {count} of {of} competitors, that no other one beats in every objective")
     names = [objective_name(report, index) for index in range(len(report.objectives))]
+    if report.front:
+        points = [[str(it.number), _short_name(it.cell), *map(number, it.values)] for it in report.front]
+        numbers = (0, *range(2, 2 + len(names)))
+        lines += [
+            "",
+            grid([["trial", "cell", *names], *points], indent="  ", numbers=numbers),
+            "",
+            "of these, confirmed:",
+        ]
     head = ["rank", "trial", "cell", *names, "jobs", "confirmed", "sd", "n", "shrinkage"]
     rows = [head, *(_row(row, report.competitors) for row in report.rows)]
     lines += ["", grid(rows, indent="  ", numbers=(0, 1, *range(3, len(head)))), "", headline(report)]
