@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -150,7 +151,7 @@ def _asked(path: Path, trials: int, asks: int) -> list[Figure]:
                 wall.append(seconds)
                 cpu.append(used)
                 _end(writer, run_.id, job, place / asks)
-                told.append(_timed(lambda job=job: search.ended(job, "complete"))[1])
+                told.append(_timed(partial(search.ended, job, "complete"))[1])
     note = f"median of {asks}, sampled by tpe, stored; fastest {1e3 * min(wall):.0f}, CPU {1e3 * _median(cpu):.0f}"
     return [
         Figure(f"ask at {trials:,} trials", 1e3 * _median(wall), "ms", "<", 150.0, note),

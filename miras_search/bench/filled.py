@@ -134,8 +134,8 @@ def _told(db: Database, made: Study, drawn: Sequence[_Drawn], values: Sequence[f
         found = optuna.create_study(storage=storage, study_name=PREFIX + made.name, direction="maximize")
         about = {"seeds": [made.seeds[0]], "batch": 0}
         now = datetime.now(UTC).replace(tzinfo=None)
-        trial = {"study_id": found._study_id, "state": TrialState.COMPLETE}
-        trial |= {"datetime_start": now, "datetime_complete": now}
+        times = {"datetime_start": now, "datetime_complete": now}
+        trial = {"study_id": found._study_id, "state": TrialState.COMPLETE, **times}
         with storage.engine.begin() as connection:
             rows: list[dict[str, object]] = [{"number": number, **trial} for number in range(len(drawn))]
             connection.execute(insert(models.TrialModel.__table__), rows)

@@ -13,8 +13,6 @@ from miras_search.store.metric_names import metric_ids
 from miras_search.store.tables import Attempt, MetricPoint, encode_value
 from miras_search.store.types import Final, Point
 
-UPSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
 
 def insert_points(session: Session, attempt_id: int, points: Sequence[Point], names: Mapping[str, int]) -> None:
     """Insert points; one with the same metric, split and step replaces the older, so that a batch can be sent again.
@@ -33,11 +31,10 @@ def insert_points(session: Session, attempt_id: int, points: Sequence[Point], na
 @cache
 def _upsert(dialect: str) -> Insert:
     """The statement that inserts a point or replaces it, which each dialect has of its own."""
-    row = UPSERTS[dialect](MetricPoint.__table__)
     place = inspect(MetricPoint).primary_key
-    return row.on_conflict_do_update(
-        index_elements=place, set_={"value": row.excluded.value, "flag": row.excluded.flag}
-    )
+    row = sqlite.insert(MetricPoint) if dialect == "sqlite" else postgresql.insert(MetricPoint)
+    newer = {"value": row.excluded.value, "flag": row.excluded.flag}
+    return row.on_conflict_do_update(index_elements=place, set_=newer)
 
 
 def final_rows(session: Session, attempt: Attempt, finals: Sequence[Final]) -> list[dict[str, object]]:
