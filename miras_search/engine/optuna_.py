@@ -84,12 +84,16 @@ class OptunaRecord:
                 self.tell(trial.number, verdicts[trial.number])
 
     def begin(self, number: int) -> None:
-        """Mark a trial as running. Optuna hands its queue out in order, so those before it are marked with it."""
-        while number in self._waiting:
-            trial = self._study.ask()
-            for path in self._cells[trial.number].levels:
-                trial.suggest_categorical(path, self._choices[path])  # the enqueued level: nothing is drawn
-            self._waiting.discard(trial.number)
+        """Mark a trial as running. Not by `ask`, which reads the whole queue each time and hands it out in its order."""
+        if number not in self._waiting:
+            return
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
+        trial = optuna.Trial(self._study, trial_id)
+        for path in self._cells[number].levels:
+            trial.suggest_categorical(path, self._choices[path])  # the enqueued level: nothing is drawn
+        self._waiting.discard(number)
 
     def tell(self, number: int, verdict: Verdict) -> None:
         """Finish a trial, if there is a verdict on it."""
