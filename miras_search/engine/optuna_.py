@@ -84,7 +84,7 @@ class OptunaRecord:
                 self.tell(trial.number, verdicts[trial.number])
 
     def begin(self, number: int) -> None:
-        """Mark a trial as running. Not by `ask`, which reads the whole queue each time and hands it out in its order."""
+        """Mark a trial as running. Not by `ask`, which reads the whole queue each time and keeps to its order."""
         if number not in self._waiting:
             return
         storage = self._study._storage

@@ -1,4 +1,8 @@
-"""States kept in step: a job's, its trial's, and the study's change counter. Each within the caller's transaction."""
+"""States kept in step: a job's, its trial's, and the study's change counter. Each within the caller's transaction.
+
+On its connection, below the ORM, which would look after each statement whether an object in memory has changed: these
+run several times a job.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from miras_search.store.tables import Attempt, Job, Study, Trial
@@ -16,7 +20,7 @@ from miras_search.store.types import FINAL_STATES, JobState, LeaseLost, trial_st
 def touch(session: Session, study_id: int, now: datetime) -> None:
     """Let every reader's cache of this study expire."""
     values = {"changes": Study.changes + 1, "updated_at": now}
-    session.execute(update(Study).where(Study.id == study_id).values(values))
+    session.connection().execute(update(Study).where(Study.id == study_id).values(values))
 
 
 def touch_attempt(session: Session, attempt_id: int, now: datetime) -> None:
@@ -29,13 +33,15 @@ def touch_attempt(session: Session, attempt_id: int, now: datetime) -> None:
 
 def study_of(session: Session, job_id: int) -> int:
     """The id of the study to which a job belongs."""
-    return session.execute(select(Trial.study_id).join(Job).where(Job.id == job_id)).scalar_one()
+    wanted = select(Trial.study_id).join(Job, Job.trial_id == Trial.id).where(Job.id == job_id)
+    return session.connection().execute(wanted).scalar_one()
 
 
 def set_jobs(session: Session, now: datetime, job_ids: Sequence[int], state: JobState) -> None:
     """Set the jobs' state, and the state of their trials from it."""
-    session.execute(update(Job).where(Job.id.in_(job_ids)).values(state=state, updated_at=now))
-    refresh_trials(session, now, session.scalars(select(Job.trial_id).where(Job.id.in_(job_ids)).distinct()))
+    connection = session.connection()
+    connection.execute(update(Job).where(Job.id.in_(job_ids)).values(state=state, updated_at=now))
+    refresh_trials(session, now, connection.scalars(select(Job.trial_id).where(Job.id.in_(job_ids)).distinct()))
 
 
 def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) -> None:
@@ -43,15 +49,16 @@ def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) ->
     ids = list(trial_ids)
     counts: dict[int, dict[JobState, int]] = {trial_id: {} for trial_id in ids}
     counted = select(Job.trial_id, Job.state, func.count()).where(Job.trial_id.in_(ids))
-    for trial_id, state, count in session.execute(counted.group_by(Job.trial_id, Job.state)):
+    connection = session.connection()
+    for trial_id, state, count in connection.execute(counted.group_by(Job.trial_id, Job.state)):
         counts[trial_id][cast(JobState, state)] = count
     rows: list[dict[str, object]] = []
     for trial_id, jobs in counts.items():
         new = trial_state(jobs)
         finished = now if new in FINAL_STATES else None
-        rows.append({"id": trial_id, "state": new, "updated_at": now, "finished_at": finished})
+        rows.append({"trial": trial_id, "state": new, "updated_at": now, "finished_at": finished})
     if rows:
-        session.execute(update(Trial), rows)  # by their ids, all in one
+        connection.execute(update(Trial).where(Trial.id == bindparam("trial")), rows)
 
 
 def reach(session: Session, attempt_id: int, step: int) -> None:

@@ -265,7 +265,8 @@ class Writer:
             job = session.get_one(Job, job_id)
             if job.state != "waiting":
                 raise ValueError(f"job {job_id} is {job.state}, not waiting")
-            before = session.scalar(select(func.max(Attempt.attempt)).where(Attempt.job_id == job_id)) or 0
+            connection = session.connection()
+            before = connection.scalar(select(func.max(Attempt.attempt)).where(Attempt.job_id == job_id)) or 0
             row = insert(Attempt).values(
                 job_id=job_id,
                 attempt=before + 1,
@@ -276,8 +277,8 @@ class Writer:
                 device=device,
                 started_at=now,
             )
-            attempt_id = int(session.execute(row.returning(Attempt.id)).scalar_one())
-            session.execute(update(Job).where(Job.id == job_id).values(attempt_id=attempt_id))
+            attempt_id = int(connection.execute(row.returning(Attempt.id)).scalar_one())
+            connection.execute(update(Job).where(Job.id == job_id).values(attempt_id=attempt_id))
             set_jobs(session, now, [job_id], "running")
             touch(session, study_of(session, job_id), now)
             return attempt_id
@@ -322,8 +323,8 @@ class Writer:
             raise ValueError(f"a {state} attempt with {len(finals)} finals must be final for its job")
         now = self._now()
         with self.db.writing() as session:
-            attempt = open_attempt(session, attempt_id)
-            session.execute(
+            attempt, connection = open_attempt(session, attempt_id), session.connection()
+            connection.execute(
                 update(Attempt)
                 .where(Attempt.id == attempt_id)
                 .values(
@@ -337,7 +338,7 @@ class Writer:
                 )
             )
             if finals:
-                session.execute(insert(FinalMetric), final_rows(session, attempt, finals))
+                connection.execute(insert(FinalMetric), final_rows(session, attempt, finals))
             job_state: JobState = "waiting"
             if final_for_job:
                 job_state = state if state in ("complete", "pruned", "diverged") else "failed"
