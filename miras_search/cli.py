@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from miras_search import __version__
-from miras_search.commands import calibrate, export, plan, run, show, space, status, study, table, tools
+from miras_search.commands import bench, calibrate, export, plan, run, show, space, status, study, table, tools
 from miras_search.commands.run import Invocation
 from miras_search.errors import MirasError
 
@@ -62,6 +62,8 @@ app.command("table")(table.table)
 app.command("export")(export.export)
 app.command("space")(space.space)
 app.command("dashboard")(tools.dashboard)
+tools.bench.command("engine")(bench.engine)
+tools.bench.command("store")(bench.store)
 app.add_typer(tools.bench, name="bench")
 app.add_typer(tools.db_commands, name="db")
 app.command("doctor")(tools.doctor)

@@ -7,6 +7,7 @@ import streamlit as st
 from miras_search.analysis.search import headline
 from miras_search.dashboard import page
 from miras_search.dashboard.found import best_so_far, found_frame, shrinkage
+from miras_search.dashboard.trade_off import front_frame, trade_off
 
 shown = page.snapshot()
 study = shown.study
@@ -47,7 +48,11 @@ if report.rows:
 if report.on_front:
     st.subheader("On the front")
     st.caption("No other trial is better in one objective and as good in the others.")
-    st.markdown("\n".join(f"- {page.plain(cell)}" for cell in report.on_front))
+    figure = trade_off(seen, report, page.colours())
+    if figure is not None:
+        told = f"{len(report.front)} of {report.competitors} competitors are on the front."
+        st.plotly_chart(figure, key="front", config={"displayModeBar": False}, alt=told)
+    st.dataframe(front_frame(report), hide_index=True, placeholder="–")
 if report.confirmed:
     st.page_link("views/ablation.py", label="The confirmed ones against the base", icon=":material/table_chart:")
 page.provenance(shown)

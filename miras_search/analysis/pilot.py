@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import cast
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed
@@ -109,6 +109,8 @@ def detectable(sd: float, seeds: int, family: int) -> float | None:
 
     def missing(shift: float) -> float:
         return POWER - 1.0 + float(special.nctdtr(freedom, shift, limit))
+
+    from scipy import optimize  # takes long to load, and most plans have no pilot
 
     high = limit + 1.0
     while missing(high) > 0:

@@ -20,7 +20,7 @@ from miras_search.seeds import confirms
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.ranked import Candidate, Sought, candidates, front
-from miras_search.store.types import FINAL_STATES, ResultRow, StudyRow, TrialRow
+from miras_search.store.types import FINAL_STATES, ResultRow, StudyRow
 
 SHOWN = 10  # of the best, while none is confirmed
 
@@ -54,6 +54,8 @@ class Seen:
     value: float
     """The first objective."""
     best: float
+    values: tuple[float, ...]
+    """All objectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,39 +73,44 @@ class SearchReport:
     rows: tuple[Found, ...]
     on_front: tuple[str, ...]
     """With several objectives: the cells that no other one beats in all."""
+    front: tuple[Candidate, ...] = ()
+    """The same with their values, the best by the first objective first."""
 
 
-def search_report(db: Database, study: StudyRow) -> SearchReport | None:
-    """How a stored study of kind search stands; None for one of another kind."""
+def search_report(db: Database, study: StudyRow, results: Sequence[ResultRow] | None = None) -> SearchReport | None:
+    """How a stored study of kind search stands; None for one of another kind. `results` are its, if they were read."""
     if study.kind != "search":
         return None
-    sought, limits = _settings(study)
-    results = queries.results(db, study.id)
-    trials = queries.trials(db, study.id)
+    sought, limits = sought_of(study)
+    results = queries.results(db, study.id) if results is None else results
+    states = queries.trial_states(db, study.id)
+    roles = {number: role for number, role, _ in states}
     ranked = [it for it in candidates(results, sought, limits) if it.number]
     ranks = {it.number: place for place, it in enumerate(ranked, 1)}
     base = [it for it in candidates(results, sought, {}) if not it.number]
     fresh = {row.number for row in results if confirms(row.seed)}
     shown = [it for it in ranked if it.number in fresh] or ranked[:SHOWN]
-    rows = tuple(_found(it, trials[it.number], results, sought, ranks.get(it.number)) for it in [*shown, *base])
+    rows = tuple(_found(it, roles[it.number], results, sought, ranks.get(it.number)) for it in [*shown, *base])
+    unbeaten = tuple(front(ranked, sought)) if len(sought) > 1 else ()
     return SearchReport(
         study=study.name,
         objectives=sought,
         competitors=len({row.number for row in results if row.number and _searched(row)}),
-        trials=_states(trials),
+        trials=dict(Counter("refused" if role == "refused" else state for _, role, state in states)),
         confirmed=bool(fresh),
         rows=rows,
-        on_front=tuple(it.cell for it in front(ranked, sought)) if len(sought) > 1 else (),
+        on_front=tuple(it.cell for it in unbeaten),
+        front=unbeaten,
     )
 
 
 def history(db: Database, study: StudyRow) -> list[Seen]:
     """The trials within the limits that came to an end, the base among them, in the order in which they were drawn."""
-    sought, limits = _settings(study)
+    sought, limits = sought_of(study)
     found = sorted(candidates(queries.results(db, study.id), sought, limits), key=lambda it: it.number)
     better = max if sought[0][2] == "maximize" else min
     best = list(itertools.accumulate((it.values[0] for it in found), better))
-    return [Seen(it.number, it.cell, it.values[0], top) for it, top in zip(found, best, strict=True)]
+    return [Seen(it.number, it.cell, it.values[0], top, it.values) for it, top in zip(found, best, strict=True)]
 
 
 def headline(report: SearchReport) -> str:
@@ -132,7 +139,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _settings(study: StudyRow) -> tuple[Sought, Mapping[str, float]]:
+def sought_of(study: StudyRow) -> tuple[Sought, Mapping[str, float]]:
     """Objectives and limits of a stored search."""
     settings = cast(Mapping[str, Mapping[str, object]], study.config["search"])
     sought: Sought = [
@@ -146,11 +153,7 @@ def _searched(row: ResultRow) -> bool:
     return row.state in FINAL_STATES and not confirms(row.seed)
 
 
-def _states(trials: Sequence[TrialRow]) -> dict[str, int]:
-    return dict(Counter("refused" if row.role == "refused" else row.state for row in trials))
-
-
-def _found(it: Candidate, trial: TrialRow, results: Sequence[ResultRow], sought: Sought, rank: int | None) -> Found:
+def _found(it: Candidate, role: str, results: Sequence[ResultRow], sought: Sought, rank: int | None) -> Found:
     metric, split, direction = sought[0]
     planned = [row for row in results if row.number == it.number and confirms(row.seed)]
     done = [row for row in planned if row.state == "complete"]
@@ -160,7 +163,7 @@ def _found(it: Candidate, trial: TrialRow, results: Sequence[ResultRow], sought:
     return Found(
         number=it.number,
         cell=it.cell,
-        role=trial.role,
+        role=role,
         rank=rank,
         values=it.values,
         jobs=it.jobs,

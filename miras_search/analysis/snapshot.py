@@ -65,16 +65,18 @@ class Snapshot:
         return commits(ended or self.attempts, self.runs)
 
 
-def load(db: Database, name: str) -> Snapshot:
-    """Read the study. Raises StudyNotFound."""
+def load(db: Database, name: str, *, designs: bool = True) -> Snapshot:
+    """Read the study; without `designs` only the trials of which a job runs. Raises StudyNotFound."""
     study = queries.study(db, name)
+    jobs, running = queries.jobs(db, study.id), queries.running(db, study.id)
+    at_work = {job.trial_number for job in jobs if job.state == "running"}
     return Snapshot(
         study=study,
-        trials=queries.trials(db, study.id),
-        jobs=queries.jobs(db, study.id),
+        trials=queries.trials(db, study.id, None if designs else at_work),
+        jobs=jobs,
         results=queries.results(db, study.id),
         attempts=queries.attempts(db, study.id),
-        running=queries.running(db, study.id),
+        running=running,
         runs=queries.runs(db, study.id),
     )
 

@@ -94,6 +94,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
             emit(
                 {"study": study.name, "question": study.question, "kind": study.kind, "conflict": clash}
                 | {"slots": slots, **study.search.compared, **sought.to_plain()}
+                | ({"rival": study.rival.name} if study.rival else {})
             )
         else:
             say(_search_text(study, sought, slots, known))
@@ -256,10 +257,19 @@ def _search_text(study: Study, made: SearchPlan, slots: int, known: _Known) -> s
         ["confirmation", f"{made.confirm_jobs:,} jobs: the best {search.top} and the base on fresh seeds"],
         ["done", f"{states}; at most {made.remaining:,} to train"],
         ["time", _estimate(made, slots, known)],
+        *_rival(study),
     ]
     lines.append(grid(facts, indent="  "))
     lines += ["\nto keep in mind" if made.notes else "", *(f"  - {one}" for one in made.notes)]
     return "\n".join(lines)
+
+
+def _rival(study: Study) -> list[list[str]]:
+    if study.rival is None or study.rival.search is None:
+        return []
+    means = study.rival.search
+    told = f"{means.sampler}, pruner {means.pruner}: as many jobs again, stored as {study.rival.name}"
+    return [["rival", told]]
 
 
 def _estimate(made: Plan | SearchPlan, slots: int, known: _Known) -> str:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,6 +31,7 @@ from miras_search.commands.plan import show_plan
 from miras_search.commands.study import StudyArgument, tell_shipped
 
 if TYPE_CHECKING:
+    from miras_search.analysis.duel import Duel
     from miras_search.analysis.search import SearchReport
     from miras_search.analysis.table import AblationTable
     from miras_search.commands.progress import Reporter
@@ -114,7 +115,7 @@ def run(
     )
     with Database.open(where.value, create=True) as database:
         try:
-            summary = _train(loaded, database, options, as_json=as_json, quiet=quiet)
+            summary, *others = _train_both(loaded, database, options, as_json=as_json, quiet=quiet)
         except Interrupted as stop:
             if as_json:
                 _emit_summary(stop.summary, database, [])
@@ -124,20 +125,39 @@ def run(
         if as_json:
             _emit_summary(summary, database, tables)
         else:
-            _print(_report(loaded.name, database), tables)
+            _print(_report(loaded.name, database), tables, _duel(loaded.name, database))
         if not quiet and not as_json:
-            _tell_next(summary, database.name, where)
-    if summary.spent is not None:
-        again = " ".join(filter(None, [str(context.obj or Invocation(tuple(sys.argv[1:]))), summary.more]))
-        note(f"{summary.study}: {summary.spent}; all that was found is stored. Go on with:\n  {again}")
+            for one in (summary, *others):
+                _tell_next(one, database.name, where)
+    last = [summary, *others][-1]
+    if last.spent is not None:
+        again = " ".join(filter(None, [str(context.obj or Invocation(tuple(sys.argv[1:]))), last.more]))
+        note(f"{last.study}: {last.spent}; all that was found is stored. Go on with:\n  {again}")
         raise typer.Exit(BUDGET_SPENT)
-    if summary.failed:
+    if any(one.failed for one in (summary, *others)):
         raise typer.Exit(1)
 
 
 def ray_address(flag: str | None, executor: Executor) -> str | None:
     """The cluster to join: the flag, else the environment, unless the study is to run without Ray."""
     return flag if flag is not None or executor == "local" else os.environ.get(RAY_VARIABLE) or None
+
+
+def _train_both(
+    study: Study, database: Database, options: RunOptions, *, as_json: bool, quiet: bool
+) -> list[RunSummary]:
+    """Train the study, then its rival where it has one and the study has come to its end."""
+    from miras_search.study.rival import both
+
+    found: list[RunSummary] = []
+    left = options.max_jobs
+    for one in both(study) if options.trial is None else (study,):
+        if found and (found[-1].waiting or found[-1].unsought or found[-1].spent):
+            break
+        summary = _train(one, database, replace(options, max_jobs=left), as_json=as_json, quiet=quiet)
+        left = None if left is None else left - summary.attempts
+        found.append(summary)
+    return found
 
 
 def _train(study: Study, database: Database, options: RunOptions, *, as_json: bool, quiet: bool) -> RunSummary:
@@ -173,14 +193,24 @@ def _report(name: str, database: Database) -> SearchReport | None:
     return search_report(database, queries.study(database, name))
 
 
-def _print(report: SearchReport | None, tables: Sequence[AblationTable]) -> None:
-    from miras_search.commands.search import text
+def _duel(name: str, database: Database) -> Duel | None:
+    """The study against its rival, once both are confirmed."""
+    from miras_search.analysis.duel import duel
+    from miras_search.store import queries
+
+    return duel(database, queries.study(database, name))
+
+
+def _print(report: SearchReport | None, tables: Sequence[AblationTable], against: Duel | None) -> None:
+    from miras_search.commands.search import duel_text, text
     from miras_search.export.text import to_text
 
     if report is not None:
         say(text(report) + "\n")
     if tables:
         say(to_text(tables, output_width()))
+    if against is not None:
+        say("\n" + duel_text(against))
 
 
 def output_width() -> int:
@@ -191,8 +221,9 @@ def output_width() -> int:
 def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[AblationTable]) -> None:
     from miras_search.export.json_ import to_plain
 
-    report = _report(summary.study, database)
+    report, against = _report(summary.study, database), _duel(summary.study, database)
     line = summary.to_plain() | {"database": database.name} | ({"search": jsonable(report)} if report else {})
+    line |= {"duel": jsonable(against)} if against else {}
     table = to_plain(tables) if tables else None
     say(json.dumps({**line, "table": table}, ensure_ascii=False, allow_nan=False))
 

@@ -88,14 +88,16 @@ def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
 
 def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> None:
     # the dashboard's reckoning, so that both say the same; its data side loads neither Streamlit nor pandas
+    from miras_search.analysis.duel import duel
     from miras_search.analysis.search import search_report
     from miras_search.analysis.snapshot import load
+    from miras_search.commands.search import duel_text
     from miras_search.commands.search import text as search_text
     from miras_search.dashboard.progress import current, time_left
 
-    report = search_report(database, study)
     now = datetime.now(UTC)
-    snapshot = load(database, study.name)
+    snapshot = load(database, study.name, designs=False)
+    report, against = search_report(database, study, snapshot.results), duel(database, study)
     levels = failures(snapshot.results)
     left = time_left(snapshot, now)
     if as_json:
@@ -111,6 +113,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
                 "time_left": left,
                 "runs": snapshot.runs,
                 **({"search": report} if report else {}),
+                **({"duel": against} if against else {}),
                 "updated_at": study.updated_at,
             }
         )
@@ -123,6 +126,8 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
         say(_run_line(snapshot.runs[-1], now))
     if report is not None:
         say(search_text(report))
+    if against is not None:
+        say("\n" + duel_text(against))
     if left.seconds:
         say(f"about {duration(left.seconds)} left: {left.basis}")
     under_way = current(snapshot, now)

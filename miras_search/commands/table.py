@@ -54,9 +54,11 @@ def table(
 
     Paired differences with intervals and corrected tests, costs, failures, and a verdict for each cell.
     """
+    from miras_search.analysis.duel import duel
     from miras_search.analysis.search import search_report
     from miras_search.analysis.stored import confirmed, stored_tables
     from miras_search.analysis.stored_findings import stored_findings
+    from miras_search.commands.search import duel_text
     from miras_search.commands.search import text as search_text
     from miras_search.export import findings
     from miras_search.export.formats import RENDERERS
@@ -81,6 +83,7 @@ def table(
             return
         tables = stored_tables(database, study, metric=metric, split=split, against=against, task=task, margin=margin)
         more = stored_findings(database, study, tables, margin=margin, limit=solved) if statistics else None
+        against_rival = duel(database, queries.study(database, study)) if chosen == "text" else None
     width = output_width() if output is None else 120
     if more is None:
         match chosen:
@@ -100,6 +103,8 @@ def table(
         if report is not None and chosen == "text":
             say(search_text(report) + "\n")
         say(text)
+        if against_rival is not None:
+            say("\n" + duel_text(against_rival))
         return
     try:
         output.write_text(text, encoding="utf-8")

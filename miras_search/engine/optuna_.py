@@ -39,15 +39,27 @@ def verdict(states: Sequence[str], values: Sequence[float | None]) -> Verdict:
     return mean if math.isfinite(mean) else "failed"
 
 
+def open_storage(url: URL) -> RDBStorage:
+    """Optuna's tables in the database at `url`, created where they are missing."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Optuna takes the address as a template, and the braces in it as its own
+    address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    storage = RDBStorage(address)
+    apply_pragmas(storage.engine)
+    return storage
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Close its connections."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 class OptunaRecord:
     """One study's record. Used by the driver alone: unpickling a storage would open the database elsewhere."""
 
     def __init__(self, url: URL, study: str, metric: str, cells: Sequence[Cell]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Optuna takes the address as a template, and the braces in it as its own
-        address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        self._storage = RDBStorage(address)
-        apply_pragmas(self._storage.engine)
+        self._storage = open_storage(url)
         self._name = PREFIX + study
         self._direction = METRICS[metric].direction
         self._cells = cells
@@ -72,12 +84,16 @@ class OptunaRecord:
                 self.tell(trial.number, verdicts[trial.number])
 
     def begin(self, number: int) -> None:
-        """Mark a trial as running. Optuna hands its queue out in order, so those before it are marked with it."""
-        while number in self._waiting:
-            trial = self._study.ask()
-            for path in self._cells[trial.number].levels:
-                trial.suggest_categorical(path, self._choices[path])  # the enqueued level: nothing is drawn
-            self._waiting.discard(trial.number)
+        """Mark a trial as running. Not by `ask`, which reads the whole queue each time and keeps to its order."""
+        if number not in self._waiting:
+            return
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
+        trial = optuna.Trial(self._study, trial_id)
+        for path in self._cells[number].levels:
+            trial.suggest_categorical(path, self._choices[path])  # the enqueued level: nothing is drawn
+        self._waiting.discard(number)
 
     def tell(self, number: int, verdict: Verdict) -> None:
         """Finish a trial, if there is a verdict on it."""
@@ -91,8 +107,7 @@ class OptunaRecord:
 
     def close(self) -> None:
         """Close the connections."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        close_storage(self._storage)
 
     def _open(self) -> optuna.Study:
         return optuna.create_study(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import cast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast, overload
 
 from miras_search.models import fit
 from miras_search.models.config import ModelConfig
@@ -13,6 +14,8 @@ from miras_search.space.fields import Plain, SpecError, build, flow, to_plain
 from miras_search.space.presets import PRESETS, preset
 from miras_search.space.sampling import Sample
 from miras_search.space.sampling_grammar import Label
+from miras_search.store import queries
+from miras_search.store.database import Database
 from miras_search.store.types import TrialRow
 from miras_search.study import levels
 from miras_search.study.drafts import Cell
@@ -46,6 +49,52 @@ def cell(number: int, found: Variant, decided: Mapping[str, Label], known: str |
 
 def _text(value: Label) -> str:
     return f"{value:.4g}" if isinstance(value, float) else flow(value)
+
+
+class Cells(Sequence[Cell]):
+    """The cells of a search by number: those of this run, and stored ones that are read when they are asked for.
+
+    A search may have many thousands, of which a run meets a few again.
+    """
+
+    def __init__(self, base: Cell, db: Database, study_id: int) -> None:
+        self._db, self._study_id = db, study_id
+        self._known, self._count = {0: base}, 1
+
+    def append(self, cell: Cell) -> None:
+        """One more, which was drawn now."""
+        self._known[self._count] = cell
+        self._count += 1
+
+    def stored(self) -> Iterator[tuple[int, str]]:
+        """Number and `Variant.key` of each stored trial; all of them are counted from here on."""
+        models: dict[str, Plain] = {}
+        for number, design_hash, settings in queries.variants(self._db, self._study_id):
+            given = json.dumps(settings["model"], sort_keys=True)
+            if given not in models:
+                models[given] = to_plain(build(ModelConfig, settings["model"], ("model",)).canonical())
+            yield number, json.dumps([design_hash, models[given], settings["train"]], sort_keys=True)
+            self._count = max(self._count, number + 1)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> Cell: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Cell]: ...
+
+    def __getitem__(self, number: int | slice) -> Cell | list[Cell]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(self._count))]
+        number = number + self._count if number < 0 else number
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        if number not in self._known:
+            (row,) = queries.trials(self._db, self._study_id, [number])
+            self._known[number] = stored(row)
+        return self._known[number]
 
 
 def stored(row: TrialRow) -> Cell:

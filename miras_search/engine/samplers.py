@@ -22,11 +22,11 @@ from optuna.samplers import (
     NSGAIISampler,
     QMCSampler,
     RandomSampler,
-    TPESampler,
 )
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from miras_search.engine.tpe import History, SharedTPESampler
 from miras_search.errors import EnvironmentProblem
 from miras_search.study.search import Search
 from miras_search.training.config import TrainConfig
@@ -34,8 +34,11 @@ from miras_search.training.config import TrainConfig
 NEEDS = {"cmaes": "cmaes", "gp": "torch"}  # sampler -> what has to be installed
 
 
-def sampler(search: Search, place: int) -> BaseSampler:
-    """The sampler for the trial at this place, from 0. Raises EnvironmentProblem where its library is missing."""
+def sampler(search: Search, place: int, history: History) -> BaseSampler:
+    """The sampler for the trial at this place, from 0; `history` is kept from trial to trial of one study.
+
+    Raises EnvironmentProblem where its library is missing.
+    """
     needed = NEEDS.get(search.sampler)
     if needed is not None and importlib.util.find_spec(needed) is None:
         raise EnvironmentProblem(f"sampler: {search.sampler}: pip install {needed}, or take sampler: tpe")
@@ -45,7 +48,7 @@ def sampler(search: Search, place: int) -> BaseSampler:
     independent = RandomSampler(seed=seed)
     several = len(search.objectives) > 1
     make: dict[str, Callable[[], BaseSampler]] = {
-        "tpe": lambda: TPESampler(seed=seed, n_startup_trials=first, multivariate=True, group=not several),
+        "tpe": lambda: SharedTPESampler(history, seed=seed, n_startup_trials=first, group=not several),
         "random": lambda: RandomSampler(seed=seed),
         "nsga2": lambda: NSGAIISampler(seed=seed, population_size=crowd),
         "nsga3": lambda: NSGAIIISampler(seed=seed, population_size=crowd),

@@ -15,21 +15,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import optuna
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from miras_search.engine import points, samplers
 from miras_search.engine.jobs import new_trial
 from miras_search.engine.messages import Row
-from miras_search.engine.optuna_ import PREFIX
+from miras_search.engine.optuna_ import PREFIX, close_storage, open_storage
+from miras_search.engine.tpe import History
 from miras_search.space.fields import SpecError
 from miras_search.store import queries
-from miras_search.store.database import apply_pragmas
 from miras_search.store.ranked import Sought, candidates, chosen, mean
 from miras_search.store.types import FINAL_STATES, JobRow, JobState, NewJob, ResultRow
 from miras_search.store.writer import Writer
-from miras_search.study.drafts import Cell
 from miras_search.study.search import Search
 from miras_search.study.study import Study
 
@@ -59,7 +57,7 @@ class SearchRun:
     def __init__(self, writer: Writer, study_id: int, study: Study) -> None:
         assert study.search is not None, "only a search is searched"
         self.search: Search = study.search
-        self.cells: list[Cell] = [study.cells[0]]
+        self.cells = points.Cells(study.cells[0], writer.db, study_id)
         alone = study.resources.model_copy(update={"pack": 1})  # the pruner ends a job, not its mates
         self.study = dataclasses.replace(study, cells=self.cells, resources=alone)
         """The study with the cells found so far: it grows."""
@@ -73,24 +71,25 @@ class SearchRun:
         self._begun = self._asked = self._refused = 0
         self._batch, self._in_batch = 0, 0
         self._confirmed = False
+        self._history = History()
         self._open()
 
     def resume(self, rows: Sequence[JobRow], *, ask: bool) -> None:
         """Take up what is stored. Without `ask` only the waiting rows are trained and nothing new is drawn."""
-        for row in queries.trials(self._db, self._study_id):
-            if row.number:
-                self.cells.append(points.stored(row))
-            self._numbers.setdefault(self.cells[-1].variant.key, row.number)
-        if not self.cells[1:]:
+        for number, key in self.cells.stored():
+            self._numbers.setdefault(key, number)
+        if len(self.cells) == 1:
             self._enqueue()
         if not ask:
             self._asked, self._confirmed = self.search.trials, True
             self._loose = [row for row in rows if row.state == "waiting"]
             return
-        results = queries.results(self._db, self._study_id)
+        trials = self._optuna.get_trials(deepcopy=False)
+        open_ = {it.user_attrs["trial"] for it in trials if not it.state.is_finished() and "trial" in it.user_attrs}
+        results = queries.results(self._db, self._study_id, open_)
         found = {(row.number, row.task, row.seed): row for row in results}
         half: list[FrozenTrial] = []
-        for trial in self._optuna.get_trials(deepcopy=False):
+        for trial in trials:
             about = trial.user_attrs
             if trial.state == TrialState.WAITING:
                 continue
@@ -179,16 +178,12 @@ class SearchRun:
 
     def close(self) -> None:
         """Close Optuna's connections."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        close_storage(self._storage)
 
     # Asking
 
     def _open(self) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        address = self._db.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        self._storage = RDBStorage(address)
-        apply_pragmas(self._storage.engine)
+        self._storage = open_storage(self._db.url)
         self._optuna = optuna.create_study(
             storage=self._storage,
             study_name=PREFIX + self.study.name,
@@ -219,13 +214,13 @@ class SearchRun:
         return True
 
     def _ask(self) -> None:
-        self._optuna.sampler = samplers.sampler(self.search, self._begun)
+        self._optuna.sampler = samplers.sampler(self.search, self._begun, self._history)
         self._begun += 1
         self._take(self._optuna.ask())
 
     def _trial(self, trial_id: int, place: int) -> optuna.Trial:
         """A trial that was begun before, as the sampler of its place has it."""
-        self._optuna.sampler = samplers.sampler(self.search, place)
+        self._optuna.sampler = samplers.sampler(self.search, place, self._history)
         self._begun = place + 1
         return optuna.Trial(self._optuna, trial_id)
 

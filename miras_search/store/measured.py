@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
-from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy import Insert, inspect
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from miras_search.store.metric_names import metric_ids
@@ -12,26 +14,27 @@ from miras_search.store.tables import Attempt, MetricPoint, encode_value
 from miras_search.store.types import Final, Point
 
 
-def insert_points(session: Session, attempt_id: int, points: Sequence[Point]) -> None:
-    """Insert points; one with the same metric, split and step replaces the older, so that a batch can be sent again."""
-    names = metric_ids(session, {point.name for point in points})
+def insert_points(session: Session, attempt_id: int, points: Sequence[Point], names: Mapping[str, int]) -> None:
+    """Insert points; one with the same metric, split and step replaces the older, so that a batch can be sent again.
+
+    `names` has the id of each metric. Below the ORM: the curves are most of what a driver writes.
+    """
     rows: dict[tuple[int, str, int], dict[str, object]] = {}
     for point in points:
         value, flag = encode_value(point.value)
         key = (names[point.name], point.split, point.step)
         rows[key] = dict(attempt_id=attempt_id, name_id=key[0], split=key[1], step=key[2], value=value, flag=flag)
-    # Each dialect has its own upsert. The driver is the only writer and clashes rare: look, then delete, is as safe.
-    steps = [step for _, _, step in rows]
-    near = select(MetricPoint.name_id, MetricPoint.split, MetricPoint.step).where(
-        MetricPoint.attempt_id == attempt_id,
-        MetricPoint.name_id.in_(names.values()),
-        MetricPoint.step.between(min(steps), max(steps)),
-    )
-    stale = sorted(rows.keys() & set(session.execute(near)))
-    if stale:
-        place = tuple_(MetricPoint.name_id, MetricPoint.split, MetricPoint.step)
-        session.execute(delete(MetricPoint).where(MetricPoint.attempt_id == attempt_id, place.in_(stale)))
-    session.execute(insert(MetricPoint), list(rows.values()))
+    connection = session.connection()
+    connection.execute(_upsert(connection.dialect.name), list(rows.values()))
+
+
+@cache
+def _upsert(dialect: str) -> Insert:
+    """The statement that inserts a point or replaces it, which each dialect has of its own."""
+    place = inspect(MetricPoint).primary_key
+    row = sqlite.insert(MetricPoint) if dialect == "sqlite" else postgresql.insert(MetricPoint)
+    newer = {"value": row.excluded.value, "flag": row.excluded.flag}
+    return row.on_conflict_do_update(index_elements=place, set_=newer)
 
 
 def final_rows(session: Session, attempt: Attempt, finals: Sequence[Final]) -> list[dict[str, object]]:

@@ -6,10 +6,10 @@ A reader that caches asks `change_token` first: it costs one small row and chang
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import cast
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from miras_search.store import tables
@@ -58,7 +58,9 @@ __all__ = [
     "runs",
     "studies",
     "study",
+    "trial_states",
     "trials",
+    "variants",
 ]
 
 
@@ -113,11 +115,12 @@ def _studies(session: Session, name: str | None = None) -> list[StudyRow]:
     ]
 
 
-def trials(db: Database, study_id: int) -> list[TrialRow]:
-    """The cells of a study by number, the base first."""
+def trials(db: Database, study_id: int, numbers: Collection[int] | None = None) -> list[TrialRow]:
+    """The cells of a study by number, the base first; all, or those of the given numbers."""
+    mine = _of(study_id, numbers)
     with db.session() as session:
-        found = session.scalars(select(Trial).where(Trial.study_id == study_id).order_by(Trial.number)).all()
-        states = select(Job.trial_id, Job.state, func.count()).join(Trial).where(Trial.study_id == study_id)
+        found = session.scalars(select(Trial).where(mine).order_by(Trial.number)).all()
+        states = select(Job.trial_id, Job.state, func.count()).join(Trial).where(mine)
         counted = session.execute(states.group_by(Job.trial_id, Job.state))
         n_jobs = _by_state(counted, [row.id for row in found])
         return [
@@ -137,6 +140,32 @@ def trials(db: Database, study_id: int) -> list[TrialRow]:
         ]
 
 
+def trial_states(db: Database, study_id: int) -> list[tuple[int, Role, JobState]]:
+    """Number, role and state of each trial: all that a count of a long study needs."""
+    wanted = select(Trial.number, Trial.role, Trial.state).where(Trial.study_id == study_id).order_by(Trial.number)
+    with db.session() as session:
+        return [(number, cast(Role, role), cast(JobState, state)) for number, role, state in session.execute(wanted)]
+
+
+def variants(db: Database, study_id: int, block: int = 1000) -> Iterator[tuple[int, str, dict[str, object]]]:
+    """Number, hash of the design and settings of each trial, by number; read in blocks, for there may be many."""
+    wanted = select(Trial.number, Trial.design_hash, Trial.settings).where(Trial.study_id == study_id)
+    last = -1
+    while True:
+        with db.session() as session:
+            rows = session.execute(wanted.where(Trial.number > last).order_by(Trial.number).limit(block)).all()
+        if not rows:
+            return
+        yield from ((row.number, row.design_hash, row.settings) for row in rows)
+        last = rows[-1].number
+
+
+def _of(study_id: int, numbers: Collection[int] | None) -> ColumnElement[bool]:
+    """A study's trials: all, or those of the given numbers."""
+    mine = Trial.study_id == study_id
+    return mine if numbers is None else and_(mine, Trial.number.in_(numbers))
+
+
 def _by_state(counted: Iterable[tuple[int, str, int]], ids: Sequence[int]) -> dict[int, dict[JobState, int]]:
     counts: dict[int, dict[JobState, int]] = {key: dict.fromkeys(JOB_STATES, 0) for key in ids}
     for key, state, count in counted:
@@ -154,7 +183,7 @@ def pending_jobs(db: Database, study_id: int) -> list[JobRow]:
 
 
 def jobs(db: Database, study_id: int, trial_number: int | None = None) -> list[JobRow]:
-    """Every job of a study (or of one trial), in the order of `pending_jobs`."""
+    """Every job of a study, in the order of `pending_jobs`; or of one trial, as they were stored."""
     return _jobs(db, study_id, waiting_only=False, trial_number=trial_number)
 
 
@@ -170,20 +199,17 @@ def job_values(db: Database, job_id: int) -> dict[tuple[str, str], float]:
 
 
 def _jobs(db: Database, study_id: int, *, waiting_only: bool, trial_number: int | None = None) -> list[JobRow]:
-    first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
-    order = first.group_by(Job.seed).subquery()
     tries = select(func.count()).where(Attempt.job_id == Job.id).correlate(Job).scalar_subquery()
     columns = select(Job.id, Job.trial_id, Trial.number, Trial.cell, Job.task, Job.seed, Job.state, tries)
-    wanted = (
-        columns.join(Trial, Job.trial_id == Trial.id)
-        .join(order, Job.seed == order.c.seed)
-        .where(Trial.study_id == study_id)
-        .order_by(order.c.first_id, Trial.number, Job.id)
-    )
+    wanted = columns.join(Trial, Job.trial_id == Trial.id).where(Trial.study_id == study_id)
+    if trial_number is not None:  # a search asks for one trial at a time: that must not cost a look at all of them
+        wanted = wanted.where(Trial.number == trial_number).order_by(Job.id)
+    else:
+        first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
+        order = first.group_by(Job.seed).subquery()
+        wanted = wanted.join(order, Job.seed == order.c.seed).order_by(order.c.first_id, Trial.number, Job.id)
     if waiting_only:
         wanted = wanted.where(Job.state == "waiting")
-    if trial_number is not None:
-        wanted = wanted.where(Trial.number == trial_number)
     with db.session() as session:
         return [
             JobRow(id_, trial_id, number, cell, task, seed, cast(JobState, state), attempts)
@@ -191,29 +217,36 @@ def _jobs(db: Database, study_id: int, *, waiting_only: bool, trial_number: int 
         ]
 
 
-def results(db: Database, study_id: int) -> list[ResultRow]:
-    """One row a job, unfinished ones included, by trial number, then in the order in which the jobs were stored."""
+def results(db: Database, study_id: int, numbers: Collection[int] | None = None) -> list[ResultRow]:
+    """One row a job, unfinished ones included, by trial number, then in the order in which the jobs were stored.
+
+    Of all trials, or of those of the given numbers.
+    """
+    mine = (
+        Trial.study_id == study_id if numbers is None else and_(Trial.study_id == study_id, Trial.number.in_(numbers))
+    )
     final = (
         select(FinalMetric.job_id, MetricName.name, FinalMetric.split, FinalMetric.value, FinalMetric.flag)
         .join(MetricName, FinalMetric.name_id == MetricName.id)
         .join(Job, FinalMetric.job_id == Job.id)
         .join(Trial, Job.trial_id == Trial.id)
-        .where(Trial.study_id == study_id)
+        .where(mine)
         .order_by(FinalMetric.job_id, MetricName.id, FinalMetric.split)
     )
     wanted = (
         select(Job.id, Job.trial_id, Job.task, Job.seed, Job.state, Attempt.last_step)
         .join(Trial, Job.trial_id == Trial.id)
         .outerjoin(Attempt, Job.attempt_id == Attempt.id)
-        .where(Trial.study_id == study_id)
+        .where(mine)
         .order_by(Trial.number, Job.id)
     )
     with db.session() as session:
         values: dict[int, dict[tuple[str, str], float]] = {}
         for job_id, name, split, value, flag in session.execute(final):
             values.setdefault(job_id, {})[name, split] = decode(value, flag)
-        # read apart from the jobs: a cell's `changes` are decoded once, not once a seed
-        cells = {row.id: row for row in session.scalars(select(Trial).where(Trial.study_id == study_id))}
+        # read apart from the jobs: a cell's `changes` are decoded once, not once a seed; its design not at all
+        about = select(Trial.id, Trial.number, Trial.cell, Trial.role, Trial.changes).where(mine)
+        cells = {row.id: row for row in session.execute(about)}
         return [
             ResultRow(
                 cell=cells[trial_id].cell,

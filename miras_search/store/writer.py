@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from miras_search.store import lease, tables
 from miras_search.store.database import Database
 from miras_search.store.measured import final_rows, insert_points
-from miras_search.store.metric_names import register_metrics
-from miras_search.store.states import open_attempt, refresh_trials, set_jobs, study_of, touch
+from miras_search.store.metric_names import metric_ids, register_metrics
+from miras_search.store.states import open_attempt, reach, refresh_trials, set_jobs, study_of, touch, touch_attempt
 from miras_search.store.tables import Attempt, FinalMetric, Job, Study, Trial, utcnow
 from miras_search.store.types import (
     ENDED_ATTEMPTS,
@@ -48,6 +48,7 @@ class Writer:
         """Write to `db`; `now` is the clock (aware), which a test may replace."""
         self.db = db
         self._now = now
+        self._names: Mapping[str, int] = {}  # the ids of metrics that are known to be stored
 
     # The study and its plan
 
@@ -104,6 +105,8 @@ class Writer:
         with self.db.writing() as session:
             there = _numbered(study_id, (trial.number for trial in trials))
             known = {row.number: row for row in session.scalars(select(Trial).where(there))}
+            new: list[dict[str, object]] = []
+            times = {"created_at": now, "updated_at": now}
             changed = False
             for trial in trials:
                 if trial.role not in ROLES:
@@ -112,20 +115,8 @@ class Writer:
                 design, settings = _plain(trial.design), _plain(trial.settings)
                 stored = known.get(trial.number)
                 if stored is None:
-                    session.execute(
-                        insert(Trial).values(
-                            study_id=study_id,
-                            number=trial.number,
-                            state="waiting",
-                            design=design,
-                            settings=settings,
-                            design_hash=trial.design_hash,
-                            created_at=now,
-                            updated_at=now,
-                            **names,
-                        )
-                    )
-                    changed = True
+                    about = {"design": design, "settings": settings, "design_hash": trial.design_hash, **names}
+                    new.append({"study_id": study_id, "number": trial.number, "state": "waiting", **times, **about})
                     continue
                 if stored.design_hash != trial.design_hash or stored.settings != settings:
                     what = "design" if stored.design_hash != trial.design_hash else "settings"
@@ -136,7 +127,9 @@ class Writer:
                 if any(getattr(stored, key) != value for key, value in names.items()):
                     session.execute(update(Trial).where(Trial.id == stored.id).values(updated_at=now, **names))
                     changed = True
-            if changed:
+            if new:
+                session.execute(insert(Trial), new)
+            if new or changed:
                 touch(session, study_id, now)
 
     def put_jobs(self, study_id: int, jobs: Sequence[NewJob]) -> None:
@@ -272,7 +265,8 @@ class Writer:
             job = session.get_one(Job, job_id)
             if job.state != "waiting":
                 raise ValueError(f"job {job_id} is {job.state}, not waiting")
-            before = session.scalar(select(func.max(Attempt.attempt)).where(Attempt.job_id == job_id)) or 0
+            connection = session.connection()
+            before = connection.scalar(select(func.max(Attempt.attempt)).where(Attempt.job_id == job_id)) or 0
             row = insert(Attempt).values(
                 job_id=job_id,
                 attempt=before + 1,
@@ -283,8 +277,8 @@ class Writer:
                 device=device,
                 started_at=now,
             )
-            attempt_id = int(session.execute(row.returning(Attempt.id)).scalar_one())
-            session.execute(update(Job).where(Job.id == job_id).values(attempt_id=attempt_id))
+            attempt_id = int(connection.execute(row.returning(Attempt.id)).scalar_one())
+            connection.execute(update(Job).where(Job.id == job_id).values(attempt_id=attempt_id))
             set_jobs(session, now, [job_id], "running")
             touch(session, study_of(session, job_id), now)
             return attempt_id
@@ -296,13 +290,13 @@ class Writer:
         """
         if not points:
             return
-        now = self._now()
+        now, wanted = self._now(), {point.name for point in points}
         with self.db.writing() as session:
-            attempt = open_attempt(session, attempt_id)
-            insert_points(session, attempt_id, points)
-            steps = [point.step for point in points] + ([] if attempt.last_step is None else [attempt.last_step])
-            session.execute(update(Attempt).where(Attempt.id == attempt_id).values(last_step=max(steps)))
-            touch(session, study_of(session, attempt.job_id), now)
+            reach(session, attempt_id, max(point.step for point in points))
+            names = self._names if wanted <= self._names.keys() else metric_ids(session, wanted)
+            insert_points(session, attempt_id, points, names)
+            touch_attempt(session, attempt_id, now)
+        self._names = {**self._names, **names}  # once they are committed
 
     def finish_attempt(
         self,
@@ -329,8 +323,8 @@ class Writer:
             raise ValueError(f"a {state} attempt with {len(finals)} finals must be final for its job")
         now = self._now()
         with self.db.writing() as session:
-            attempt = open_attempt(session, attempt_id)
-            session.execute(
+            attempt, connection = open_attempt(session, attempt_id), session.connection()
+            connection.execute(
                 update(Attempt)
                 .where(Attempt.id == attempt_id)
                 .values(
@@ -344,7 +338,7 @@ class Writer:
                 )
             )
             if finals:
-                session.execute(insert(FinalMetric), final_rows(session, attempt, finals))
+                connection.execute(insert(FinalMetric), final_rows(session, attempt, finals))
             job_state: JobState = "waiting"
             if final_for_job:
                 job_state = state if state in ("complete", "pruned", "diverged") else "failed"

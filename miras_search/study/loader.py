@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TypeVar, cast
 
@@ -20,7 +21,7 @@ from miras_search.space.execution import Execution
 from miras_search.space.fields import Path, Plain, Problem, SpecError, build, nearest
 from miras_search.space.plugins import Plugin
 from miras_search.space.presets import PRESETS
-from miras_search.study import cells, document, levels, match, schema, shipped
+from miras_search.study import cells, document, levels, match, rival, schema, shipped
 from miras_search.study.document import Document
 from miras_search.study.drafts import Cell, Grid
 from miras_search.study.levels import Held, Variant
@@ -70,7 +71,16 @@ def loads(
     if parts.problems:
         raise source.error(parts.problems)
     try:
-        return _study(file, parts, source, path, found, shipped)
+        study = _study(file, parts, source, path, found, shipped)
+        if not isinstance(file, SearchFile) or not file.rival:
+            return study
+        other = [*overrides, *rival.overrides(file.rival)]
+        try:
+            against = loads(text, path, other, rival.name(study.name), shipped=shipped)
+        except StudyError as error:
+            raise SpecError([Problem((rival.KEY,), one.what) for one in error.problems]) from error
+        rival.check(study, against)
+        return replace(study, rival=against)
     except SpecError as error:
         raise source.error(error.problems) from error
 

@@ -186,6 +186,7 @@ class SearchFile(_Shared):
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 100
     confirm: Confirm = Confirm()
     schedule: Annotated[int | None, BeforeValidator(_schedule)] = None
+    rival: dict[str, object] = {}
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (0,)
 
 

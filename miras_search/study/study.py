@@ -81,6 +81,8 @@ class Study:
     """Which cost of the cells is made that of the base."""
     tuning: Tuning | None = None
     """What is chosen for each cell before its seeds are trained."""
+    rival: Study | None = None
+    """Of a search: the same one by other means, a study of its own with which it is compared."""
 
     @property
     def trials(self) -> Sequence[Cell]:
@@ -102,6 +104,7 @@ class Study:
             "seeds": list(self.seeds),
             "resources": self._resources,
             **({"extent": self.search.extent} if self.search else {}),
+            **({"rival": self.rival.name} if self.rival else {}),
             **self._compared,
         }
 

@@ -28,6 +28,8 @@ VERBS = {
     "bench training",
     "bench kernels",
     "bench statistics",
+    "bench engine",
+    "bench store",
     "db upgrade",
     "db backup",
 }

@@ -10,8 +10,10 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from miras_search.analysis.search import headline, history, search_report
+from miras_search.commands.search import text
 from miras_search.dashboard.found import best_so_far, found_frame, shrinkage
 from miras_search.dashboard.launch import APP, VARIABLE
+from miras_search.dashboard.trade_off import front_frame, trade_off
 from miras_search.export.palette import LIGHT
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -34,9 +36,9 @@ FRESH = {0: (0.5, 0.52), 2: (0.6, 0.7), 3: (0.68, 0.7)}
 Opened = Callable[[Path], Database]
 
 
-def searched(folder: Path, *, confirmed: bool) -> Path:
+def searched(folder: Path, *, confirmed: bool, objectives: str = "{accuracy: maximize}") -> Path:
     """A search of four trials whose best two, and the base, are trained on fresh seeds."""
-    path, study = folder / "miras.db", loads(SEARCH, "sought.yaml")
+    path, study = folder / "miras.db", loads(SEARCH, "sought.yaml", [f"objectives={objectives}"])
     assert study.search is not None
     with Database.open(path, create=True) as db:
         writer = Writer(db)
@@ -51,6 +53,7 @@ def searched(folder: Path, *, confirmed: bool) -> Path:
             (job,) = [job for job in queries.jobs(db, id_, number) if job.seed == seed]
             attempt = writer.start_attempt(job.id, run.id, host="ada", pid=1, device="cpu")
             finals = [Final("accuracy", "validation", accuracy), Final("accuracy", "test", accuracy - 0.01)]
+            finals.append(Final("state_bytes", "", 100.0 * (4 - number)))
             writer.finish_attempt(
                 attempt, state="complete", finals=finals, last_step=9, wall_seconds=1.0, peak_memory_bytes=1,
                 final_for_job=True,
@@ -146,6 +149,30 @@ def test_a_best_that_is_not_confirmed_is_called_lucky(
     assert [item.value for item in app.subheader] == ["Best so far"]
     db = opened(path)
     assert shrinkage(search_report(db, queries.study(db, "sought")), LIGHT) is None
+
+
+def test_a_front_is_a_line_among_all_trials_and_a_table(
+    tmp_path: Path, opened: Opened, open_found: Callable[[Path], AppTest]
+) -> None:
+    path = searched(tmp_path, confirmed=True, objectives="{accuracy: maximize, state_bytes: minimize}")
+    db = opened(path)
+    study = queries.study(db, "sought")
+    report = search_report(db, study)
+    assert [(it.number, it.values) for it in report.front] == [(2, (0.9, 200.0)), (3, (0.7, 100.0))]
+    figure = trade_off(history(db, study), report, LIGHT)
+    assert figure is not None
+    trials, line = figure.data
+    assert (tuple(line.x), tuple(line.y)) == ((100.0, 200.0), (0.7, 0.9))
+    assert len(trials.x) == 4 and "2 of 3 competitors" in line.name
+    frame = front_frame(report)
+    assert list(frame["state_bytes"]) == [200.0, 100.0]
+    assert list(frame["confirmed"]) == pytest.approx([0.65, 0.69])
+    lines = text(report).splitlines()
+    assert "on the front: 2 of 3 competitors" in lines[1]
+    assert [one.split()[0] for one in lines[3:6]] == ["trial", "2", "3"] and lines[4].split()[-2:] == ["0.9", "200"]
+    app = open_found(path)
+    assert not app.exception
+    assert "On the front" in [item.value for item in app.subheader]
 
 
 def test_an_ablation_says_that_nothing_was_searched(one_trial: Path, open_found: Callable[[Path], AppTest]) -> None:

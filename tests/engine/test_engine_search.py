@@ -16,6 +16,7 @@ from miras_search.analysis.stored import stored_tables
 from miras_search.engine.driver import RunOptions, run_study
 from miras_search.engine.events import RunSummary
 from miras_search.engine.samplers import sampler
+from miras_search.engine.tpe import History
 from miras_search.errors import EnvironmentProblem
 from miras_search.seeds import confirms
 from miras_search.store import queries
@@ -201,7 +202,7 @@ def test_a_sampler_without_its_library_says_what_to_install(monkeypatch: pytest.
     assert search is not None
     monkeypatch.setattr("miras_search.engine.samplers.importlib.util.find_spec", lambda name: None)
     with pytest.raises(EnvironmentProblem, match="pip install cmaes"):
-        sampler(search, 0)
+        sampler(search, 0, History())
 
 
 def test_a_killed_driver_leaves_a_search_that_goes_on(bench: Bench) -> None:

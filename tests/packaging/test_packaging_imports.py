@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "export": DATA | {"analysis"},
     "dashboard": DATA | {"analysis", "export"},
     "engine": TRAINED | {"training", "study", "store"},
-    "bench": TRAINED | {"training", "analysis"},
+    "bench": TRAINED | {"training", "analysis", "study", "store", "engine"},
     "doctor": DATA | {"engine", "kernels"},
     "commands": TRAINED
     | {"training", "study", "store", "engine", "analysis", "export", "bench", "doctor", "dashboard"},
@@ -46,9 +46,9 @@ ALLOWED: dict[str, set[str]] = {
 FRONT_DOOR = ("miras_search", "miras_search.api")  # for type checkers; loaded when a name is first asked for
 # third-party package -> the rooms that may import it
 ONLY_IN: dict[str, set[str]] = {
-    "optuna": {"engine", "space.sampling", "analysis.importance"},
+    "optuna": {"engine", "space.sampling", "analysis.importance", "bench.filled"},
     "ray": {"engine"},
-    "sqlalchemy": {"store", "engine"},
+    "sqlalchemy": {"store", "engine", "bench.filled"},
     "alembic": {"store"},
     "streamlit": {"dashboard"},
     "plotly": {"dashboard"},

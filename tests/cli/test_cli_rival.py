@@ -1,0 +1,53 @@
+"""A search against its rival, as a user drives it: one command runs both and tells the difference, and goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+SEARCH = """\
+name: sought
+kind: search
+task: {name: mqar, vocab: 16, length: 16, pairs: 2}
+model: {layers: 1, d_model: 8, heads: 1}
+train: {steps: 2, batch: 2, eval_examples: 4}
+base: delta_net
+space: {bias: [dot, l2], train.lr: {log_uniform: [1e-3, 3e-2]}}
+sampler: qmc
+rival: {sampler: random}
+trials: 3
+confirm: {top: 1, seeds: 2}
+presets: false
+schedule: {sync: 2}
+"""
+LOCAL = ("--executor", "local", "--workers", "1")
+
+
+def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_first(cli, here: Path) -> None:
+    Path("sought.yaml").write_text(SEARCH)
+    assert "random, pruner none: as many jobs again, stored as sought.rival" in cli("plan", "sought.yaml").out
+    first = cli("run", "sought.yaml", *LOCAL, "--max-jobs", "7")
+    assert first.code == 0, first.err
+    assert "against sought.rival" not in first.out, "nothing is left for the rival"
+
+    rest = cli("run", "sought.yaml", *LOCAL)
+    assert rest.code == 0, rest.err
+    assert "sought against sought.rival: what each put first, on the same fresh seeds (test accuracy)" in rest.out
+    assert "over 2 paired seeds, p = " in rest.out
+    studies = {one["study"]: one["jobs"] for one in cli("status", "--json").json["studies"]}
+    assert {name: jobs["complete"] for name, jobs in studies.items()} == {"sought": 7, "sought.rival": 7}
+
+    duel = cli("status", "sought", "--json").json["duel"]
+    mine, theirs = duel["sides"]
+    assert (mine["means"], theirs["means"]) == ("qmc, pruner none", "random, pruner none")
+    assert duel["difference"] == pytest.approx(mine["mean"] - theirs["mean"])
+    assert duel["ci_low"] <= duel["difference"] <= duel["ci_high"] and duel["pairs"] == 2
+    told = rest.out[rest.out.index("sought against sought.rival") :]
+    for reader in (cli("status", "sought"), cli("table", "sought")):
+        assert told.strip() in reader.out
+
+    again = cli("run", "sought.yaml", *LOCAL, "--json")
+    lines = [json.loads(line) for line in again.out.splitlines()]
+    assert lines[-1]["duel"] == duel and not [line for line in lines if line["event"] == "job_started"]
