@@ -24,6 +24,7 @@ class TableContext:
     ceiling: float = 0.99  # accuracy from here on is saturated
     floor_margin: float = 0.02  # accuracy up to chance plus this is at the floor
     lock: str | None = None  # what was locked before any result, in words, or that nothing was
+    looked: str | None = None  # what looks at something else mean for this table
     margin: float | None = None  # the half width that "not decided" aims at; None: by the metric
 
 
@@ -37,8 +38,9 @@ def caption(
     found: Sequence[Comparison],
     cells: JointTest,
     context: TableContext,
+    looks: str = "",
 ) -> str:
-    """Test, n, task, metric with direction, execution, lock, commit and date, in plain text."""
+    """Test, n, task, metric with direction, looks, execution, lock, commit and date, in plain text."""
     measure = ", ".join(part for part in (metric.unit, split, f"{_direction(metric)} is better") if part)
     planned = [reference, *(item.cell for item in found)]
     counts = _range([len(cell.values) for cell in planned])
@@ -52,7 +54,7 @@ def caption(
         )
     if cells.size:
         n = len(cells.seeds)
-        flips = f"exact, smallest p {smallest_p(n):.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
+        flips = f"exact, smallest p {smallest_p(n) * cells.factor:.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
         if cells.by_holm and cells.noise is not None:
             parts.append(
                 f"p: Holm over the {_many(cells.size, 'cell')}' own sign-flip tests (n = {n}, {flips}) and not the "
@@ -63,6 +65,10 @@ def caption(
                 f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {_many(cells.size, 'cell')}; "
                 "Holm p: Holm over each cell's own sign-flip test"
             )
+    if looks:
+        parts.append(looks)
+    if context.looked:
+        parts.append(context.looked)
     if context.execution:
         parts.append(f"Execution: {context.execution}")
     if context.lock:

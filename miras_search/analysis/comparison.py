@@ -9,7 +9,7 @@ import numpy as np
 
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.noise import ReferenceNoise, reference_noise
-from miras_search.analysis.paired import Floats, holm, interval, sign_flip_each, sign_flip_stepdown
+from miras_search.analysis.paired import Floats, holm, interval, sign_flip_each, sign_flip_stepdown, smallest_p
 
 MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
 ENOUGH = 3  # a cell with fewer pairs than this waits outside while others have more
@@ -72,6 +72,12 @@ class JointTest:
     p: Mapping[int, float] = field(default_factory=dict)  # trial number -> the p that decides: step-down, or Holm's
     holm: Mapping[int, float] = field(default_factory=dict)  # trial number -> Holm p of the cells' own sign-flip tests
     noise: ReferenceNoise | None = None  # the reference's beside the cells', where that was looked at
+    factor: float = 1.0  # what p and Holm p have been multiplied by, of a test in several looks
+
+    @property
+    def smallest(self) -> float:
+        """The smallest p that it can give."""
+        return min(1.0, smallest_p(len(self.seeds)) * self.factor * (self.size if self.by_holm else 1))
 
     @property
     def by_holm(self) -> bool:

@@ -48,4 +48,5 @@ def lock_content(study: Study, margin: float | None) -> dict[str, Plain]:
         "test": TEST,
         "margin": margin,
         "seeds": [*sorted(study.seeds)],
+        **({"top_up": study.top_up.to_plain()} if study.top_up else {}),
     }
