@@ -12,7 +12,7 @@ look decides, and comparable between looks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from miras_search.analysis.cells import Cell
@@ -63,7 +63,7 @@ class Looked:
     """p and Holm p of each cell are those of the look that decided it, else of the last one, times its factor."""
     taken: int = 0
     """Looks that are over: every training that they wait for has ended."""
-    decided: Mapping[int, int] | None = None
+    decided: Mapping[int, int] = field(default_factory=dict)
     """Trial number -> the look that decided the cell."""
     wanting: tuple[int, ...] = ()
     """Trial numbers of the cells on whose trainings, beside the reference's, the next look waits; empty where there is

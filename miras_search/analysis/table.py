@@ -39,7 +39,7 @@ class Row:
     difference: float | None  # cell minus reference, over the paired seeds
     ci_low: float | None
     ci_high: float | None
-    p: float | None  # that decides: joint sign flips, step-down over the family; Holm's where the caption says so
+    p: float | None  # that decides: joint sign flips, step-down over the family; more where the caption says so
     p_holm: float | None
     params: int | None
     state_bytes: int | None

@@ -169,6 +169,7 @@ def _rung(
         "controls": [],
         "controls_on": "base",
         "tune": {},
+        "top_up": {},
         "match": "none",
         "train.lr": first,
         "seeds": list(seeds),

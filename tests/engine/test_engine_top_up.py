@@ -98,44 +98,36 @@ def test_undecided_cells_and_the_base_get_more_seeds_look_by_look(run: Run, db: 
     assert row["kl"].verdict is not None and "not decided" in row["kl"].verdict
     assert run().attempts == 0
 
-
-def test_an_interrupted_top_up_goes_on_where_it_was(run: Run, db: Database) -> None:
-    summary = run(max_jobs=FIRST)
-    assert (summary.waiting, summary.unsought) == (0, True)
-    assert run("resources.cpus=1", max_jobs=4).waiting == 5
-    events: list[Event] = []
-    summary = run(on_event=events.append)
-    started = next(event for event in events if isinstance(event, StudyStarted))
-    assert (started.jobs, started.done, started.todo) == (FIRST + 9, FIRST + 4, 5)
-    assert (summary.attempts, summary.waiting) == (11, 0)
-    assert seeds(db)["kl"] == 13
-    assert run(trial=1).attempts == 7
-
-
-def test_all_decided_ends_it(run: Run, db: Database) -> None:
-    assert run("vary.bias=[dot]").attempts == 3 * 7
-    caption = stored_tables(db, "topped")[0].caption
-    assert "1 of 3 are taken; all that can be decided is" in caption
-
-
-def test_a_cell_that_diverged_gets_no_more(run: Run, db: Database) -> None:
-    run("vary.bias=[l1, kl]", "seeds=8")
-    assert seeds(db)["l1"] == 7
-    assert seeds(db)["kl"] == 13
-
-
-def test_against_another_cell_the_caption_says_that_the_looks_were_not_at_that(run: Run, db: Database) -> None:
-    run()
     (table,) = stored_tables(db, "topped", against="dot")
     assert "Seeds were added after looks at accuracy against l2, which p here leaves out of account" in table.caption
     assert "declared before any result" not in table.caption
 
 
+def test_an_interrupted_top_up_goes_on_where_it_was_without_cells_that_diverged(run: Run, db: Database) -> None:
+    small = ("vary.bias=[l1, kl]", "controls=[]", "seeds=8", "top_up={max_seeds: 10}")
+    summary = run(*small, max_jobs=24)
+    assert (summary.diverged, summary.waiting, summary.unsought) == (1, 0, True)
+    assert run(*small, max_jobs=1).waiting == 3
+    events: list[Event] = []
+    summary = run(*small, on_event=events.append)
+    started = next(event for event in events if isinstance(event, StudyStarted))
+    assert (started.jobs, started.done, started.todo) == (28, 25, 3)
+    assert (summary.attempts, summary.waiting) == (3, 0)
+    assert seeds(db) == {"l2": 10, "kl": 10, "l1": 7}
+    assert run(*small, trial=1).attempts == 8
+
+
+def test_all_decided_ends_it(run: Run, db: Database) -> None:
+    assert run("vary.bias=[dot]", "controls=[]").attempts == 2 * 7
+    assert "1 of 3 are taken; all that can be decided is" in stored_tables(db, "topped")[0].caption
+
+
 def test_it_cannot_be_declared_afterwards(run: Run, db: Database) -> None:
-    run("top_up={}")
+    small = ("vary.bias=[dot]", "controls=[]")
+    run(*small, "top_up={}")
     with pytest.raises(StudyChanged):
-        run()
-    run("top_up={}", "seeds=9")
+        run(*small)
+    run(*small, "top_up={}", "seeds=9")
     said = "nothing was locked before its results, and 2 seeds (7, 8) were added after some"
     assert said in stored_tables(db, "topped")[0].caption
 
@@ -143,7 +135,7 @@ def test_it_cannot_be_declared_afterwards(run: Run, db: Database) -> None:
 def test_each_task_and_a_tuned_setting_has_looks_of_its_own(run: Run, db: Database) -> None:
     tuned = "tune={train.lr: [1e-3, 3e-3, 1e-2, 3e-2], seeds: 1}"
     both = "task=[{name: mqar, length: 32}, {name: mqar, length: 64}]"
-    summary = run(tuned, both, "vary.bias=[dot, kl]", "controls=[]", "top_up.looks=2", "seeds=8")
-    tuning, first, second = 3 * 4 * 2, 3 * 2 * 8, 2 * 2 * 5
+    summary = run(tuned, both, "vary.bias=[kl]", "controls=[]", "top_up={max_seeds: 8}")
+    tuning, first, second = 2 * 4 * 2, 2 * 2 * 7, 2 * 2
     assert (summary.complete, summary.waiting) == (tuning + first + second, 0)
-    assert [row.n for row in stored_tables(db, "topped")[1].rows] == [13, 8, 13]
+    assert [row.n for table in stored_tables(db, "topped") for row in table.rows] == [8] * 4
