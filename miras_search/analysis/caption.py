@@ -62,8 +62,8 @@ def caption(
         )
         if cells.is_guarded and cells.noise is not None:
             parts.append(
-                f"Because {cells.noise.reason(reference.name)}, under which signs and t intervals say too much, p is "
-                f"not below Holm's over {family} of t tests that hold for noise as skewed as an exponential's"
+                f"Because {cells.noise.reason(reference.name)}, p is not below Holm's over {family} of t tests that "
+                "hold for noise as skewed as an exponential's, and the cells' intervals are theirs"
             )
     if looks:
         parts.append(looks)

@@ -169,6 +169,15 @@ def exponential_t_p(d: ArrayLike) -> float:
     return float((null.size - np.searchsorted(null, t * (1 - _TIE)) + 1) / (null.size + 1))
 
 
+def exponential_t_interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The interval for the mean difference that goes with `exponential_t_p`. Raises ValueError below two seeds."""
+    values = _differences(d)
+    mean, scale = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size)
+    null = _exponential_t(min(values.size, MOST_SKEWED))
+    half = scale * float(null[math.ceil(level * null.size) - 1])
+    return mean - half, mean + half
+
+
 @lru_cache(maxsize=64)
 def _exponential_t(seeds: int) -> Floats:
     """|t| of exponential noise around its mean, drawn and sorted: there is no formula."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from miras_search.analysis.caption import TableContext, caption, legend, notes
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
-from miras_search.analysis.comparison import Comparison, JointTest, compare, joint_test
+from miras_search.analysis.comparison import Comparison, JointTest, compare, guarded, joint_test
 from miras_search.analysis.looks import Looks, looks_text, test_in_looks
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
@@ -168,6 +168,8 @@ def ablation_table(
         False: joint_test(reference, family, check=True) if looked is None else looked.test,
         True: joint_test(reference, controls),
     }
+    if tests[False].is_guarded:
+        found = [item if item.cell.role == CONTROL else guarded(item) for item in found]
     limits = _limits(measured, chance, context)
     margin = context.margin or default_margin(measured, reference.mean)
     decimals = decimals_for(map(_sd, cells), [cell.mean for cell in cells])

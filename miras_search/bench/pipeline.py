@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.comparison import compare, joint_test
+from miras_search.analysis.comparison import compare, guarded, joint_test
 from miras_search.analysis.looks import Looks, test_in_looks
-from miras_search.analysis.paired import Floats, t_interval
+from miras_search.analysis.paired import Floats
 from miras_search.analysis.verdict import is_decided
 from miras_search.bench.surrogate import Setting
 
@@ -75,7 +75,7 @@ class Outcome:
     guarded: bool
     """Whether the noise of the first look let sign flips alone not decide."""
     intervals: tuple[tuple[float, float], ...]
-    """95 % t intervals of the differences at the first look."""
+    """95 % intervals of the differences, as a table of the first seeds has them."""
 
 
 def run(setting: Setting, plan: Plan, random: np.random.Generator, effect: Floats | None = None) -> Outcome:
@@ -91,7 +91,8 @@ def run(setting: Setting, plan: Plan, random: np.random.Generator, effect: Float
     first, *others = (_cell(number, values[: plan.seeds, number]) for number in range(values.shape[1]))
     test, found = joint_test(first, others, check=True), [compare(cell, first, worst=None) for cell in others]
     at_once = frozenset(j for j, one in enumerate(found) if is_decided(one, test.p.get(j + 1)))
-    intervals = tuple(t_interval(one.differences) for one in found)
+    found = [guarded(one) if test.is_guarded else one for one in found]
+    intervals = tuple((one.ci_low or 0.0, one.ci_high or 0.0) for one in found)
     return Outcome(frozenset(number - 1 for number in looked.decided), at_once, test.is_guarded, intervals)
 
 

@@ -46,7 +46,7 @@ def run(
             random = np.random.default_rng((start, place, n))
             found = [pipeline.run(SETTINGS[name], pipeline.Plan(seeds=n), random) for _ in range(studies)]
             family.append(_family(SETTINGS[name], n, found))
-            coverage.append(_covered(name, n, "t", [ends for one in found for ends in one.intervals]))
+            coverage.append(_covered(name, n, "table", [ends for one in found for ends in one.intervals]))
     fewer = max(studies // 4, 1)
     for name in ("normal", "skewed", "skewed base"):
         for n in BCA_SEEDS:

@@ -22,7 +22,7 @@ def test_the_bench_reports_error_coverage_and_power() -> None:
     ]  # fmt: skip
     assert all(row["low"] <= row["error"] <= row["high"] for row in family)
     assert family[-1]["guarded"] > family[0]["guarded"]
-    assert {row["interval"] for row in coverage} == {"t", "t, BCa"}
+    assert {row["interval"] for row in coverage} == {"table", "t, BCa"}
     assert len(power) == 2 * len(statistics.EFFECTS)
     text = statistics.table(result)
     assert "family-wise error" in text
