@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Many processes import the same files: bytecode is kept, even where the shell asks Python to keep none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env env-test run test test-all lint types gpu space-audit drill clean
+.PHONY: env env-test run test test-all lint types gpu notebook space-audit drill clean
 
 env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
@@ -45,6 +45,11 @@ test-all: lint types
 # Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
 gpu:
 	sh benchmarks/gpu.sh $(PYTHON)
+
+# docs/api.md executed by Jupyter.
+notebook: env
+	$(PIP) install -q --no-compile -c constraints.txt -e '.[notebook]'
+	$(BIN)/python docs/notebook.py
 
 # Random points of the whole space: valid, their spellings lead back to them, and some train. A quarter of an hour.
 space-audit: env-test
