@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Many processes import the same files: bytecode is kept, even where the shell asks Python to keep none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env env-test run test test-all lint types gpu notebook space-audit drill clean
+.PHONY: env env-test run finding test test-all lint types gpu notebook space-audit drill clean
 
 env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
@@ -27,6 +27,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 run: env
 	$(BIN)/miras-search run studies/bias.yaml
+
+# The finding that README shows, from its lock to its table and figures: about 150 trainings.
+finding: env
+	$(BIN)/miras-search plan studies/bias_full.yaml --lock --margin 0.05
+	$(BIN)/miras-search run studies/bias_full.yaml
+	$(BIN)/miras-search export bias_full -o exports/bias_full --force
 
 lint: env-test
 	$(BIN)/ruff check .

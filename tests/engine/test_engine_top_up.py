@@ -132,6 +132,7 @@ def test_it_cannot_be_declared_afterwards(run: Run, db: Database) -> None:
     assert said in stored_tables(db, "topped")[0].caption
 
 
+@pytest.mark.slow
 def test_each_task_and_a_tuned_setting_has_looks_of_its_own(run: Run, db: Database) -> None:
     tuned = "tune={train.lr: [1e-3, 3e-3, 1e-2, 3e-2], seeds: 1}"
     both = "task=[{name: mqar, length: 32}, {name: mqar, length: 64}]"
