@@ -163,7 +163,9 @@ def _lock(
     """What the caption says of the study's lock; nothing of a search, whose confirmation is on fresh seeds anyway."""
     if study.kind == "search":
         return None
-    seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id)))
+    scheme = Scheme.of(study.config, study.metric)
+    own = scheme.seeds if scheme is not None else frozenset[int]()  # those that tune are in no table
+    seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id) if job.seed not in own))
     shown = metric_named(metric).split if split is None else split
     added = added_seeds(queries.runs(db, study.id), queries.attempts(db, study.id))
     lock = lock_of(db, study.id)
