@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import miras_search as ms
+
 STUDY = """\
 name: fair
 task: {name: mqar, vocab: 16, length: 16, pairs: 2}
@@ -47,6 +49,8 @@ def test_a_study_is_planned_tuned_matched_and_tabulated(cli, here: Path) -> None
         assert row["tuned"]["train.lr"] in row["tried"] and len(row["tried"]) == 4
         assert row["sensitivity"]["train.lr"] >= 0
     assert rows[0]["ratio"] is None and rows[1]["ratio"] == round(rows[1]["params"] / rows[0]["params"], 4)
+    frame = ms.open("miras.db").study("fair").table()  # what `export` writes as data
+    assert json.loads(frame["tuned"][1]) == rows[1]["tuned"] and str(frame["sign_depends"].dtype) == "boolean"
     for form in ("markdown", "latex", "csv"):
         assert cli("table", "fair", "--format", form).code == 0
     assert "x params" in cli("table", "fair", "--format", "markdown").out
