@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Many processes import the same files: bytecode is kept, even where the shell asks Python to keep none.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env env-test run test test-all lint types gpu space-audit drill clean
+.PHONY: env env-test run finding test test-all lint types gpu notebook space-audit drill clean
 
 env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
@@ -28,6 +28,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 run: env
 	$(BIN)/miras-search run studies/bias.yaml
 
+# The finding that README shows, from its lock to its table and figures: about 150 trainings.
+finding: env
+	$(BIN)/miras-search plan studies/bias_full.yaml --lock --margin 0.05
+	$(BIN)/miras-search run studies/bias_full.yaml
+	$(BIN)/miras-search export bias_full -o exports/bias_full --force
+
 lint: env-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +51,11 @@ test-all: lint types
 # Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
 gpu:
 	sh benchmarks/gpu.sh $(PYTHON)
+
+# docs/api.md executed by Jupyter.
+notebook: env
+	$(PIP) install -q --no-compile -c constraints.txt -e '.[notebook]'
+	$(BIN)/python docs/notebook.py
 
 # Random points of the whole space: valid, their spellings lead back to them, and some train. A quarter of an hour.
 space-audit: env-test

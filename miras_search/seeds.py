@@ -14,3 +14,28 @@ FIRST_TUNE_SEED = 2_000_000
 def confirms(seed: int) -> bool:
     """Whether a job with this seed belongs to the confirmation of a search."""
     return seed >= FIRST_CONFIRM_SEED
+
+
+FIRST_CROSSED_SEED = 2_000_000_000
+MOST_CROSSED = 32
+"""Starts, draws of training data and evaluations that can be told apart in a crossed seed."""
+
+
+def crossed_seeds(levels: int) -> list[int]:
+    """The seeds that cross so many starts, draws of training data and evaluations, evaluations changing fastest."""
+    digits = range(levels)
+    return [
+        FIRST_CROSSED_SEED + (start * MOST_CROSSED + data) * MOST_CROSSED + evaluation
+        for start in digits
+        for data in digits
+        for evaluation in digits
+    ]
+
+
+def crossed(seed: int) -> tuple[int, int, int] | None:
+    """Which start, draw of training data and evaluation a crossed seed stands for; None for any other."""
+    number = seed - FIRST_CROSSED_SEED
+    if not 0 <= number < MOST_CROSSED**3:
+        return None
+    start, rest = divmod(number, MOST_CROSSED**2)
+    return (start, *divmod(rest, MOST_CROSSED))

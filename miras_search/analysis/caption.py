@@ -9,7 +9,7 @@ from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import Comparison, JointTest
 from miras_search.analysis.numbers import fixed, plain
 from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
-from miras_search.analysis.verdict import ALPHA, seeds_needed
+from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
 
 
@@ -24,6 +24,7 @@ class TableContext:
     ceiling: float = 0.99  # accuracy from here on is saturated
     floor_margin: float = 0.02  # accuracy up to chance plus this is at the floor
     lock: str | None = None  # what was locked before any result, in words, or that nothing was
+    looked: str | None = None  # what looks at something else mean for this table
     margin: float | None = None  # the half width that "not decided" aims at; None: by the metric
 
 
@@ -37,8 +38,9 @@ def caption(
     found: Sequence[Comparison],
     cells: JointTest,
     context: TableContext,
+    looks: str = "",
 ) -> str:
-    """Test, n, task, metric with direction, execution, lock, commit and date, in plain text."""
+    """Test, n, task, metric with direction, looks, execution, lock, commit and date, in plain text."""
     measure = ", ".join(part for part in (metric.unit, split, f"{_direction(metric)} is better") if part)
     planned = [reference, *(item.cell for item in found)]
     counts = _range([len(cell.values) for cell in planned])
@@ -52,17 +54,21 @@ def caption(
         )
     if cells.size:
         n = len(cells.seeds)
-        flips = f"exact, smallest p {smallest_p(n):.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
-        if cells.by_holm and cells.noise is not None:
+        flips = f"exact, smallest p {smallest_p(n) * cells.factor:.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
+        family = _many(cells.size, "cell")
+        parts.append(
+            f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {family}; "
+            "Holm p: Holm over each cell's own sign-flip test"
+        )
+        if cells.is_guarded and cells.noise is not None:
             parts.append(
-                f"p: Holm over the {_many(cells.size, 'cell')}' own sign-flip tests (n = {n}, {flips}) and not the "
-                f"joint test, because {cells.noise.reason(reference.name)}"
+                f"Because {cells.noise.reason(reference.name)}, p is not below Holm's over {family} of t tests that "
+                "hold for noise as skewed as an exponential's, and the cells' intervals are theirs"
             )
-        else:
-            parts.append(
-                f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {_many(cells.size, 'cell')}; "
-                "Holm p: Holm over each cell's own sign-flip test"
-            )
+    if looks:
+        parts.append(looks)
+    if context.looked:
+        parts.append(context.looked)
     if context.execution:
         parts.append(f"Execution: {context.execution}")
     if context.lock:
@@ -135,22 +141,17 @@ def notes(
 def _reach(found: Sequence[Comparison], cells: JointTest) -> list[str]:
     n = len(cells.seeds)
     compared = [item for item in found if item.cell.role != "control" and item.pairs]
-    if cells.by_holm and smallest_p(n) < ALPHA <= cells.size * smallest_p(n):
-        need = n
-        while cells.size * smallest_p(need) >= ALPHA:
-            need += 1
-        return [
-            f"With n = {n} Holm over {_many(cells.size, 'cell')} cannot reach p < {plain(ALPHA)} "
-            f"(smallest p {cells.size * smallest_p(n):.3g}); {need} seeds can ({cells.size * smallest_p(need):.3g})."
-        ]
-    if not compared or (n and smallest_p(n) < ALPHA):
+    if not compared or (n and cells.smallest < ALPHA):
         return []
     if n == 0:
         return ["No joint test of the cells: it needs two seeds that all cells completed, none of them diverged."]
-    need = seeds_needed()
+    need = n
+    while smallest_p(need) * cells.factor >= ALPHA:
+        need += 1
+    of_looks = f" x {cells.factor:.3g}" if cells.factor > 1 else ""
     return [
-        f"With n = {n} the joint test cannot reach p < {plain(ALPHA)} (smallest p 2/2^{n} = {smallest_p(n):.3g}); "
-        f"{need} seeds can ({smallest_p(need):.3g})."
+        f"With n = {n} the joint test cannot reach p < {plain(ALPHA)} (smallest p 2/2^{n}{of_looks} = "
+        f"{cells.smallest:.3g}); {need} seeds can ({smallest_p(need) * cells.factor:.3g})."
     ]
 
 

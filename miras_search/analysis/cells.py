@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS, Metric
-from miras_search.store.types import ResultRow
+from miras_search.store.types import FINAL_STATES, ResultRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Cell:
     diverged: frozenset[int]  # seeds
     silent: int = 0  # completed jobs that did not record the metric
     costs: Mapping[str, float] = field(default_factory=dict)
+    ended: frozenset[int] = frozenset()  # seeds whose job has ended, in whatever way
 
     @property
     def is_complete(self) -> bool:
@@ -110,6 +111,7 @@ def _cell(rows: Sequence[ResultRow], metric: str, split: str, *, name: str) -> C
         diverged=frozenset(diverged),
         silent=silent,
         costs=_costs(rows),
+        ended=frozenset(row.seed for row in rows if row.state in FINAL_STATES),
     )
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.noise import ReferenceNoise, reference_noise
-from miras_search.analysis.paired import Floats, holm, interval, sign_flip_each, sign_flip_stepdown
+from miras_search.analysis.noise import Noise, noise_of
+from miras_search.analysis.paired import (
+    Floats,
+    exponential_t_interval,
+    exponential_t_p,
+    holm,
+    interval,
+    sign_flip_each,
+    sign_flip_stepdown,
+    smallest_p,
+)
 
 MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
 ENOUGH = 3  # a cell with fewer pairs than this waits outside while others have more
@@ -48,6 +57,14 @@ def compare(cell: Cell, reference: Cell, *, worst: float | None) -> Comparison:
     )
 
 
+def guarded(found: Comparison) -> Comparison:
+    """The comparison with an interval that holds for skewed noise; it is never narrower than the usual one."""
+    if found.ci_low is None or found.ci_high is None:
+        return found
+    low, high = exponential_t_interval(found.differences)
+    return replace(found, ci_low=min(low, found.ci_low), ci_high=max(high, found.ci_high))
+
+
 def _imputed(cell: Cell, reference: Cell, worst: float | None) -> float | None:
     if worst is None or not (cell.diverged or reference.diverged):
         return None
@@ -69,21 +86,28 @@ class JointTest:
 
     size: int = 0  # cells that take part
     seeds: tuple[int, ...] = ()  # the seeds that all of them and the reference completed
-    p: Mapping[int, float] = field(default_factory=dict)  # trial number -> the p that decides: step-down, or Holm's
+    p: Mapping[int, float] = field(default_factory=dict)  # trial number -> the p that decides
     holm: Mapping[int, float] = field(default_factory=dict)  # trial number -> Holm p of the cells' own sign-flip tests
-    noise: ReferenceNoise | None = None  # the reference's beside the cells', where that was looked at
+    noise: Noise | None = None  # of the differences, where that was looked at
+    factor: float = 1.0  # what p and Holm p have been multiplied by, of a test in several looks
 
     @property
-    def by_holm(self) -> bool:
-        """Whether Holm decides, because the reference's noise is unlike that of the cells."""
+    def smallest(self) -> float:
+        """The smallest p that it can give."""
+        return min(1.0, smallest_p(len(self.seeds)) * self.factor)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether sign flips alone do not decide, because of the noise that was found."""
         return self.noise is not None and self.noise.is_uneven
 
 
 def joint_test(reference: Cell, family: Sequence[Cell], *, check: bool = False) -> JointTest:
     """Test the family on the seeds that all cells taking part completed.
 
-    With `check`, Holm decides instead of the step-down p where the reference is much noisier or more skewed than the
-    cells (noise.py). Controls are not checked: theirs is the noise of guessing, by construction.
+    With `check`, where the reference is much noisier than the cells or the differences look skewed (noise.py), p is the
+    larger of the step-down p and Holm's over t tests that hold under such noise. Controls are not checked: theirs is
+    the noise of guessing, by construction.
 
     A cell with a divergence takes no part: its missing seeds are the bad ones. If the reference diverged, nobody
     does. A cell with fewer than three pairs takes no part while others have more, since it would shrink the seeds
@@ -107,9 +131,9 @@ def family_test(columns: Mapping[int, Mapping[int, float]], most: int, *, check:
         return JointTest()
     table = np.asarray([[column[seed] for column in taking_part.values()] for seed in seeds], dtype=np.float64)
     corrected = dict(zip(taking_part, holm(sign_flip_each(table)).tolist(), strict=True))
-    noise = reference_noise(table) if check else None
+    p = sign_flip_stepdown(table)
+    noise = noise_of(table) if check else None
     if noise is not None and noise.is_uneven:
-        p = corrected
-    else:
-        p = dict(zip(taking_part, sign_flip_stepdown(table).tolist(), strict=True))
-    return JointTest(size=len(taking_part), seeds=tuple(seeds), p=p, holm=corrected, noise=noise)
+        p = np.maximum(p, holm([exponential_t_p(column) for column in table.T]))
+    deciding = dict(zip(taking_part, p.tolist(), strict=True))
+    return JointTest(size=len(taking_part), seeds=tuple(seeds), p=deciding, holm=corrected, noise=noise)

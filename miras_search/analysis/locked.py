@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from miras_search.store.types import LockRow
@@ -19,13 +19,18 @@ def lock_text(
     split: str,
     against: str | None = None,
     margin: float | None = None,
+    added: Sequence[int] = (),
 ) -> str:
-    """In a few words; `seeds` are those with jobs, the rest is what the table shows."""
+    """In a few words; `seeds` are those with jobs, `added` those that came after results, the rest is what the table
+    shows.
+    """
     if lock is None:
-        return EXPLORATORY
+        late = f", and {_seeds(sorted(added))} {'was' if len(added) == 1 else 'were'} added after some"
+        return f"{EXPLORATORY}{late if added else ''}"
     content = lock.content
     named = f"locked {lock.locked_at.date().isoformat()}, {lock.hash[:SHOWN]}"
-    found = _about_seeds(set(seeds), set(cast(Sequence[int], content["seeds"])))
+    top_up = cast(Mapping[str, Sequence[int]], content.get("top_up", {}))
+    found = _about_seeds(set(seeds), set(cast(Sequence[int], content["seeds"])), set(top_up.get("seeds", ())))
     if (metric, split) != (content["metric"], content["split"]):
         found.append(f"{metric} ({split}) instead of {content['metric']} ({content['split']})")
     if against is not None and against != content["base"]:
@@ -41,8 +46,8 @@ def locked_margin(lock: LockRow | None) -> float | None:
     return None if lock is None else cast(float | None, lock.content["margin"])
 
 
-def _about_seeds(trained: set[int], planned: set[int]) -> list[str]:
-    more, fewer = sorted(trained - planned), sorted(planned - trained)
+def _about_seeds(trained: set[int], planned: set[int], topped_up: set[int]) -> list[str]:
+    more, fewer = sorted(trained - planned - topped_up), sorted(planned - trained)
     found = [f"{_seeds(more)} more than locked"] if more else []
     return [*found, f"{_seeds(fewer)} of the locked {len(planned)} left out"] if fewer else found
 

@@ -1,40 +1,134 @@
-"""An error budget over several looks: a study may train more seeds for what is undecided, and still err once in twenty.
+"""A test in several looks: a study may train more seeds for what is undecided, and still err once in twenty.
 
-Each look at the data has a level of its own, and the levels add up to the declared one. At a look all undecided
-contrasts are tested as one family on all seeds so far, and what is decided stays decided. While no true null has been
-rejected, all of them are still in the family, so a look errs with at most its own level, and the looks together with at
-most the sum. That holds for any rule about who gets more seeds, as long as the family's cells get the same ones.
+Each look at the data has a level of its own, and the levels add up to the declared one. At a look all undecided cells
+are tested as one family on all seeds so far, and what is decided stays decided. While no true null has been rejected,
+all of them are still in the family, so a look errs with at most its own level, and the looks together with at most the
+sum. That holds for any rule about who gets more seeds, as long as the family's cells get the same ones.
+
+A p that is shown is that of the look times what the whole may err over what the look may: below .05 exactly where the
+look decides, and comparable between looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from miras_search.analysis.cells import Cell
+from miras_search.analysis.comparison import JointTest, compare, joint_test
+from miras_search.analysis.verdict import is_decided
+from miras_search.store.types import StudyRow
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """The levels of the planned looks, first look first."""
+class Looks:
+    """The looks that a study declared."""
 
+    seeds: tuple[int, ...]
+    """All that it may train, in order."""
+    counts: tuple[int, ...]
+    """How many of them each look takes into account, ascending."""
     levels: tuple[float, ...]
+    """What each look may err."""
+
+    @classmethod
+    def of(cls, study: StudyRow) -> Looks | None:
+        """Those of a stored study; None where it declared none."""
+        given = study.config.get("top_up")
+        if not isinstance(given, Mapping):
+            return None
+        numbers = cast(Mapping[str, Sequence[int]], given)
+        return cls(
+            tuple(numbers["seeds"]),
+            tuple(numbers["looks"]),
+            tuple(cast(Mapping[str, Sequence[float]], given)["levels"]),
+        )
 
     @property
     def alpha(self) -> float:
         """The error of all looks together."""
         return sum(self.levels)
 
-    def decided(self, look: int, p: Mapping[int, float]) -> set[int]:
-        """The contrasts that look number `look` (from 0) decides, of those whose p it is given."""
-        return {number for number, value in p.items() if value < self.levels[look]}
+    def factor(self, look: int) -> float:
+        """What a p of this look is multiplied by."""
+        return self.alpha / self.levels[look]
 
 
-def budget(alpha: float = 0.05, looks: int = 2) -> Budget:
-    """Split `alpha` over the looks equally.
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the looks that could be taken have found."""
 
-    Raises ValueError for a level outside of (0, 1) or no looks.
+    test: JointTest
+    """p and Holm p of each cell are those of the look that decided it, else of the last one, times its factor."""
+    taken: int = 0
+    """Looks that are over: every training that they wait for has ended."""
+    decided: Mapping[int, int] = field(default_factory=dict)
+    """Trial number -> the look that decided the cell."""
+    wanting: tuple[int, ...] = ()
+    """Trial numbers of the cells on whose trainings, beside the reference's, the next look waits; empty where there is
+    no next one."""
+
+
+def test_in_looks(reference: Cell, family: Sequence[Cell], looks: Looks, *, check: bool = False) -> Looked:
+    """Test the family look by look, as far as the trainings have come; `check` as in `joint_test`.
+
+    The first look is told while its trainings go on, as a joint test is; later ones only once they are over. A cell
+    that diverged on a look's seeds leaves the family and wants no more of them; nobody does if the reference diverged.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
-    if looks < 1:
-        raise ValueError(f"looks is {looks}; there must be at least one")
-    return Budget((alpha / looks,) * looks)
+    left, decided, taken = list(family), dict[int, int](), 0
+    p, holm, last = dict[int, float](), dict[int, float](), JointTest()
+    for look, count in enumerate(looks.counts):
+        seeds = frozenset(looks.seeds[:count])
+        over = all(seeds <= cell.ended for cell in (reference, *left))
+        if look and not over:
+            break
+        base, factor = _within(reference, seeds), looks.factor(look)
+        cells = {cell.number: _within(cell, seeds) for cell in left}
+        found = joint_test(base, list(cells.values()), check=check)
+        for number in cells:
+            for known, new in ((p, found.p), (holm, found.holm)):
+                known.pop(number, None)
+                if number in new:
+                    known[number] = min(1.0, new[number] * factor)
+        last = replace(found, p=p, holm=holm, factor=factor)
+        if not over:
+            break
+        taken = look + 1
+        decided |= {
+            number: look
+            for number, cell in cells.items()
+            if is_decided(compare(cell, base, worst=None), found.p.get(number), looks.levels[look])
+        }
+        left = [cell for cell in left if cell.number not in decided and not cells[cell.number].diverged]
+        if not left or base.diverged:
+            left = []
+            break
+    more = bool(left) and 0 < taken < len(looks.counts)
+    return Looked(last, taken, decided, tuple(cell.number for cell in left) if more else ())
+
+
+def _within(cell: Cell, seeds: frozenset[int]) -> Cell:
+    values = {seed: value for seed, value in cell.values.items() if seed in seeds}
+    return replace(cell, values=values, diverged=cell.diverged & seeds)
+
+
+def looks_text(looks: Looks, looked: Looked) -> str:
+    """The sentence that a caption says of the looks."""
+    counts = [str(count) for count in looks.counts]
+    when = f"{', '.join(counts[:-1])} and {counts[-1]}"
+    each = _percent(looks.levels)
+    stopped = "; all that can be decided is" if not looked.wanting and 0 < looked.taken < len(counts) else ""
+    times = "the error of all looks over that of its own"
+    return (
+        f"Looks at {when} seeds, declared before any result, spend {each} of the {100 * looks.alpha:.3g} % error; "
+        f"{looked.taken} of {len(counts)} are taken{stopped}. p is that of the look which decided a cell, or of the "
+        f"last, times {times}; intervals are those of one look"
+    )
+
+
+def _percent(levels: Sequence[float]) -> str:
+    if len({f"{level:.6f}" for level in levels}) == 1:
+        return f"{100 * levels[0]:.3g} % each"
+    shown = [f"{100 * level:.2g}" for level in levels]
+    return f"{', '.join(shown[:-1])} and {shown[-1]} %"

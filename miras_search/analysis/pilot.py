@@ -95,17 +95,17 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
     return Pilot(timing, tuple(spreads[task] for task in wanted if task in spreads), params, base)
 
 
-def detectable(sd: float, seeds: int, family: int) -> float | None:
+def detectable(sd: float, seeds: int, family: int, level: float = ALPHA) -> float | None:
     """The smallest true difference that is decided four times in five, for an sd of paired differences.
 
-    From ten seeds on by the t test at .05 over the size of the family, of which the joint sign flips come close; below,
-    where they are so few that p is coarse, by simulating the test itself on normal noise of one size. None where so few
-    seeds cannot decide anything, however large the difference.
+    From ten seeds on by the t test at `level` over the size of the family, of which the joint sign flips come close;
+    below, where they are so few that p is coarse, by simulating the test itself on normal noise of one size. None where
+    so few seeds cannot decide anything, however large the difference.
     """
-    if smallest_p(seeds) >= ALPHA:
+    if smallest_p(seeds) >= level:
         return None
     freedom = seeds - 1
-    limit = float(special.stdtrit(freedom, 1.0 - ALPHA / max(1, family) / 2.0))
+    limit = float(special.stdtrit(freedom, 1.0 - level / max(1, family) / 2.0))
 
     def missing(shift: float) -> float:
         return POWER - 1.0 + float(special.nctdtr(freedom, shift, limit))
@@ -116,11 +116,11 @@ def detectable(sd: float, seeds: int, family: int) -> float | None:
     while missing(high) > 0:
         high *= 2.0
     shift = float(optimize.brentq(missing, 0.0, high)) / math.sqrt(seeds)
-    return sd * (_simulated(shift, seeds, family) if seeds <= COARSE else shift)
+    return sd * (_simulated(shift, seeds, family, level) if seeds <= COARSE else shift)
 
 
 @lru_cache(maxsize=32)
-def _simulated(start: float, seeds: int, family: int) -> float:
+def _simulated(start: float, seeds: int, family: int, level: float) -> float:
     """As `detectable` for an sd of one, near `start`. Cells that share a base correlate by a half."""
     random = np.random.default_rng(0)
     base = random.normal(scale=math.sqrt(0.5), size=(ROUNDS, seeds, 1))
@@ -128,7 +128,7 @@ def _simulated(start: float, seeds: int, family: int) -> float:
 
     def decided(shift: float) -> float:
         effect = np.where(np.arange(noise.shape[2]) == 0, shift, 0.0)
-        return statistics.fmean(_is_decided(one + effect) for one in noise)
+        return statistics.fmean(_is_decided(one + effect, level) for one in noise)
 
     low, high = 0.5 * start, 2.0 * start
     while decided(high) < POWER:
@@ -139,10 +139,10 @@ def _simulated(start: float, seeds: int, family: int) -> float:
     return high
 
 
-def _is_decided(differences: Floats) -> bool:
+def _is_decided(differences: Floats, level: float) -> bool:
     """Whether the table would call the first cell's difference decided."""
     low, high = t_interval(differences[:, 0])
-    return bool(sign_flip_stepdown(differences)[0] < ALPHA) and not low <= 0.0 <= high
+    return bool(sign_flip_stepdown(differences)[0] < level) and not low <= 0.0 <= high
 
 
 def _shapes(config: Mapping[str, object]) -> dict[str, str]:

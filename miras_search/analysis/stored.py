@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from miras_search.analysis.cells import metric_named
+from miras_search.analysis.cells import gather, metric_named, task_names
 from miras_search.analysis.locked import lock_text
+from miras_search.analysis.looks import Looked, Looks, test_in_looks
 from miras_search.analysis.matched import with_ratios
 from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
 from miras_search.analysis.tuned import Tuning
@@ -65,6 +66,14 @@ def stored_tables(
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task, margin=margin)
     chances = chance_levels(study)
+    looks = Looks.of(study)
+    own = metric == study.metric and split in (None, metric_named(metric).split)
+    if looks is not None and not (own and against in (None, base_name(study))):
+        about = f"{study.metric} against {base_name(study)}"
+        context = replace(
+            context, looked=f"Seeds were added after looks at {about}, which p here leaves out of account"
+        )
+        looks = None
     tables = ablation_tables(
         results,
         study=name,
@@ -74,10 +83,34 @@ def stored_tables(
         task=task,
         chances=chances,
         controlled=controlled_trials(study),
+        looks=looks,
         provenance=context,
     )
     tables = tables if tuning is None else list(map(tuning.shown, tables))
     return [_with_saturation(with_ratios(table, study), chances.get(table.task)) for table in tables]
+
+
+def looked(db: Database, name: str) -> dict[str, Looked]:
+    """How far the declared looks at the study called `name` have come, by task; empty where it declared none, or
+    where nothing is reported yet. Raises StudyNotFound.
+    """
+    study = queries.study(db, name)
+    looks, results = Looks.of(study), queries.results(db, study.id)
+    tuning = Tuning.of(study, results)
+    results = results if tuning is None else tuning.reported(results)
+    if looks is None:
+        return {}
+    found = {}
+    for task in task_names(results):
+        cells = gather(results, task=task, metric=study.metric, split=metric_named(study.metric).split)
+        family = [cell for cell in cells if cell.role == "cell"]
+        found[task] = test_in_looks(cells[0], family, looks, check=True)
+    return found
+
+
+def base_name(study: StudyRow) -> str:
+    """The name of a stored study's base."""
+    return str(cast(Mapping[str, object], study.config["base"])["name"])
 
 
 def _with_saturation(table: AblationTable, chance: float | None) -> AblationTable:
@@ -130,9 +163,29 @@ def _lock(
     """What the caption says of the study's lock; nothing of a search, whose confirmation is on fresh seeds anyway."""
     if study.kind == "search":
         return None
-    seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id)))
+    scheme = Scheme.of(study.config, study.metric)
+    own = scheme.seeds if scheme is not None else frozenset[int]()  # those that tune are in no table
+    seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id) if job.seed not in own))
     shown = metric_named(metric).split if split is None else split
-    return lock_text(lock_of(db, study.id), seeds=seeds, metric=metric, split=shown, against=against, margin=margin)
+    added = added_seeds(queries.runs(db, study.id), queries.attempts(db, study.id))
+    lock = lock_of(db, study.id)
+    return lock_text(
+        lock, seeds=seeds, metric=metric, split=shown, against=against, margin=margin, added=[*added & {*seeds}]
+    )
+
+
+def added_seeds(runs: Sequence[RunRow], attempts: Sequence[AttemptRow]) -> set[int]:
+    """The seeds that were first asked for when a run had found something already: by its results, perhaps."""
+    known, added = set[int](), set[int]()
+    for run in sorted(runs, key=lambda run: run.id):
+        asked = run.provenance.get("seeds")
+        if not isinstance(asked, Sequence):  # of a version that did not note it
+            continue
+        done = [one for one in attempts if one.state in FINISHED and one.seed in known]
+        if any(one.ended_at is not None and one.ended_at <= run.started_at for one in done):
+            added |= set(asked) - known
+        known |= set(asked)
+    return added
 
 
 def commits(attempts: Sequence[AttemptRow], runs: Sequence[RunRow]) -> str | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from miras_search.analysis.caption import TableContext, caption, legend, notes
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
-from miras_search.analysis.comparison import Comparison, JointTest, compare, joint_test
+from miras_search.analysis.comparison import Comparison, JointTest, compare, guarded, joint_test
+from miras_search.analysis.looks import Looks, looks_text, test_in_looks
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
@@ -38,7 +39,7 @@ class Row:
     difference: float | None  # cell minus reference, over the paired seeds
     ci_low: float | None
     ci_high: float | None
-    p: float | None  # that decides: joint sign flips, step-down over the family; Holm's where the caption says so
+    p: float | None  # that decides: joint sign flips, step-down over the family; more where the caption says so
     p_holm: float | None
     params: int | None
     state_bytes: int | None
@@ -107,6 +108,7 @@ def ablation_tables(
     task: str | None = None,
     chances: Mapping[str, float | None] | None = None,
     controlled: Controlled | None = None,
+    looks: Looks | None = None,
     provenance: TableContext | None = None,
 ) -> list[AblationTable]:
     """One table a task, in the order in which the results name the tasks, or the one of `task`.
@@ -124,6 +126,7 @@ def ablation_tables(
             task=name,
             chance=(chances or {}).get(name),
             controlled=controlled,
+            looks=looks,
             provenance=provenance,
         )
         for name in (task_names(rows) if task is None else [task])
@@ -140,14 +143,16 @@ def ablation_table(
     task: str,
     chance: float | None = None,
     controlled: Controlled | None = None,
+    looks: Looks | None = None,
     provenance: TableContext | None = None,
 ) -> AblationTable:
     """Tabulate one task of a study.
 
     `split` is the metric's own by default, `against` the base; `chance` is the accuracy of guessing, below which a
-    cell counts as at the floor; `controlled` says which trial is which one under a control. Raises MirasError for an
-    unknown metric, task or cell, for a metric that no completed job recorded, and for a study without a base when
-    `against` is not given. With nothing finished the numbers are None.
+    cell counts as at the floor; `controlled` says which trial is which one under a control; `looks` are those that
+    the study declared for this comparison. Raises MirasError for an unknown metric, task or cell, for a metric that no
+    completed job recorded, and for a study without a base when `against` is not given. With nothing finished the
+    numbers are None.
     """
     context = provenance or TableContext()
     measured = metric_named(metric)
@@ -157,12 +162,14 @@ def ablation_table(
     others = [cell for cell in cells if cell is not reference]
     worst = _worst(cells, measured)
     found = [compare(cell, reference, worst=worst) for cell in others]
+    family, controls = ([cell for cell in others if (cell.role == CONTROL) == wanted] for wanted in (False, True))
+    looked = None if looks is None else test_in_looks(reference, family, looks, check=True)
     tests = {
-        is_control: joint_test(
-            reference, [cell for cell in others if (cell.role == CONTROL) == is_control], check=not is_control
-        )
-        for is_control in (False, True)
+        False: joint_test(reference, family, check=True) if looked is None else looked.test,
+        True: joint_test(reference, controls),
     }
+    if tests[False].is_guarded:
+        found = [item if item.cell.role == CONTROL else guarded(item) for item in found]
     limits = _limits(measured, chance, context)
     margin = context.margin or default_margin(measured, reference.mean)
     decimals = decimals_for(map(_sd, cells), [cell.mean for cell in cells])
@@ -194,6 +201,7 @@ def ablation_table(
             found=found,
             cells=tests[False],
             context=context,
+            looks="" if looks is None or looked is None else looks_text(looks, looked),
         ),
         legend=legend(censored=bool(censored)),
         rows=tuple(lines),

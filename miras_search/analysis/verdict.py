@@ -101,9 +101,9 @@ def verdict(
     return f"{pair}: not decided; {_undecided(found, p=p, tested=tested, margin=margin, spans_zero=spans_zero)}"
 
 
-def is_decided(found: Comparison, p: float | None) -> bool:
-    """Whether the corrected test and the interval agree that there is a difference."""
-    if p is None or p >= ALPHA or found.ci_low is None or found.ci_high is None:
+def is_decided(found: Comparison, p: float | None, level: float = ALPHA) -> bool:
+    """Whether the corrected test, at its level, and the 95 % interval agree that there is a difference."""
+    if p is None or p >= level or found.ci_low is None or found.ci_high is None:
         return False
     return any(found.differences) and not found.ci_low <= 0.0 <= found.ci_high
 

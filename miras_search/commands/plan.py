@@ -183,6 +183,7 @@ def _text(study: Study, made: Plan, slots: int, known: _Known) -> str:
             "smallest p",
             f"{made.smallest_p:.2g} with {many(made.seeds, 'seed')}, over {many(made.family, 'comparison')}",
         ],
+        *([["top-up", _top_up(made)]] if made.top_up else []),
         *_seen(study, made, known),
         ["lock", _lock(study, known)],
     ]
@@ -201,6 +202,15 @@ def _size(cell: Cell) -> str:
         return ""
     sizes = ", ".join(f"{path} = {text}" for path, text in cell.sizes.items())
     return f"x {cell.ratio:.3f}" + (f" by {sizes}" if sizes else "")
+
+
+def _top_up(made: Plan) -> str:
+    assert made.top_up is not None
+    looks = ", ".join(
+        f"{count} seeds at {100 * level:.2g} %"
+        for count, level in zip(made.top_up.looks, made.top_up.levels, strict=True)
+    )
+    return f"looks at {looks}; at most {many(made.top_up_jobs, 'job')} more for the base and what is undecided"
 
 
 def _seen(study: Study, made: Plan, known: _Known) -> list[list[str]]:
@@ -223,7 +233,7 @@ def _seen(study: Study, made: Plan, known: _Known) -> list[list[str]]:
 def _detectable(one: Spread, made: Plan) -> float | None:
     from miras_search.analysis.pilot import detectable
 
-    return detectable(one.sd, made.seeds, made.family)
+    return detectable(one.sd, made.last_seeds, made.family, made.last_level)
 
 
 def _lock(study: Study, known: _Known) -> str:

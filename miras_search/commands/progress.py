@@ -68,6 +68,9 @@ class Lines(Silent):
             case events.StudyStarted():
                 self.done, self.jobs = event.done, event.jobs
                 note(started(event))
+            case events.ToppedUp():
+                self.jobs += event.jobs
+                note(topped_up(event))
             case events.JobFinished():
                 self.done += 1
                 note(f"[{self.done}/{self.jobs}] {finished(event, self.metric)}")
@@ -112,6 +115,11 @@ class Live:
                 self.study = self.progress.add_task(
                     event.study, total=event.jobs, completed=event.done, unit="jobs", said=""
                 )
+            case events.ToppedUp():
+                self._print(topped_up(event))
+                if self.study is not None:
+                    total = self.progress.tasks[self.progress.task_ids.index(self.study)].total or 0
+                    self.progress.update(self.study, total=total + event.jobs)
             case events.JobStarted():
                 self._bar(event.cell, event.task, event.seed)
             case events.Progress():
@@ -163,6 +171,12 @@ class Live:
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def topped_up(event: events.ToppedUp) -> str:
+    """`bias: 3 cells are not decided: 4 seeds more, 16 jobs`."""
+    undecided = f"{many(event.undecided, 'cell')} {'is' if event.undecided == 1 else 'are'} not decided"
+    return f"{event.study}: {undecided}: {many(event.seeds, 'seed')} more, {many(event.jobs, 'job')}"
 
 
 def started(event: events.StudyStarted) -> str:

@@ -238,7 +238,7 @@ def _tell_next(summary: RunSummary, database: str, where: Setting) -> None:
     if summary.waiting:
         note(f"{many(summary.waiting, 'job')} left: the same command goes on")
     elif summary.unsought:
-        note("the search is not through: the same command goes on")
+        note("not through yet: the same command goes on")
     if summary.failed:
         note(
             f"{many(summary.failed, 'job')} failed: miras-search status {name}{flag} tells where; "

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from miras_search.engine.crossing import BASE_ALONE
 from miras_search.engine.driver import RunOptions, run_study
 from miras_search.engine.events import Event
 from miras_search.errors import MirasError
@@ -164,12 +165,8 @@ def _rung(
     first, *others = rates
     given = {
         "task": dict(task),
+        **BASE_ALONE,
         "vary": {"train.lr": others} if others else {},
-        "design": "one_at_a_time",
-        "controls": [],
-        "controls_on": "base",
-        "tune": {},
-        "match": "none",
         "train.lr": first,
         "seeds": list(seeds),
         "metric": "accuracy",

@@ -92,6 +92,18 @@ def run_study(study: Study, db: Database, options: RunOptions, on_event: Callabl
     return _Run(study, db, options, on_event).go()
 
 
+def _once(jobs: Sequence[JobRow]) -> Callable[[], list[JobRow]]:
+    """A source that has nothing beyond these."""
+    left = list(jobs)
+
+    def more() -> list[JobRow]:
+        found = list(left)
+        left.clear()
+        return found
+
+    return more
+
+
 class _Run:
     """One invocation of the driver."""
 
@@ -114,7 +126,8 @@ class _Run:
         study, writer = self.study, self.writer
         self.study_id = put_study(study, writer)
         with self.signals:
-            run = writer.begin_run(self.study_id, provenance=provenance(study.plugins), takeover=self.options.takeover)
+            origin = provenance(study.plugins) | {"seeds": list(study.seeds)}
+            run = writer.begin_run(self.study_id, provenance=origin, takeover=self.options.takeover)
             interrupted = False
             try:
                 with Heartbeat(writer, run.id) as heartbeat:
@@ -161,11 +174,22 @@ class _Run:
             record.reconcile()
             hooks = Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check)
             todo = self._todo(jobs)
-            if study.tuning is not None and options.trial is None:
-                tuned = TunedJobs(self.db, self.writer, self.study_id, study, record, todo)
-                more = self._limited(tuned.more)
-                todo, hooks = more(), dataclasses.replace(hooks, more=more)
-            self._train(run_id, todo, hooks)
+            if options.trial is not None or not study.grows:
+                self._train(run_id, todo, hooks)
+                return
+            source = self._tuned(record, todo) if study.tuning is not None else _once(todo)
+            topped_up = None
+            if study.top_up is not None:
+                from miras_search.engine.topping import ToppedUpJobs  # scipy takes a while
+
+                topped_up = ToppedUpJobs(self.writer, self.study_id, study, record, source, self.on_event)
+                source = topped_up.more
+            more = self._limited(source)
+            self._train(run_id, more(), dataclasses.replace(hooks, more=more))
+            self.unsought = topped_up is not None and topped_up.due()
+
+    def _tuned(self, record: Record, todo: Sequence[JobRow]) -> Callable[[], list[JobRow]]:
+        return TunedJobs(self.db, self.writer, self.study_id, self.study, record, todo).more
 
     def _seek(self, run_id: int, jobs: Sequence[JobRow], check: Callable[[], None]) -> None:
         """Search on: train what waits, ask for what is missing, confirm."""
@@ -204,11 +228,11 @@ class _Run:
 
     def _train(self, run_id: int, todo: Sequence[JobRow], hooks: Hooks) -> None:
         study, options = self.study, self.options
-        planned = study.jobs
+        planned = max(study.jobs, self.skipped + len(todo))  # what top-ups have added is stored
         if study.search is not None:
             size = study.search.trials * len(study.seeds) + (study.search.top + 1) * len(study.search.confirm_seeds)
             planned = max(self.skipped + len(todo), size * len(study.tasks))
-        grows = study.search is not None or (study.tuning is not None and options.trial is None)
+        grows = study.search is not None or (study.grows and options.trial is None)
         left = planned - self.skipped if grows and todo else len(todo)
         left = left if options.max_jobs is None else min(left, options.max_jobs)
         started = StudyStarted(study.name, len(study.cells), planned, self.skipped, left, "none", 0)
@@ -293,7 +317,7 @@ class _Run:
             diverged=count["diverged"],
             failed=count["failed"],
             pruned=count["pruned"],
-            waiting=(self.study.jobs if self.study.tuning else len(jobs)) - ended,
+            waiting=max(self.study.jobs if self.study.tuning else 0, len(jobs)) - ended,
             skipped=self.skipped,
             attempts=self.attempts,
             seconds=time.perf_counter() - self.began,

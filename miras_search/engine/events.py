@@ -37,6 +37,19 @@ class StudyStarted(_Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ToppedUp(_Event):
+    """A look is over, and the cells that it left undecided get more seeds: `jobs` more trainings."""
+
+    event: ClassVar[str] = "topped_up"
+    study: str
+    undecided: int
+    """Cells, counted once a task."""
+    seeds: int
+    """More for each of them and for the base."""
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobStarted(_Event):
     """A worker has begun a training."""
 
@@ -115,7 +128,7 @@ class RunSummary(_Event):
     interrupted: bool
     pruned: int = 0
     unsought: bool = False
-    """Whether a search has trials to draw, or the best to confirm, that are no jobs yet."""
+    """Whether there is more to do that is no jobs yet: a search's next trials, or its confirmation; a top-up."""
     spent: str | None = None
     """Which budget has ended the run, in words."""
     more: str | None = None
@@ -130,7 +143,7 @@ class StudyFinished(_Event):
     summary: RunSummary
 
 
-Event = StudyStarted | JobStarted | Progress | JobFinished | AttemptLost | Stopping | StudyFinished
+Event = StudyStarted | ToppedUp | JobStarted | Progress | JobFinished | AttemptLost | Stopping | StudyFinished
 
 
 class Interrupted(MirasError):

@@ -57,8 +57,10 @@ def new_jobs(study: Study) -> list[NewJob]:
 
 
 def possible_jobs(study: Study) -> list[NewJob]:
-    """All that the study may ever train: a tuned one also trains one setting of each cell on the reported seeds."""
-    return new_jobs(study) if study.tuning is None else _jobs(study, (*study.tuning.seeds, *study.seeds))
+    """All that the study may ever train: on the seeds of top-ups too, and of a tuned one one setting of each cell on
+    the reported seeds.
+    """
+    return _jobs(study, study.reported if study.tuning is None else (*study.tuning.seeds, *study.reported))
 
 
 def _jobs(study: Study, seeds: Sequence[int]) -> list[NewJob]:

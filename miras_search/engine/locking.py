@@ -13,8 +13,8 @@ from miras_search.store.writer import Writer
 from miras_search.study.study import Study
 
 TEST = (
-    "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval without zero; "
-    "Holm over the cells' own sign-flip tests where the base's noise is much larger or more skewed than theirs"
+    "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval without zero; where the base "
+    "is much noisier than the cells or the differences look skewed, also by Holm over t tests against exponential noise"
 )
 
 
@@ -48,4 +48,5 @@ def lock_content(study: Study, margin: float | None) -> dict[str, Plain]:
         "test": TEST,
         "margin": margin,
         "seeds": [*sorted(study.seeds)],
+        **({"top_up": study.top_up.to_plain()} if study.top_up else {}),
     }

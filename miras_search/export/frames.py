@@ -19,7 +19,8 @@ from miras_search.store.types import CurveRow, ResultRow, TrialRow
 _PLACE = ("task", "metric", "split", "base")
 _WHOLE = ("n", "of", "params", "state_bytes", "peak_memory_bytes", "failed", "diverged", "pairs")
 _YES_NO = ("censored", "best", "second")
-_TEXT = ("cell", "changes", "role", "verdict", "mark", "survives", "under")
+_MAYBE = ("sign_depends",)
+_TEXT = ("cell", "changes", "role", "verdict", "mark", "survives", "under", "tuned", "at_edge", "sensitivity", "tried")
 
 
 def table_frame(tables: Tables) -> pd.DataFrame:
@@ -35,6 +36,7 @@ def table_frame(tables: Tables) -> pd.DataFrame:
         **dict.fromkeys((*_PLACE, *_TEXT), "string"),
         **dict.fromkeys(_WHOLE, "Int64"),
         **dict.fromkeys(_YES_NO, "bool"),
+        **dict.fromkeys(_MAYBE, "boolean"),
     }
     return pd.DataFrame(lines, columns=[*_PLACE, *names]).astype(types)
 

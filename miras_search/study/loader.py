@@ -30,6 +30,7 @@ from miras_search.study.problems import Located, Place, StudyError
 from miras_search.study.schema import AnyFile, SearchFile, StudyFile
 from miras_search.study.search import Search, search
 from miras_search.study.study import Axis, Study, StudyTask
+from miras_search.study.top_up import top_up
 from miras_search.study.tune import tuning
 from miras_search.tasks import task_from_spec, task_to_spec
 from miras_search.training.config import TrainConfig
@@ -209,6 +210,8 @@ def _study(
     if listed is not None and matched is not None:
         resizer = Resizer(matched, [task.spec for task in parts.tasks], frozenset({*listed.vary, *listed.tune}))
     found, array = cells.build(grid, resizer)
+    tuned = tuning(listed.tune, found, grid, file.seeds, listed.metric) if listed else None
+    own = tuned.seeds if tuned else ()
     sought: Search | None = search(file, around, len(parts.tasks)) if isinstance(file, SearchFile) else None
     return Study(
         name=file.name,
@@ -235,7 +238,8 @@ def _study(
         array=array,
         search=sought,
         match=matched,
-        tuning=tuning(listed.tune, found, grid, file.seeds, listed.metric) if listed else None,
+        tuning=tuned,
+        top_up=top_up(listed.top_up, file.seeds, listed.metric, own) if listed else None,
     )
 
 

@@ -14,6 +14,7 @@ from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, text_at
 from miras_search.study.study import Study
+from miras_search.study.top_up import ALPHA, TopUp
 from miras_search.tasks import task_from_spec
 
 FINAL = ("complete", "pruned", "diverged", "failed")
@@ -48,6 +49,19 @@ class Plan:
     """What else could explain a difference, one sentence each with its cure."""
     estimate_seconds: float | None
     """Wall time of the remaining jobs; None until a job has been timed."""
+    top_up: TopUp | None = None
+    top_up_jobs: int = 0
+    """At most: should no look decide anything."""
+
+    @property
+    def last_seeds(self) -> int:
+        """The seeds of what is decided last."""
+        return self.seeds if self.top_up is None else self.top_up.looks[-1]
+
+    @property
+    def last_level(self) -> float:
+        """What may be erred then."""
+        return ALPHA if self.top_up is None else self.top_up.levels[-1]
 
     def to_plain(self) -> dict[str, Plain]:
         """As plain data, for `--json`."""
@@ -65,6 +79,7 @@ class Plan:
             "array": self.array.to_plain() if self.array else None,
             "confounds": list(self.confounds),
             "estimate_seconds": self.estimate_seconds,
+            "top_up": None if self.top_up is None else {**self.top_up.to_plain(), "jobs": self.top_up_jobs},
         }
 
 
@@ -100,7 +115,16 @@ def plan(
         array=study.array,
         confounds=(*confounds(study, params), *_saturated(study, base or {})),
         estimate_seconds=None if seconds_per_job is None else seconds_per_job * remaining / max(1, slots),
+        top_up=study.top_up,
+        top_up_jobs=_top_up_jobs(study),
     )
+
+
+def _top_up_jobs(study: Study) -> int:
+    """Trainings of the base and of all cells on the seeds that only top-ups train."""
+    if study.top_up is None:
+        return 0
+    return len(study.top_up.extra) * sum(cell.role != "control" for cell in study.cells) * len(study.tasks)
 
 
 def smallest_p(seeds: int) -> float:
@@ -111,7 +135,7 @@ def smallest_p(seeds: int) -> float:
 def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[str]:
     """What besides the varied axes could explain, or hide, a difference; `params` as for `plan`."""
     cells = [cell for cell in study.cells if cell.role == "cell"]
-    found = _about_seeds(len(study.seeds), study.metric)
+    found = _about_seeds(len(study.seeds), study.metric) + _about_looks(study)
     own = _own_settings(cells, study)
     found += [
         f"{path} differs beside the design: {values}, so a difference is one of {path} too; tune every cell alike, on "
@@ -177,6 +201,21 @@ def _about_seeds(seeds: int, metric: str) -> list[str]:
     if seeds < ENOUGH_SEEDS:
         return [f"{seeds} seeds: {least}, so nothing can be called decided at 0.05; use at least {ENOUGH_SEEDS}"]
     return []
+
+
+def _about_looks(study: Study) -> list[str]:
+    """Looks that cannot decide anything, however large an effect is."""
+    if study.top_up is None:
+        return []
+    pairs = list(zip(study.top_up.looks, study.top_up.levels, strict=True))
+    vain = [f"{count} (smallest p {smallest_p(count):.2g}, level {level:.2g})" for count, level in pairs if
+            smallest_p(count) >= level]  # fmt: skip
+    if not vain:
+        return []
+    return [
+        f"the look at {' and at '.join(vain)} seeds cannot decide anything, and spends its share of the error: begin "
+        f"with more seeds, or take fewer looks"
+    ]
 
 
 def _saturated(study: Study, base: Mapping[str, float]) -> list[str]:

@@ -160,6 +160,7 @@ class StudyFile(_Shared):
     controls: list[object] = []
     controls_on: Literal["base", "cells"] = "base"
     tune: dict[str, object] = {}
+    top_up: dict[str, object] = {}
     match: object = "none"
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
     metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"

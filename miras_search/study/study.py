@@ -16,6 +16,7 @@ from miras_search.study.drafts import Cell
 from miras_search.study.match import Match
 from miras_search.study.schema import Resources
 from miras_search.study.search import Search
+from miras_search.study.top_up import TopUp
 from miras_search.study.tune import Tuning
 from miras_search.training.config import TrainConfig
 
@@ -83,6 +84,8 @@ class Study:
     """What is chosen for each cell before its seeds are trained."""
     rival: Study | None = None
     """Of a search: the same one by other means, a study of its own with which it is compared."""
+    top_up: TopUp | None = None
+    """When cells that are still undecided get more seeds."""
 
     @property
     def trials(self) -> Sequence[Cell]:
@@ -90,8 +93,20 @@ class Study:
         return self.cells if self.tuning is None else self.tuning.trials
 
     @property
+    def reported(self) -> tuple[int, ...]:
+        """The seeds that its tables may show: its own, then those of its top-ups."""
+        return self.seeds if self.top_up is None else self.top_up.seeds
+
+    @property
+    def grows(self) -> bool:
+        """Whether some of its jobs follow from what others find."""
+        return self.tuning is not None or self.top_up is not None
+
+    @property
     def jobs(self) -> int:
-        """Trainings that the study takes, those of its tuning among them; of a search those of its base."""
+        """Trainings that the study takes before any top-up, those of its tuning among them; of a search those of its
+        base.
+        """
         tuned = 0 if self.tuning is None else len(self.tuning.trials) * len(self.tuning.seeds)
         return (len(self.cells) * len(self.seeds) + tuned) * len(self.tasks)
 
@@ -134,6 +149,7 @@ class Study:
             **({"plugins": self._used} if self._used else {}),
             **({"match": self.match.to_plain()} if self.match else {}),
             **({"tune": self.tuning.to_plain()} if self.tuning else {}),
+            **({"top_up": self.top_up.to_plain()} if self.top_up else {}),
             **({"search": {**self.search.compared, "seeds": list(self.seeds)}} if self.search else {}),
         }
 

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final
 
+from miras_search.seeds import crossed
 from miras_search.space.fields import Path, Plain, build, require, setting, to_plain
 
 
@@ -93,8 +94,13 @@ class Seeds:
 
     @classmethod
     def of(cls, seed: int) -> Seeds:
-        """Three unrelated 63-bit numbers for a study's seed; the same on every machine and in every version."""
-        return cls(*(_derive(seed, role) for role in ("init", "data", "eval")))
+        """Three unrelated 63-bit numbers for a study's seed; the same on every machine and in every version.
+
+        A crossed seed stands for three numbers, each of which gives one.
+        """
+        numbers = crossed(seed) or (seed, seed, seed)
+        roles = ("init", "data", "eval")
+        return cls(*(_derive(number, role) for number, role in zip(numbers, roles, strict=True)))
 
 
 def _derive(seed: int, role: str) -> int:

@@ -21,8 +21,8 @@ def test_the_bench_reports_error_coverage_and_power() -> None:
         ("normal", 6), ("normal", 8), ("noisy base", 6), ("noisy base", 8),
     ]  # fmt: skip
     assert all(row["low"] <= row["error"] <= row["high"] for row in family)
-    assert family[-1]["by_holm"] > family[0]["by_holm"]
-    assert {row["interval"] for row in coverage} == {"t", "t, BCa"}
+    assert family[-1]["guarded"] > family[0]["guarded"]
+    assert {row["interval"] for row in coverage} == {"table", "t, BCa"}
     assert len(power) == 2 * len(statistics.EFFECTS)
     text = statistics.table(result)
     assert "family-wise error" in text
@@ -44,13 +44,13 @@ def test_noise_has_the_mean_zero(name: str) -> None:
 def test_stages_before_the_comparison_have_a_place() -> None:
     seen: list[Sequence[int]] = []
 
-    def tune(setting: Setting, random: np.random.Generator, candidates: Sequence[int]) -> Sequence[int]:
+    def look(setting: Setting, random: np.random.Generator, candidates: Sequence[int]) -> Sequence[int]:
         seen.append(candidates)
         return candidates[:7]
 
-    plan = pipeline.Plan(seeds=6, prepare=(tune,))
+    plan = pipeline.Plan(seeds=6, prepare=(look, pipeline.pilot(5)))
     found = pipeline.run(SETTINGS["normal"], plan, np.random.default_rng(0))
-    assert list(seen[0]) == list(range(1, 11))
+    assert list(seen[0]) == list(range(1, 41))
     assert len(found.intervals) == plan.cells
 
 
@@ -60,3 +60,12 @@ def test_a_large_effect_is_decided_and_only_that() -> None:
     found = [pipeline.run(SETTINGS["normal"], pipeline.Plan(seeds=8), random, effect) for _ in range(20)]
     assert sum(0 in one.decided for one in found) >= 18
     assert sum(bool(one.decided - {0}) for one in found) <= 4
+
+
+def test_tuning_keeps_the_best_setting_of_each_cell_and_a_pilot_the_best_cells() -> None:
+    def noise(random: np.random.Generator, seeds: int, columns: int) -> np.ndarray:
+        return np.tile(np.arange(columns) % 5, (seeds, 1)).astype(float)
+
+    known, random = Setting("known", "no noise", noise), np.random.default_rng(0)
+    assert pipeline.tune(4)(known, random, range(1, 13)) == [4, 8, 9]
+    assert pipeline.pilot(2)(known, random, [3, 4, 8, 9]) == [4, 9]

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from miras_search.analysis.paired import holm, sign_flip_each, sign_flip_stepdown
+from miras_search.analysis.paired import (
+    exponential_t_interval,
+    exponential_t_p,
+    holm,
+    sign_flip_each,
+    sign_flip_stepdown,
+    t_interval,
+)
 from miras_search.analysis.table import AblationTable, Row, TableContext, ablation_table, ablation_tables
 from miras_search.errors import MirasError
 from miras_search.store.types import ResultRow
@@ -374,3 +381,17 @@ def test_one_table_a_task(results) -> None:
 def test_the_order_of_the_results_does_not_matter(results) -> None:
     rows = results({"dot": BASE, "l2": BETTER, "kl": WORSE})
     assert _table(rows[::-1]) == _table(rows)
+
+
+def test_skewed_differences_get_a_careful_p_and_wider_intervals(results) -> None:
+    random = np.random.default_rng(2)
+    base = [0.5] * 8
+    cells = {f"c{j}": (0.6 - 0.03 * random.exponential(size=8)).tolist() for j in range(4)}
+    table = _table(results({"l2": base, **cells}))
+    assert "Because the differences look skewed (skewness -" in table.caption
+    assert "and the cells' intervals are theirs." in table.caption
+    for row in table.rows[1:]:
+        d = np.asarray(cells[row.cell]) - 0.5
+        assert (row.ci_low, row.ci_high) == pytest.approx(exponential_t_interval(d))
+        assert row.ci_low is not None and row.ci_low < t_interval(d)[0]
+        assert row.p is not None and row.p >= exponential_t_p(d)

@@ -80,7 +80,7 @@ def test_an_estimate_out_of_reach_is_not_spelled_out(results) -> None:
 
 
 def test_a_significant_test_with_an_interval_over_zero_is_not_decided(results) -> None:
-    sentence = _verdict(results, [0.001, 0.001, 0.001, 0.001, 0.001, 0.3])
+    sentence = _verdict(results, [0.001, 0.3, 0.001, 0.3, 0.001, 0.3])
     assert "not decided; p = 0.031, but the interval spans zero" in sentence
 
 

@@ -31,6 +31,7 @@ train: {steps: 2, lr: 3e-2}
 base: delta_net
 vary: {bias: [dot]}
 seeds: 2
+top_up: {max_seeds: 4}
 tune: {train.lr: [1e-3, 3e-3, 1e-2, 1e-1]}
 """
 TASK = "{name: noisy_recall, vocab: 40, length: 16}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import miras_search as ms
+
 STUDY = """\
 name: fair
 task: {name: mqar, vocab: 16, length: 16, pairs: 2}
@@ -23,7 +25,7 @@ RUN = ("run", "fair.yaml", "--executor", "local", "--workers", "1")
 def test_a_study_is_planned_tuned_matched_and_tabulated(cli, here: Path) -> None:
     (here / "fair.yaml").write_text(STUDY)
     assert cli("check", "fair.yaml").out == "fair.yaml: ok (2 cells, 12 jobs)\n"
-    plan = cli("plan", "fair.yaml").out
+    plan = cli("plan", "fair.yaml", "--lock").out
     assert "12 = 2 cells x 1 task x 2 seeds + 8 to tune" in plan
     assert "train.lr of 0.001, 0.003, 0.01, 0.03: 8 jobs on 1 seed of their own, by validation" in plan
     assert "params, resized" in plan and "x 0.996 by model.feed_forward_ratio = 0.8125" in plan
@@ -40,12 +42,15 @@ def test_a_study_is_planned_tuned_matched_and_tabulated(cli, here: Path) -> None
     assert "train.lr is chosen for each row, the best of 4" in " ".join(last.out.split())
     assert "Cells are resized to the base's params, within 10%" in " ".join(last.out.split())
     document = cli("table", "fair", "--json").json
+    assert "Locked " in document["caption"] and "departs" not in document["caption"]  # its tuning's seeds are its own
     rows = document["rows"]
     assert [row["n"] for row in rows] == [2, 2]
     for row in rows:
         assert row["tuned"]["train.lr"] in row["tried"] and len(row["tried"]) == 4
         assert row["sensitivity"]["train.lr"] >= 0
     assert rows[0]["ratio"] is None and rows[1]["ratio"] == round(rows[1]["params"] / rows[0]["params"], 4)
+    frame = ms.open("miras.db").study("fair").table()  # what `export` writes as data
+    assert json.loads(frame["tuned"][1]) == rows[1]["tuned"] and str(frame["sign_depends"].dtype) == "boolean"
     for form in ("markdown", "latex", "csv"):
         assert cli("table", "fair", "--format", form).code == 0
     assert "x params" in cli("table", "fair", "--format", "markdown").out

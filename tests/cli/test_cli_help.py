@@ -18,6 +18,7 @@ VERBS = {
     "check",
     "plan",
     "calibrate",
+    "seeds",
     "status",
     "show",
     "table",

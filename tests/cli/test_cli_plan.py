@@ -114,6 +114,20 @@ def test_fewer_seeds_than_locked_are_a_departure_too(cli, record, study_file: Pa
     assert "departs from it: seed 2 of the locked 3 left out" in cli("table", "small", "--json").json["caption"]
 
 
+def test_a_plan_and_a_lock_name_the_declared_looks(cli, record, study_file: Path) -> None:
+    declared = ("--set", "seeds=8", "--set", "top_up={max_seeds: 12, looks: 3, spending: late}")
+    plan = cli("plan", "small.yaml", *declared, "--lock")
+    assert plan.code == 0, plan.err
+    looks = "looks at 8 seeds at 1.6 %, 10 seeds at 1.5 %, 12 seeds at 1.8 %; at most 12 jobs more"
+    assert f"top-up               {looks} for the base and what is undecided" in plan.out
+    document = cli("plan", "small.yaml", *declared, "--json").json
+    assert document["lock"]["content"]["top_up"]["looks"] == [8, 10, 12]
+    assert (document["top_up"]["spending"], document["top_up"]["jobs"]) == ("late", 12)
+    refused = cli("plan", "small.yaml", "--set", "top_up={max_seeds: 3}")
+    assert refused.code == 2
+    assert "top_up.max_seeds: 3 is no number of seeds: give 4 to 1000, more than the study's 3" in refused.err
+
+
 def test_without_a_lock_a_caption_says_exploratory(cli, stored: Path) -> None:
     assert "Exploratory: nothing was locked before its results. " in cli("table", "small", "--json").json["caption"]
 

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": DATA | {"tasks"},  # tasks: the chance level of a stored task, numpy alone
     "export": DATA | {"analysis"},
     "dashboard": DATA | {"analysis", "export"},
-    "engine": TRAINED | {"training", "study", "store"},
+    "engine": TRAINED | {"training", "study", "store", "analysis"},  # analysis: what a look at the table decides
     "bench": TRAINED | {"training", "analysis", "study", "store", "engine"},
     "doctor": DATA | {"engine", "kernels"},
     "commands": TRAINED

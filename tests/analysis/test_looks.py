@@ -1,0 +1,116 @@
+"""Tests in several looks: who is tested when, on which seeds, and what p is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from miras_search.analysis.cells import Cell, gather
+from miras_search.analysis.comparison import joint_test
+from miras_search.analysis.looks import Looked, Looks, test_in_looks
+from miras_search.analysis.table import ablation_table
+
+test_in_looks.__test__ = False  # type: ignore[attr-defined]  # it is no test of pytest's
+LOOKS = Looks(seeds=tuple(range(12)), counts=(8, 12), levels=(0.03, 0.02))
+RANDOM = np.random.default_rng(5)
+BASE = (0.5 + 0.02 * RANDOM.normal(size=12)).tolist()
+CLEAR = [value + 0.2 + 0.01 * noise for value, noise in zip(BASE, RANDOM.normal(size=12), strict=True)]
+SAME = [value + 0.02 * noise for value, noise in zip(BASE, RANDOM.normal(size=12), strict=True)]
+SLIGHT = [value + 0.013 + 0.01 * noise for value, noise in zip(BASE, RANDOM.normal(size=12), strict=True)]
+
+
+def cells(results, **columns) -> list[Cell]:
+    rows = results({"l2": BASE, **columns})
+    return gather(rows, task="recall", metric="accuracy", split="test")
+
+
+def look(found: list[Cell], looks: Looks = LOOKS) -> Looked:
+    return test_in_looks(found[0], found[1:], looks)
+
+
+def test_the_first_look_decides_the_clear_and_wants_seeds_for_the_rest(results) -> None:
+    found = cells(results, dot=CLEAR[:8], kl=SAME[:8])
+    said = look(found)
+    assert (said.taken, said.decided, said.wanting) == (1, {1: 0}, (2,))
+    at_once = joint_test(found[0], found[1:]).p
+    short = cells(results, dot=CLEAR[:8], kl=SAME[:8])
+    assert said.test.p[1] == pytest.approx(joint_test(short[0], short[1:]).p[1] * 0.05 / 0.03)
+    assert said.test.p[2] == pytest.approx(min(1.0, at_once[2] * 0.05 / 0.03))
+
+
+def test_a_look_waits_for_all_of_its_trainings(results) -> None:
+    found = cells(results, dot=CLEAR[:8], kl=[*SLIGHT[:10], "running", "waiting"])
+    said = look(found)
+    assert (said.taken, said.wanting, said.test.seeds) == (1, (2,), tuple(range(8)))
+    found = cells(results, dot=CLEAR[:7], kl=SAME[:8])
+    assert (look(found).taken, look(found).decided) == (0, {})
+    assert 1 in look(found).test.p  # told as far as it goes
+
+
+def test_the_second_look_tests_what_is_left_on_all_seeds(results) -> None:
+    found = cells(results, dot=CLEAR[:8], kl=SLIGHT, lp=SAME)
+    first = look(cells(results, dot=CLEAR[:8], kl=SLIGHT[:8], lp=SAME[:8]))
+    said = look(found)
+    assert first.wanting[-1] == 3
+    assert (said.taken, said.wanting) == (2, ())
+    left = [found[0], *(cell for cell in found[1:] if cell.number in first.wanting)]
+    alone = joint_test(left[0], left[1:])
+    assert said.test.p[3] == pytest.approx(min(1.0, alone.p[3] * 0.05 / 0.02))
+    assert said.test.p[1] == first.test.p[1]  # decided is decided
+    assert said.test.seeds == tuple(range(12))
+    assert said.test.factor == pytest.approx(2.5)
+
+
+def test_what_is_all_decided_or_diverged_wants_nothing(results) -> None:
+    assert look(cells(results, dot=CLEAR[:8], kl=CLEAR[:8])).wanting == ()
+    bad = [*SAME[:7], "diverged"]
+    assert look(cells(results, dot=CLEAR[:8], kl=bad)).wanting == ()
+    rows = results({"l2": [*BASE[:7], "diverged"], "dot": SAME[:8]})
+    found = gather(rows, task="recall", metric="accuracy", split="test")
+    assert (look(found).wanting, look(found).test.p) == ((), {})
+
+
+def test_a_cell_that_diverges_later_has_no_p_any_more(results) -> None:
+    said = look(cells(results, dot=SAME, kl=[*SAME[:11], "diverged"]))
+    assert set(said.test.p) == {1}
+    assert said.taken == 2
+
+
+def test_a_table_tells_the_looks(results) -> None:
+    rows = results({"l2": BASE, "dot": CLEAR[:8], "kl": SAME[:8]})
+    table = ablation_table(rows, study="s", metric="accuracy", task="recall", looks=LOOKS)
+    assert (
+        "Looks at 8 and 12 seeds, declared before any result, spend 3 and 2 % of the 5 % error; 1 of 2" in table.caption
+    )
+    assert f"smallest p {2 / 2**8 * 5 / 3:.2g}" in table.caption
+    dot = next(row for row in table.rows if row.cell == "dot")
+    assert dot.verdict is not None and dot.verdict.endswith("decided")
+    again = ablation_table(
+        results({"l2": BASE, "dot": CLEAR[:8], "kl": SAME}), study="s", metric="accuracy", task="recall", looks=LOOKS
+    )
+    assert "2 of 2 are taken" in again.caption
+    assert next(row.p for row in again.rows if row.cell == "dot") == dot.p
+
+
+def test_the_looks_together_keep_their_level() -> None:
+    """Normal cells without any effect: the share of studies that decide anything, by either look."""
+    random, errors, studies = np.random.default_rng(1), 0, 300
+    looks = Looks(seeds=tuple(range(12)), counts=(8, 12), levels=(0.025, 0.025))
+    for _ in range(studies):
+        values = random.normal(size=(4, 12))
+        found = [
+            Cell(
+                str(j),
+                "cell",
+                j,
+                {},
+                dict(enumerate(values[j].tolist())),
+                12,
+                0,
+                frozenset(),
+                ended=frozenset(range(12)),
+            )
+            for j in range(4)
+        ]
+        errors += bool(test_in_looks(found[0], found[1:], looks).decided)
+    assert errors <= 0.08 * studies
