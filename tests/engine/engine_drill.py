@@ -132,7 +132,7 @@ class Drill:
 
     def __init__(self, folder: Path, *, jobs: int, faults: int, seed: int, ray: bool, steps: int, lock: float) -> None:
         cells = 10 if jobs >= 20 else 2
-        rates = [round(1e-3 * (cell + 1), 4) for cell in range(1, cells)]
+        rates = [round(1e-3 * cell, 4) for cell in range(1, cells)]  # beside the base's 1e-2
         text = STUDY.format(steps=steps, every=steps // 2, rates=rates, seeds=jobs // cells)
         (folder / "drill.yaml").write_text(text)
         self.folder, self.jobs, self.lock = folder, jobs // cells * cells, lock
@@ -155,6 +155,7 @@ class Drill:
         try:
             undisturbed = Driver(self.folder, self.nodes, "undisturbed.db")
             list(undisturbed.events())
+            _say("the undisturbed run has ended")
             while not self.ends or self.ends[-1] not in (0, 1):
                 self._drive()
             for lock in self.locks:
@@ -173,10 +174,13 @@ class Drill:
             patience -= 1
             if not patience and self.faults:
                 fault = self.faults.pop()
-                self.done[fault.__name__.strip("_").replace("_", " ")] += 1
+                name = fault.__name__.strip("_").replace("_", " ")
+                self.done[name] += 1
+                _say(f"{name} ({len(self.faults)} to come)")
                 fault(driver)
                 patience = self.random.randint(1, 3)
         self.ends.append(driver.process.returncode)
+        _say(f"the driver ended with {self.ends[-1]}")
         if self.ends[-1] not in ENDS or len(self.ends) > 20 * (sum(self.done.values()) + 1):
             raise RuntimeError(
                 f"the driver ended with {self.ends[-1]}:\n{(self.folder / 'stderr').read_text()[-3000:]}"
@@ -283,6 +287,11 @@ class Drill:
         return list(left.values())
 
 
+def _say(text: str) -> None:
+    """What happens when, for who watches."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
 def _marked(mark: str) -> dict[int, str]:
     """The other processes with that mark in their environment."""
     found = {}
@@ -301,7 +310,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=60)
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400, help="of each training")
+    parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
     parser.add_argument("--local", action="store_true", help="worker processes instead of two Ray nodes")
     given = parser.parse_args()
