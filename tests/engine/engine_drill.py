@@ -2,7 +2,7 @@
 
     python tests/engine/engine_drill.py --jobs 60 --faults 30 --seed 0
 
-First the study runs undisturbed, then again with a fault after every few events of the driver, which is started again
+First the study runs undisturbed, then again with faults at random, all before its last fifth; the driver is started again
 whenever it has ended. With Ray there are two simulated nodes, one of which can be lost. Every job is a check, and so is
 what must hold at the end; the last line counts them. Numbers are compared bit for bit, those of time and memory apart.
 """
@@ -146,6 +146,8 @@ class Drill:
             kinds.append(self._lose_node)
         times = -(-faults // len(kinds))
         self.faults = self.random.sample(kinds * times, faults)  # each kind nearly equally often
+        self.due = sorted((self.random.uniform(0, 0.8 * self.jobs) for _ in self.faults), reverse=True)
+        self.through = 0  # jobs; the next fault is the last, and waits for as many of them as `due` ends with
         self.done: Counter[str] = Counter()
         self.ends: list[int] = []
         self.locks: list[threading.Thread] = []
@@ -171,8 +173,10 @@ class Drill:
         for event in driver.events():
             if event not in ("job_started", "progress", "job_finished"):
                 continue
+            self.through += event == "job_finished"
             patience -= 1
-            if not patience and self.faults:
+            if self.faults and patience <= 0 and self.due[-1] <= self.through:
+                self.due.pop()
                 fault = self.faults.pop()
                 name = fault.__name__.strip("_").replace("_", " ")
                 self.done[name] += 1
@@ -310,7 +314,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=60)
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=200, help="of each training")
+    parser.add_argument("--steps", type=int, default=100, help="of each training")
     parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
     parser.add_argument("--local", action="store_true", help="worker processes instead of two Ray nodes")
     given = parser.parse_args()

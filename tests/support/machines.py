@@ -25,6 +25,8 @@ mount -t tmpfs -o mode=755 machine "$2"
 cd "$2"
 mkdir proc dev home
 mkdir -m 1777 tmp
+cp -a /etc .
+echo "127.0.0.1 localhost $1" > etc/hosts
 give() { mkdir -p ".$1"; mount --rbind "$1" ".$1"; }
 for path in /bin /sbin /lib /lib64; do
     if [ -L "$path" ]; then cp -P "$path" .; elif [ -d "$path" ]; then give "$path"; fi
@@ -52,7 +54,7 @@ class Machine:
             raise NoMachines(f"{', '.join(missing)}: not installed")
         root = folder / f"{name}.root"
         root.mkdir()
-        libraries = [Path("/usr"), Path("/etc"), Path(sys.base_prefix), Path(sys.prefix)]
+        libraries = [Path("/usr"), Path(sys.base_prefix), Path(sys.prefix)]
         words = [name, str(root), " ".join(map(str, [*libraries, *read])), " ".join(map(str, write))]
         self._holder = subprocess.Popen(
             ["unshare", *SPACES, "--propagation", "private", "--fork", "--kill-child", "sh", "-c", START, "sh", *words],
@@ -86,11 +88,9 @@ class Machine:
 
     def run(self, *words: str, folder: str = "/tmp", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command there, with the environment given and little else."""
-        command = ["nsenter", *_of(self), "--root", "sh", "-c", 'cd "$0" && exec "$@"', folder, *words]
+        command = ["nsenter", "--target", str(self.pid), *SPACES, "--root", f"--wdns={folder}", *words]
         own: Mapping[str, str] = {"PATH": os.environ["PATH"], "HOME": "/home", "OMP_NUM_THREADS": "1", **environment}
-        return subprocess.run(
-            command, cwd="/", env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(command, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
     def close(self) -> None:
         """End it, with every process on it."""
@@ -104,10 +104,6 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _of(machine: Machine) -> list[str]:
-    return ["--target", str(machine.pid), *SPACES]
 
 
 def _ip(machine: Machine, words: Sequence[str]) -> None:
