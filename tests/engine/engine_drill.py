@@ -2,9 +2,10 @@
 
     python tests/engine/engine_drill.py --jobs 60 --faults 30 --seed 0
 
-First the study runs undisturbed, then again with faults at random, all before its last fifth; the driver is started again
-whenever it has ended. With Ray there are two simulated nodes, one of which can be lost. Every job is a check, and so is
-what must hold at the end; the last line counts them. Numbers are compared bit for bit, those of time and memory apart.
+First the study runs undisturbed, then again with faults at random, all before its last fifth; the driver is started
+again whenever it has ended. With Ray there are two simulated nodes, one of which can be lost. Every job is a check, and
+so is what must hold at the end; the last line counts them. Numbers are compared bit for bit, those of time and memory
+apart.
 """
 
 from __future__ import annotations
