@@ -315,7 +315,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=60)
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=100, help="of each training")
+    parser.add_argument("--steps", type=int, default=50, help="of each training")
     parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
     parser.add_argument("--local", action="store_true", help="worker processes instead of two Ray nodes")
     given = parser.parse_args()

@@ -41,7 +41,7 @@ class Own:
         return p - v
 """
 HEAD, OTHER, PORT = "10.77.0.1", "10.77.0.2", "6379"
-TOKEN = "0123456789abcdef0123456789abcdef"  # Ray lets in who knows it
+RAY = str(Path(sys.executable).with_name("ray"))
 CODE = Path(miras_search.__file__).parents[1]
 TIMED = {"tokens_per_second", "peak_memory_bytes", "wall_seconds"}
 
@@ -66,8 +66,8 @@ def pair(tmp_path: Path) -> Iterator[tuple[machines.Machine, machines.Machine]]:
 
 def start_ray(machine: machines.Machine, *words: str) -> None:
     """A Ray of one core there."""
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--object-store-memory=80000000"]
-    done = machine.run(*ray, "--disable-usage-stats", *words, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    size = ["--num-cpus=1", "--object-store-memory=80000000"]
+    done = machine.run(RAY, "start", *size, "--disable-usage-stats", *words, RAY_AUTH_MODE="token")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -102,11 +102,13 @@ def test_a_study_needs_nothing_in_common_but_the_network(
     first, second = pair
     alone = second.run(sys.executable, "-c", "import torch, ray, miras_search")
     assert "No module named 'miras_search'" in alone.stderr, "the second machine has our libraries and not our code"
+    token = first.run(RAY, "get-auth-token", "--generate").stdout  # as docs/cluster.md says
+    second.run("sh", "-c", 'mkdir .ray && printf %s "$0" > .ray/auth_token', token, folder="/home")
     start_ray(first, "--head", "--include-dashboard=false", f"--node-ip-address={HEAD}", f"--port={PORT}")
     start_ray(second, f"--address={HEAD}:{PORT}", f"--node-ip-address={OTHER}")
     folder = tmp_path / "study"
     miras = [sys.executable, "-m", "miras_search.cli", "run", "apart.yaml"]
-    own = {"folder": str(folder), "PYTHONPATH": str(CODE), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    own = {"folder": str(folder), "PYTHONPATH": str(CODE), "RAY_AUTH_MODE": "token"}
     there = first.run(*miras, "--executor", "ray", "--address", f"{HEAD}:{PORT}", **own)
     assert there.returncode == 0, there.stdout + there.stderr
     here = first.run(*miras, "--executor", "local", "--db", "alone/miras.db", **own)
