@@ -28,10 +28,13 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from miras_search.store import queries
 from miras_search.store.database import Database
+
+if TYPE_CHECKING:
+    from ray._private.node import Node
 
 STUDY = """\
 name: drill
@@ -86,12 +89,24 @@ class TwoNodes:
 
         self._sizes = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
         self._cluster = Cluster(initialize_head=True, head_node_args={**self._sizes, "include_dashboard": False})
-        self._second = self._cluster.add_node(**self._sizes)
+        self._second = self._another()
         self.arguments = ["--executor", "ray", "--address", self._cluster.address, "--workers", "2"]
 
     def lose_one(self) -> None:
         self._cluster.remove_node(self._second, allow_graceful=False)
-        self._second = self._cluster.add_node(**self._sizes)
+        self._second = self._another()
+
+    def _another(self) -> Node:
+        """A new node. Ray gives it half a minute to come up, which is too little where the machine is busy."""
+        for _ in range(4):
+            before = _children()
+            try:
+                return self._cluster.add_node(**self._sizes)
+            except Exception as error:  # Ray raises a bare one
+                _say(f"a node is tried again: {error}")
+                for pid in _children() - before:
+                    os.kill(pid, signal.SIGKILL)
+        return self._cluster.add_node(**self._sizes)
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -290,6 +305,11 @@ class Drill:
             with open(handle, "rb"):
                 select.select([handle], [], [], min(1.0, until - time.monotonic()))
         return list(left.values())
+
+
+def _children() -> set[int]:
+    """The processes that this one has started."""
+    return {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
 
 
 def _say(text: str) -> None:
