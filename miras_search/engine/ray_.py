@@ -132,7 +132,6 @@ def _connect(address: str | None, cpus: int | None) -> None:
             )
         else:
             ray.init(address=address, runtime_env=CODE, log_to_driver=False, logging_level=logging.ERROR)
-            ray.init(address=address, runtime_env=CODE, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of any class: one that is too slow to start on a busy machine is a bare Exception
         place = "a local Ray could not be started" if address is None else f"no Ray cluster at {address!r}"
         reason = " ".join(str(error).split())[:300]
