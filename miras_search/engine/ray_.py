@@ -2,6 +2,9 @@
 
 A cluster is never joined by accident: without an address a new local Ray is started, whatever RAY_ADDRESS says. A Ray
 that runs in this process already is used and left running.
+
+The machines of a cluster need no files in common: this package travels to them with the run, plugins with each task,
+and what is found comes back as messages. They do need the libraries, of the driver's versions.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ from ray import ObjectRef, exceptions
 from ray._private import worker as ray_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import miras_search
 from miras_search.engine.messages import Failed, Message, Task
 from miras_search.engine.ray_tasks import End, Mailbox, run_fresh, run_reused
 from miras_search.errors import EnvironmentProblem
 
 OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum: only checkpoints of small models pass through it
+# the driver's code, whatever else a machine has installed under that name: numbers must not depend on where a job ran
+CODE = {"py_modules": [miras_search], "excludes": ["__pycache__"]}
 
 
 class RayExecutor:
@@ -125,7 +131,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, runtime_env=CODE, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of any class: one that is too slow to start on a busy machine is a bare Exception
         place = "a local Ray could not be started" if address is None else f"no Ray cluster at {address!r}"
         reason = " ".join(str(error).split())[:300]

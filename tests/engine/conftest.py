@@ -21,6 +21,14 @@ from miras_search.store.types import AttemptRow
 from miras_search.study.loader import Study, loads
 
 HERE = Path(__file__).parent
+SERVER = os.environ.get("MIRAS_TEST_POSTGRES_URL", "")
+NO_SERVER = "MIRAS_TEST_POSTGRES_URL is not set"
+# `make test` has a few tests of its own on a server; `make test-all` runs every one of them there too
+ON_POSTGRES = [
+    pytest.mark.postgres,
+    pytest.mark.slow,
+    *([] if SERVER else [pytest.mark.skip(reason=NO_SERVER)]),
+]
 TEXT = """\
 name: tiny
 task: {name: mqar, length: 32}
@@ -77,18 +85,11 @@ def ray_running() -> Iterator[None]:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    with Database.open(str(tmp_path / "miras.db"), create=True) as database:
-        yield database
-
-
-@pytest.fixture
 def server() -> Iterator[str]:
     """The address, with its password, of a schema of its own in a real PostgreSQL."""
-    where = os.environ.get("MIRAS_TEST_POSTGRES_URL")
-    if not where:
-        pytest.skip("MIRAS_TEST_POSTGRES_URL is not set")
-    url, schema = parse_database(where), f"engine_{uuid.uuid4().hex[:12]}"
+    if not SERVER:
+        pytest.skip(NO_SERVER)
+    url, schema = parse_database(SERVER), f"engine_{uuid.uuid4().hex[:12]}"
     admin = create_engine(url)
     with admin.begin() as connection:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
@@ -96,6 +97,21 @@ def server() -> Iterator[str]:
     with admin.begin() as connection:
         connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
     admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=ON_POSTGRES)])
+def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty database. Checkpoints go to `tmp_path` in both cases."""
+    if request.param == "postgres":
+        monkeypatch.chdir(tmp_path)
+        return str(request.getfixturevalue("server"))
+    return str(tmp_path / "miras.db")
+
+
+@pytest.fixture
+def db(where: str) -> Iterator[Database]:
+    with Database.open(where, create=True) as database:
+        yield database
 
 
 class Runner:

@@ -2,9 +2,10 @@
 
     python tests/engine/engine_drill.py --jobs 60 --faults 30 --seed 0
 
-First the study runs undisturbed, then again with a fault after every few events of the driver, which is started again
-whenever it has ended. With Ray there are two simulated nodes, one of which can be lost. Every job is a check, and so is
-what must hold at the end; the last line counts them. Numbers are compared bit for bit, those of time and memory apart.
+First the study runs undisturbed, then again with faults at random, all before its last fifth; the driver is started
+again whenever it has ended. With Ray there are two simulated nodes, one of which can be lost. Every job is a check, and
+so is what must hold at the end; the last line counts them. Numbers are compared bit for bit, those of time and memory
+apart.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from miras_search.store import queries
 from miras_search.store.database import Database
+
+if TYPE_CHECKING:
+    from ray._private.node import Node
 
 STUDY = """\
 name: drill
@@ -85,12 +89,24 @@ class TwoNodes:
 
         self._sizes = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
         self._cluster = Cluster(initialize_head=True, head_node_args={**self._sizes, "include_dashboard": False})
-        self._second = self._cluster.add_node(**self._sizes)
+        self._second = self._another()
         self.arguments = ["--executor", "ray", "--address", self._cluster.address, "--workers", "2"]
 
     def lose_one(self) -> None:
         self._cluster.remove_node(self._second, allow_graceful=False)
-        self._second = self._cluster.add_node(**self._sizes)
+        self._second = self._another()
+
+    def _another(self) -> Node:
+        """A new node. Ray gives it half a minute to come up, which is too little where the machine is busy."""
+        for _ in range(4):
+            before = _children()
+            try:
+                return self._cluster.add_node(**self._sizes)
+            except Exception as error:  # Ray raises a bare one
+                _say(f"a node is tried again: {error}")
+                for pid in _children() - before:
+                    os.kill(pid, signal.SIGKILL)
+        return self._cluster.add_node(**self._sizes)
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -132,7 +148,7 @@ class Drill:
 
     def __init__(self, folder: Path, *, jobs: int, faults: int, seed: int, ray: bool, steps: int, lock: float) -> None:
         cells = 10 if jobs >= 20 else 2
-        rates = [round(1e-3 * (cell + 1), 4) for cell in range(1, cells)]
+        rates = [round(1e-3 * cell, 4) for cell in range(1, cells)]  # beside the base's 1e-2
         text = STUDY.format(steps=steps, every=steps // 2, rates=rates, seeds=jobs // cells)
         (folder / "drill.yaml").write_text(text)
         self.folder, self.jobs, self.lock = folder, jobs // cells * cells, lock
@@ -146,6 +162,8 @@ class Drill:
             kinds.append(self._lose_node)
         times = -(-faults // len(kinds))
         self.faults = self.random.sample(kinds * times, faults)  # each kind nearly equally often
+        self.due = sorted((self.random.uniform(0, 0.8 * self.jobs) for _ in self.faults), reverse=True)
+        self.through = 0  # jobs; the next fault is the last, and waits for as many of them as `due` ends with
         self.done: Counter[str] = Counter()
         self.ends: list[int] = []
         self.locks: list[threading.Thread] = []
@@ -155,6 +173,7 @@ class Drill:
         try:
             undisturbed = Driver(self.folder, self.nodes, "undisturbed.db")
             list(undisturbed.events())
+            _say("the undisturbed run has ended")
             while not self.ends or self.ends[-1] not in (0, 1):
                 self._drive()
             for lock in self.locks:
@@ -170,13 +189,18 @@ class Drill:
         for event in driver.events():
             if event not in ("job_started", "progress", "job_finished"):
                 continue
+            self.through += event == "job_finished"
             patience -= 1
-            if not patience and self.faults:
+            if self.faults and patience <= 0 and self.due[-1] <= self.through:
+                self.due.pop()
                 fault = self.faults.pop()
-                self.done[fault.__name__.strip("_").replace("_", " ")] += 1
+                name = fault.__name__.strip("_").replace("_", " ")
+                self.done[name] += 1
+                _say(f"{name} ({len(self.faults)} to come)")
                 fault(driver)
                 patience = self.random.randint(1, 3)
         self.ends.append(driver.process.returncode)
+        _say(f"the driver ended with {self.ends[-1]}")
         if self.ends[-1] not in ENDS or len(self.ends) > 20 * (sum(self.done.values()) + 1):
             raise RuntimeError(
                 f"the driver ended with {self.ends[-1]}:\n{(self.folder / 'stderr').read_text()[-3000:]}"
@@ -283,6 +307,16 @@ class Drill:
         return list(left.values())
 
 
+def _children() -> set[int]:
+    """The processes that this one has started."""
+    return {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+
+
+def _say(text: str) -> None:
+    """What happens when, for who watches."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
 def _marked(mark: str) -> dict[int, str]:
     """The other processes with that mark in their environment."""
     found = {}
@@ -301,7 +335,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=60)
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400, help="of each training")
+    parser.add_argument("--steps", type=int, default=50, help="of each training")
     parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
     parser.add_argument("--local", action="store_true", help="worker processes instead of two Ray nodes")
     given = parser.parse_args()

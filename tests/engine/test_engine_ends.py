@@ -68,7 +68,7 @@ def lines_of(process: subprocess.Popen[str]) -> Iterator[dict[str, object]]:
 
 
 @pytest.fixture
-def drive(db: Database, tmp_path: Path) -> Iterator[object]:
+def drive(db: Database, where: str, tmp_path: Path) -> Iterator[object]:
     """Starts a driver and returns it once both jobs of seed 1 that fit are under way; its processes are listed then.
 
     A worker has been killed by then, and still the driver has printed nothing but its events.
@@ -77,7 +77,7 @@ def drive(db: Database, tmp_path: Path) -> Iterator[object]:
 
     def start(executor: str) -> tuple[subprocess.Popen[str], list[int]]:
         entry = f"engine_entries:hang_once=1+kill_once=0.l2@{tmp_path}"
-        command = [sys.executable, str(DRIVE), str(db.name), executor, entry]
+        command = [sys.executable, str(DRIVE), where, executor, entry]
         environment = os.environ | {"PYTHONPATH": str(DRIVE.parent)}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

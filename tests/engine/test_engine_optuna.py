@@ -19,7 +19,7 @@ CELLS = ("l2", "dot", "l2 + no_write")
 
 
 def trials(run) -> list[FrozenTrial]:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{run.db.name}")
+    storage = optuna.storages.RDBStorage(run.db.url.render_as_string(hide_password=False))
     try:
         return optuna.load_study(study_name="miras-search/tiny", storage=storage).get_trials()
     finally:
@@ -99,7 +99,7 @@ def test_a_database_that_fails_optuna_is_one_line(local, monkeypatch: pytest.Mon
 
 def test_a_trial_left_half_asked_is_written_anew(local) -> None:
     local(max_jobs=0)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{local.db.name}")
+    storage = optuna.storages.RDBStorage(local.db.url.render_as_string(hide_password=False))
     optuna.load_study(study_name="miras-search/tiny", storage=storage).ask()  # RUNNING, without its parameters
     storage.remove_session()
     storage.engine.dispose()

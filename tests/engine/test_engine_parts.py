@@ -97,6 +97,23 @@ def test_auto_takes_ray_for_several_and_does_without_it(
         make_executor("ray", jobs=9, cpus=2, gpus=0.0)
 
 
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def too_slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")  # as Ray does
+
+    left: list[bool] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", too_slow)
+    monkeypatch.setattr(ray, "shutdown", lambda: left.append(True))
+    with pytest.raises(EnvironmentProblem) as caught:
+        make_executor("ray", jobs=2, cpus=1, gpus=0.0)
+    assert str(caught.value).startswith("ray: a local Ray could not be started: The current node timed out during")
+    assert str(caught.value).endswith("try --executor local") and "\n" not in str(caught.value)
+    assert left, "what has started is ended"
+
+
 @pytest.mark.parametrize(
     ("text", "hidden"),
     [

@@ -41,9 +41,9 @@ presets: false
 class Bench:
     """A database, and a folder in which trainings note their calls."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, where: str | None = None) -> None:
         self.folder = folder
-        self.where = str(folder / "t.db")
+        self.where = where or str(folder / "t.db")
 
     def run(
         self, *overrides: str, behaviour: str = "train", executor: str = "local", **options: int | bool
@@ -75,8 +75,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path, where: str) -> Bench:
+    return Bench(tmp_path, where)
 
 
 def searched(jobs: Sequence[JobRow]) -> list[JobRow]:
@@ -208,10 +208,11 @@ def test_a_sampler_without_its_library_says_what_to_install(monkeypatch: pytest.
 def test_a_killed_driver_leaves_a_search_that_goes_on(bench: Bench) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from test_engine_search import Bench; Bench(Path(sys.argv[2])).run('schedule={sync: 2}', behaviour='kill=4')"
+        "from test_engine_search import Bench; Bench(Path(sys.argv[2]), sys.argv[3]).run('schedule={sync: 2}', "
+        "behaviour='kill=4')"
     )
-    here = str(Path(__file__).parent)
-    killed = subprocess.run([sys.executable, "-c", code, here, str(bench.folder)], capture_output=True, check=False)
+    words = [sys.executable, "-c", code, str(Path(__file__).parent), str(bench.folder), bench.where]
+    killed = subprocess.run(words, capture_output=True, check=False)
     assert killed.returncode == -9, killed.stderr.decode()
     summary = bench.run("schedule={sync: 2}")
     assert (summary.complete, summary.waiting) == (8 + 3 * 2, 0)
@@ -235,12 +236,9 @@ def test_on_ray_a_search_draws_and_finds_the_same(bench: Bench, ray_running: Non
 
 
 @pytest.mark.postgres
-def test_on_postgres_a_search_draws_and_finds_the_same(
-    bench: Bench, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(bench.folder)  # where the checkpoints of a server's study go
+@pytest.mark.parametrize("where", ["postgres"], indirect=True)
+def test_on_postgres_a_search_draws_and_finds_the_same(bench: Bench) -> None:
     study = ["schedule={sync: 3}", "pruner=asha"]
-    bench.where = server
     bench.run(*study, max_jobs=4)
     bench.run(*study)
     other = Bench(bench.folder / "other")

@@ -100,7 +100,10 @@ def test_an_interrupted_tuning_goes_on_and_what_comes_later_follows_its_choice(r
     assert run("seeds=3", trial=2).attempts == 2 + 3  # l2 at 1e-2: the tuning on both tasks, reported on one
     assert chosen(db) == EXPECTED
     # Optuna's trials were finished by the tuning and have got more jobs since
-    record = optuna.load_study(study_name="miras-search/tuned", storage=str(db.url))
+    storage = optuna.storages.RDBStorage(db.url.render_as_string(hide_password=False))
+    record = optuna.load_study(study_name="miras-search/tuned", storage=storage)
     assert {str(trial.state.name) for trial in record.get_trials(deepcopy=False)} == {"COMPLETE", "FAIL"}
+    storage.remove_session()
+    storage.engine.dispose()
     with pytest.raises(MirasError, match="tuned has trials 0 to 7"):
         run(trial=8)
