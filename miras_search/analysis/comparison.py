@@ -106,8 +106,8 @@ def joint_test(reference: Cell, family: Sequence[Cell], *, check: bool = False) 
     """Test the family on the seeds that all cells taking part completed.
 
     With `check`, where the reference is much noisier than the cells or the differences look skewed (noise.py), p is the
-    larger of the step-down p and Holm's over t tests that hold under such noise. Controls are not checked: theirs is
-    the noise of guessing, by construction.
+    larger of the step-down p and Holm's over t tests that hold under such noise. Controls are not checked: a
+    control is asked whether it changes anything at all, and under that null sign flips are exact.
 
     A cell with a divergence takes no part: its missing seeds are the bad ones. If the reference diverged, nobody
     does. A cell with fewer than three pairs takes no part while others have more, since it would shrink the seeds

@@ -44,6 +44,8 @@ class Side:
     sd: float | None
     n: int
     of: int
+    diverged: int
+    """Of its trainings on fresh seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Duel:
     ci_low: float | None
     ci_high: float | None
     p: float | None
-    """Two-sided, by sign flips. None, as the interval, with less than two pairs."""
+    """Two-sided, by sign flips. None, as the interval, with less than two pairs, or where one of the two diverged: the
+    seeds that it lacks are its bad ones.
+    """
 
 
 def duel(db: Database, study: StudyRow) -> Duel | None:
@@ -77,7 +81,8 @@ def duel(db: Database, study: StudyRow) -> Duel | None:
     (mine, ours), (theirs, others) = found[0], found[1]
     shared = sorted(ours.keys() & others.keys())
     differences = np.asarray([ours[seed] - others[seed] for seed in shared], dtype=np.float64)
-    low, high = interval(differences) if len(shared) > 1 else (None, None)
+    tested = len(shared) > 1 and not (mine.diverged or theirs.diverged)
+    low, high = interval(differences) if tested else (None, None)
     return Duel(
         metric=study.metric,
         split=split,
@@ -86,7 +91,7 @@ def duel(db: Database, study: StudyRow) -> Duel | None:
         difference=float(differences.mean()) if shared else None,
         ci_low=low,
         ci_high=high,
-        p=float(sign_flip_each(differences[:, None])[0]) if len(shared) > 1 else None,
+        p=float(sign_flip_each(differences[:, None])[0]) if tested else None,
     )
 
 
@@ -115,6 +120,7 @@ def _side(db: Database, study: StudyRow, metric: str, split: str) -> tuple[Side,
         sd=statistics.stdev(values.values()) if len(values) > 1 else None,
         n=len(values),
         of=len({row.seed for row in fresh}),
+        diverged=sum(row.state == "diverged" for row in fresh),
     )
     return side, values
 

@@ -7,6 +7,10 @@ from typing import cast
 
 from miras_search.store.types import LockRow
 
+TEST = (
+    "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval without zero; where the base "
+    "is much noisier than the cells or the differences look skewed, also by Holm over t tests against exponential noise"
+)
 EXPLORATORY = "exploratory: nothing was locked before its results"
 SHOWN = 12  # digits of the hash
 
@@ -33,6 +37,8 @@ def lock_text(
     found = _about_seeds(set(seeds), set(cast(Sequence[int], content["seeds"])), set(top_up.get("seeds", ())))
     if (metric, split) != (content["metric"], content["split"]):
         found.append(f"{metric} ({split}) instead of {content['metric']} ({content['split']})")
+    if content["test"] != TEST:
+        found.append("tested by the rule of another version")
     if against is not None and against != content["base"]:
         found.append(f"against {against} instead of {content['base']}")
     if margin is not None and margin != content["margin"]:

@@ -96,7 +96,9 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
 
 
 def detectable(sd: float, seeds: int, family: int, level: float = ALPHA) -> float | None:
-    """The smallest true difference that is decided four times in five, for an sd of paired differences.
+    """The smallest true difference that sign flips decide four times in five, for an sd of paired differences.
+
+    Where differences look skewed the table asks more than sign flips (noise.py), and more is needed.
 
     From ten seeds on by the t test at `level` over the size of the family, of which the joint sign flips come close;
     below, where they are so few that p is coarse, by simulating the test itself on normal noise of one size. None where

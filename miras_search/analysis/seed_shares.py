@@ -80,16 +80,23 @@ class TaskShares:
     """There are no components."""
 
 
-def stored_shares(db: Database, name: str) -> list[TaskShares]:
-    """The shares of the study called `name`, whose seeds are crossed, a task each. Raises StudyNotFound."""
+def stored_shares(db: Database, name: str, levels: int) -> list[TaskShares]:
+    """The shares of the study called `name`, whose seeds are crossed by so many of each source, a task each.
+
+    Raises StudyNotFound.
+    """
     study = queries.study(db, name)
     results = queries.results(db, study.id)
     key = (study.metric, METRICS[study.metric].split)
     found = []
     for task in task_names(results):
         rows = [row for row in results if row.task == task]
-        values = {place: row.values.get(key, math.nan) for row in rows if (place := crossed(row.seed)) is not None}
-        table = np.full([1 + max(places) for places in zip(*values, strict=True)], math.nan)
+        values = {
+            place: row.values.get(key, math.nan)
+            for row in rows
+            if (place := crossed(row.seed)) is not None and max(place) < levels  # an earlier crossing may be larger
+        }
+        table = np.full((levels,) * len(SOURCES), math.nan)
         for place, value in values.items():
             table[place] = value
         known = table[np.isfinite(table)]

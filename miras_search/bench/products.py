@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,11 @@ class Products(TorchDispatchMode):
     """While active, writes down every matrix product: its operator and the layouts of its operands."""
 
     aten = torch.ops.aten
-    SEEN = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
+    SEEN: ClassVar = {  # in place, or into a tensor that is there, it is the same product
+        aten.addmm_.default: aten.addmm.default,
+        aten.baddbmm_.default: aten.baddbmm.default,
+        **{way: op.default for op in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm) for way in (op.default, op.out)},
+    }
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -59,7 +63,7 @@ class Products(TorchDispatchMode):
     ) -> object:
         """Run the operator; a matrix product leaves its layouts behind."""
         if func in self.SEEN:
-            self.seen[func, tuple(Layout.of(x) for x in args if isinstance(x, Tensor))] += 1
+            self.seen[self.SEEN[func], tuple(Layout.of(x) for x in args if isinstance(x, Tensor))] += 1
         return func(*args, **(kwargs or {}))
 
     @property

@@ -32,7 +32,7 @@ def text(report: SearchReport) -> str:
             "",
             grid([["trial", "cell", *names], *points], indent="  ", numbers=numbers),
             "",
-            "of these, confirmed:",
+            "confirmed, with the base:" if report.confirmed else "best by the first objective, none confirmed yet:",
         ]
     head = ["rank", "trial", "cell", *names, "jobs", "confirmed", "sd", "n", "shrinkage"]
     rows = [head, *(_row(row, report.competitors) for row in report.rows)]
@@ -66,7 +66,9 @@ def duel_text(found: Duel) -> str:
         "",
     ]
     if found.difference is None or found.ci_low is None or found.ci_high is None or found.p is None:
-        return "\n".join([*lines, f"{many(found.pairs, 'shared seed')}: too few for an interval"])
+        why = [f"{side.study} diverged in {many(side.diverged, 'training')}" for side in found.sides if side.diverged]
+        told = f"no test: {'; '.join(why)}" if why else f"{many(found.pairs, 'shared seed')}: too few for an interval"
+        return "\n".join([*lines, told])
     told = f"difference {found.difference:+.3f} [{found.ci_low:+.3f}, {found.ci_high:+.3f}] over "
     told += f"{many(found.pairs, 'paired seed')}, p = {found.p:.2g}"
     return "\n".join([*lines, f"{told}; of one run of each search: another run of either may find another first"])

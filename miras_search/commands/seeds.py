@@ -46,11 +46,11 @@ def seeds(
     with Database.open(database_setting(db).value, create=True) as database:
         try:
             with reporter(made, as_json=False, quiet=as_json) as report:
-                run_study(made, database, RunOptions(executor="local", workers=workers), report)
+                run_study(made, database, RunOptions(executor="local", workers=workers, retry_failed=True), report)
         except Interrupted as stop:
             note(f"{stop}; all of it is stored, and the same command goes on")
             raise typer.Exit(stop.exit_code) from None
-        found = stored_shares(database, made.name)
+        found = stored_shares(database, made.name, levels)
     if as_json:
         emit({"study": loaded.name, "base": loaded.base_name, "metric": made.metric, "levels": levels, "tasks": found})
         return

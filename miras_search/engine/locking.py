@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from miras_search.analysis.locked import TEST
 from miras_search.engine.jobs import put_study
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
@@ -11,11 +12,6 @@ from miras_search.store.locks import put_lock
 from miras_search.store.types import LockRow
 from miras_search.store.writer import Writer
 from miras_search.study.study import Study
-
-TEST = (
-    "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval without zero; where the base "
-    "is much noisier than the cells or the differences look skewed, also by Holm over t tests against exponential noise"
-)
 
 
 def lock_study(study: Study, db: Database, margin: float | None) -> LockRow:

@@ -103,6 +103,11 @@ def _added_matrix_vector(y: Shape, a: Shape, x: Shape, *, out_shape: Shape, **sc
     return 2 * math.prod(a)
 
 
+def _added_product(y: Shape, a: Shape, b: Shape, *, out_shape: Shape, **scales: float) -> int:
+    """In place, [.., n, k] times [.., k, m]."""
+    return 2 * math.prod(a) * b[-1]
+
+
 def _dot(x: Shape, y: Shape, *, out_shape: Shape) -> int:
     return 2 * math.prod(x)
 
@@ -130,6 +135,8 @@ FORMULAS: dict[object, Callable[..., int]] = {
     aten.linalg_solve_triangular: _triangular,
     aten.mv: _matrix_vector,
     aten.addmv: _added_matrix_vector,
+    aten.addmm_: _added_product,
+    aten.baddbmm_: _added_product,
     aten.dot: _dot,
     aten.linalg_cholesky_ex: _cholesky,
     aten.cholesky_solve: _after_cholesky,

@@ -112,7 +112,7 @@ def _saving(value: object) -> float | None:
 
 
 class Resources(_Model):
-    """What one process is given, and how far a run may go: none of it changes what a job finds."""
+    """What one process is given, and how far a run may go: what a job finds differs by rounding at most (`kernels`)."""
 
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0

@@ -87,7 +87,13 @@ def top_up(given: Mapping[str, object], seeds: Sequence[int], metric: str, tuned
         raise SpecError.at(("top_up", "max_seeds"), what)
     step = (all_ - len(seeds)) / (count - 1)
     numbers = tuple(round(len(seeds) + look * step) for look in range(count))
-    return TopUp((*seeds, *extra), numbers, levels(numbers, cast(Spending, spending)), cast(Spending, spending))
+    spent = levels(numbers, cast(Spending, spending))
+    if spent[0] <= 2.0 ** (1 - all_):  # below the smallest p that sign flips have
+        what = (
+            f"'late' leaves the look at {numbers[0]} of {all_} seeds nothing to decide with: give more seeds, or even"
+        )
+        raise SpecError.at(("top_up", "spending"), what)
+    return TopUp((*seeds, *extra), numbers, spent, cast(Spending, spending))
 
 
 def levels(looks: Sequence[int], spending: Spending, alpha: float = ALPHA) -> tuple[float, ...]:

@@ -123,9 +123,9 @@ def test_a_plan_and_a_lock_name_the_declared_looks(cli, record, study_file: Path
     document = cli("plan", "small.yaml", *declared, "--json").json
     assert document["lock"]["content"]["top_up"]["looks"] == [8, 10, 12]
     assert (document["top_up"]["spending"], document["top_up"]["jobs"]) == ("late", 12)
-    refused = cli("plan", "small.yaml", "--set", "top_up={max_seeds: 3}")
+    refused = cli("plan", "small.yaml", "--set", "top_up={}", "--set", "top_up.max_seeds=3")
     assert refused.code == 2
-    assert "top_up.max_seeds: 3 is no number of seeds: give 4 to 1000, more than the study's 3" in refused.err
+    assert "3 is no number of seeds: give 4 to 1000, more than the study's 3" in refused.err
 
 
 def test_without_a_lock_a_caption_says_exploratory(cli, stored: Path) -> None:

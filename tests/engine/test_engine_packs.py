@@ -138,6 +138,7 @@ def test_divergence_of_one_is_its_own_result(local) -> None:
     assert local.results()["dot", 1][0] == "diverged" and local.results()["dot", 0][0] == "complete"
 
 
+@pytest.mark.slow
 def test_a_study_finds_packed_what_it_finds_unpacked(local, tmp_path: Path) -> None:
     study = (*TINY, "vary={bias: [dot, l2], train.lr: [1e-2, 2e-2]}")  # l2 with either rate is one shape
     (tmp_path / "packed").mkdir()

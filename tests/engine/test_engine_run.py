@@ -98,6 +98,7 @@ def test_out_of_memory_is_tried_once_more_alone(run) -> None:
     assert all(row.ended_at <= second.started_at or row.started_at >= second.ended_at for row in others)
 
 
+@RAY_TOO
 def test_a_silent_worker_is_killed_and_its_job_tried_again(run) -> None:
     summary = run("hang_once=0.dot", overrides=("resources.silence=3 s",))
     assert (summary.complete, summary.failed) == (6, 0)
@@ -155,6 +156,7 @@ def test_workers_are_used_again_but_not_after_a_failure(local) -> None:
     assert len(set(pids[2:])) == 1
 
 
+@pytest.mark.slow
 def test_ray_workers_are_used_again_unless_they_may_change_their_gpu(on_ray) -> None:
     run = on_ray
     assert run(max_jobs=4).complete == 4

@@ -224,6 +224,7 @@ def test_a_killed_driver_leaves_a_search_that_goes_on(bench: Bench) -> None:
     assert other.drawn() == bench.drawn()
 
 
+@pytest.mark.slow
 def test_on_ray_a_search_draws_and_finds_the_same(bench: Bench, ray_running: None) -> None:
     study = ["schedule={sync: 4}", "pruner=asha", "trials=6"]
     bench.run(*study, executor="ray", workers=2, max_jobs=3)

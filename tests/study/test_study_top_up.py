@@ -68,6 +68,10 @@ def test_it_is_part_of_what_is_compared() -> None:
         ("top_up: {max_seeds: 12, looks: 1}", "top_up.looks: 1 is no number of looks from 2 to 20"),
         ("top_up: {max_seeds: 9, looks: 3}", "top_up.looks: 3 looks do not fit between 8 and 9 seeds"),
         ("top_up: {max_seeds: 12, spending: pocock}", "top_up.spending: 'pocock' is none of even, late"),
+        (
+            "top_up: {max_seeds: 300, spending: late}",  # its level is zero, and p would be divided by it
+            "top_up.spending: 'late' leaves the look at 8 of 300 seeds nothing to decide with",
+        ),
         ("top_up: {max_seed: 12}", "top_up.max_seed: unknown key (did you mean 'max_seeds'?)"),
         ("top_up: {max_seeds: 12}\nmetric: params", "metric: params is a cost"),
         (
