@@ -153,6 +153,8 @@ def _signal_back(
     with torch.enable_grad():  # only the bias, whatever it is
         u = rule.bias.signal(leaves[0], leaves[1], leaves[2] if len(leaves) > 2 else None)
     of_u, of_out = place.bent(u.detach(), gradient)
+    if not u.requires_grad:  # a signal of steps alone: its derivative is zero
+        return of_out, [torch.zeros_like(t) for t in leaves], place.parameters(torch.zeros_like(u), u, gradient)
     found = torch.autograd.grad(u, leaves, of_u, allow_unused=True, materialize_grads=True)
     return of_out + place.pulled(found[0]), list(found), place.parameters(found[0], u.detach(), gradient)
 

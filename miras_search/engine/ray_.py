@@ -3,8 +3,9 @@
 A cluster is never joined by accident: without an address a new local Ray is started, whatever RAY_ADDRESS says. A Ray
 that runs in this process already is used and left running.
 
-The machines of a cluster need no files in common: this package travels to them with the run, plugins with each task,
-and what is found comes back as messages. They do need the libraries, of the driver's versions.
+The machines of a cluster that is joined here need no files in common: this package travels to them with the run (a Ray
+that ran in this process before has its own `runtime_env`), plugins with each task, and what is found comes back as
+messages. They do need the libraries, of the driver's versions.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from miras_search.engine.ray_tasks import End, Mailbox, run_fresh, run_reused
 from miras_search.errors import EnvironmentProblem
 
 OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum: only checkpoints of small models pass through it
-# the driver's code, whatever else a machine has installed under that name: numbers must not depend on where a job ran
+# the driver's code, whatever else a machine has installed under that name: numbers must not depend on where a job ran.
+# A checkout at the very path of the driver's working directory comes before it, though: Ray puts that path first.
 CODE = {"py_modules": [miras_search], "excludes": ["__pycache__"]}
 
 
@@ -54,7 +56,7 @@ class RayExecutor:
             self.slots = _room(cpus, gpus, slots)
             self._function = run_fresh if gpus and _resources().get("GPU", 0) > 1 else run_reused
             self._mailbox = _start_mailbox()
-            ray.get(self._mailbox.drain.remote())  # up before the first task, so that its start is not measured as work
+            self._drained()  # up before the first task, so that its start is not measured as work
         except BaseException:
             self._leave()
             raise
@@ -131,9 +133,10 @@ def _connect(address: str | None, cpus: int | None) -> None:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=address, runtime_env=CODE, log_to_driver=False, logging_level=logging.ERROR)
+            # a copy: Ray writes its own addresses into what it is given
+            ray.init(address=address, runtime_env=dict(CODE), log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of any class: one that is too slow to start on a busy machine is a bare Exception
-        place = "a local Ray could not be started" if address is None else f"no Ray cluster at {address!r}"
+        place = "a local Ray could not be started" if address is None else f"the cluster at {address!r} was not joined"
         reason = " ".join(str(error).split())[:300]
         raise EnvironmentProblem(f"ray: {place}: {reason}: try --executor local") from error
 

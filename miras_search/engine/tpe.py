@@ -51,7 +51,7 @@ class History:
                 self._sorted.pop(name, None)
 
     def groups(self, ended: Sequence[FrozenTrial]) -> list[dict[str, BaseDistribution]]:
-        """The groups of parameters that always occur together in these trials; hyperband looks at some of them only."""
+        """The groups of parameters that always occur together in these trials."""
         self.take(ended)
         first: dict[frozenset[str], Mapping[str, BaseDistribution]] = {}
         for trial in ended:

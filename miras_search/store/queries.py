@@ -222,9 +222,7 @@ def results(db: Database, study_id: int, numbers: Collection[int] | None = None)
 
     Of all trials, or of those of the given numbers.
     """
-    mine = (
-        Trial.study_id == study_id if numbers is None else and_(Trial.study_id == study_id, Trial.number.in_(numbers))
-    )
+    mine = _of(study_id, numbers)
     final = (
         select(FinalMetric.job_id, MetricName.name, FinalMetric.split, FinalMetric.value, FinalMetric.flag)
         .join(MetricName, FinalMetric.name_id == MetricName.id)

@@ -88,7 +88,7 @@ def top_up(given: Mapping[str, object], seeds: Sequence[int], metric: str, tuned
     step = (all_ - len(seeds)) / (count - 1)
     numbers = tuple(round(len(seeds) + look * step) for look in range(count))
     spent = levels(numbers, cast(Spending, spending))
-    if spent[0] <= 2.0 ** (1 - all_):  # below the smallest p that sign flips have
+    if not spent[0]:  # too little for a float, and p would be divided by it
         what = (
             f"'late' leaves the look at {numbers[0]} of {all_} seeds nothing to decide with: give more seeds, or even"
         )

@@ -13,6 +13,7 @@ wrong, torch is asked once more with inputs of the memories off by a millionth: 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from miras_search.errors import MirasError
 from miras_search.kernels import dispatch
 
+log = logging.getLogger(__name__)
 STEPS = 2
 TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}
 """Largest RMS of a difference, as a share of what is compared; by the precision of the products around the memory."""
@@ -69,6 +71,17 @@ class FirstSteps:
         number that is not finite diverges, which the training records.
         """
         self._taken += 1
+        try:
+            self._compare(found, again)
+        except torch.OutOfMemoryError:  # torch keeps every token's state where a kernel keeps a few
+            self._taken = STEPS
+            kernels = " and ".join(sorted(self._kernels))
+            log.warning("%s: torch's first steps do not fit on the device: %s is not compared", self._design, kernels)
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.reset_peak_memory_stats()  # torch took more than the kernel: not the training's peak
+
+    def _compare(self, found: Sequence[Found], again: Callable[[], Sequence[Found]]) -> None:
         with dispatch.allowed("torch"):
             expected = again()
         shares = [differences(one, other) for one, other in zip(found, expected, strict=True)]
@@ -80,8 +93,6 @@ class FirstSteps:
                 rounded = [differences(one, other) for one, other in zip(again(), expected, strict=True)]
             for one, rounding in zip(shares, rounded, strict=True):
                 self._judge(one, rounding)
-        if torch.cuda.is_initialized():
-            torch.cuda.reset_peak_memory_stats()  # torch took more than the kernel: that is not the training's peak
 
     def _judge(self, shares: Mapping[str, float], rounding: Mapping[str, float]) -> None:
         """Raise `KernelMismatch` for the worst share of a model that its rounding does not explain."""
@@ -91,8 +102,8 @@ class FirstSteps:
                 kernels, what = " and ".join(sorted(self._kernels)), f"the gradient of {name}" if name else "the loss"
                 raise KernelMismatch(
                     f"resources.kernels: auto took '{kernels}' for {self._design}, but in step {self._taken} {what} "
-                    f"differs from torch's by {share:.2g} of its RMS, where {self._tolerance:g} is allowed, rounding "
-                    f"explains {change:.2g}: set resources.kernels: torch"
+                    f"differs from torch's by {share:.2g} of its RMS, where {self._tolerance:g} is allowed and "
+                    f"rounding explains {ROUNDING * change:.2g}: set resources.kernels: torch"
                 )
 
 

@@ -99,7 +99,7 @@ def test_a_wrong_kernel_ends_a_training_with_the_figures() -> None:
     with pytest.raises(KernelMismatch, match=r"'wrong' for .*in step 1 the gradient of \S+ differs"):
         train(job(), device="cpu")
     with pytest.raises(
-        KernelMismatch, match=r"where 0\.002 is allowed, rounding explains \S+: set resources\.kernels: torch$"
+        KernelMismatch, match=r"where 0\.002 is allowed and rounding explains \S+: set resources\.kernels: torch$"
     ):
         train_pack([job(0), job(1)], device="cpu")
 
