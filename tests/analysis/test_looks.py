@@ -10,7 +10,7 @@ from miras_search.analysis.comparison import joint_test
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
 from miras_search.analysis.table import ablation_table
 
-test_in_looks.__test__ = False  # type: ignore[attr-defined]  # it is no test of pytest's
+test_in_looks.__test__ = False  # it is no test of pytest's
 LOOKS = Looks(seeds=tuple(range(12)), counts=(8, 12), levels=(0.03, 0.02))
 RANDOM = np.random.default_rng(5)
 BASE = (0.5 + 0.02 * RANDOM.normal(size=12)).tolist()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import machines
 import pytest
+from plugin_text import MODULE
 from safetensors.numpy import load_file
 
 import miras_search
@@ -25,21 +26,6 @@ execution: {chunk: 8, gradient: frozen}
 vary: {bias: [own, l2]}
 seeds: 3
 """
-PLUGIN = """\
-from dataclasses import dataclass
-from miras_search.space.bias import BIAS
-
-
-@BIAS.register
-@dataclass(frozen=True, slots=True)
-class Own:
-    '''A bias of the user.'''
-    name = "own"
-    equation = "u = r"
-
-    def signal(self, p, v, threshold):
-        return p - v
-"""
 HEAD, OTHER, PORT = "10.77.0.1", "10.77.0.2", "6379"
 RAY = str(Path(sys.executable).with_name("ray"))
 CODE = Path(miras_search.__file__).parents[1]
@@ -52,7 +38,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[machines.Machine, machines.Machine]]:
     folder = tmp_path / "study"
     (folder / "alone").mkdir(parents=True)
     (folder / "apart.yaml").write_text(STUDY)
-    (folder / "own_bias.py").write_text(PLUGIN)
+    (folder / "own_bias.py").write_text(MODULE)
     try:
         with (
             machines.Machine("first", tmp_path, read=[CODE], write=[folder]) as first,

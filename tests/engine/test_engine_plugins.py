@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from plugin_text import MODULE
 
 from miras_search.engine.driver import RunOptions, run_study
 from miras_search.engine.jobs import task_of
@@ -26,21 +27,6 @@ train: {steps: 2, batch: 2, eval_examples: 4}
 base: {bias: own}
 execution: {chunk: 8, gradient: frozen}
 seeds: 1
-"""
-MODULE = """\
-from dataclasses import dataclass
-from miras_search.space.bias import BIAS
-
-
-@BIAS.register
-@dataclass(frozen=True, slots=True)
-class Own:
-    '''A bias of the user.'''
-    name = "own"
-    equation = "u = r"
-
-    def signal(self, p, v, threshold):
-        return p - v
 """
 
 

@@ -25,12 +25,12 @@ def memory(spec: object, dtype: torch.dtype = torch.float32) -> Memory:
 
 def test_every_combination_of_shapes_is_a_row_of_each_contender(monkeypatch: pytest.MonkeyPatch) -> None:
     def doubled(*given: object) -> object:
-        y, state = chunkwise.run(*given)  # type: ignore[arg-type]
+        y, state = chunkwise.run(*given)
         return 2 * y, state
 
     def all_of_them(*, compile_chunks: bool) -> list[Contender]:
         assert not compile_chunks
-        wrong = Contender("wrong", doubled, lambda point, setting, tokens: None)  # type: ignore[arg-type]
+        wrong = Contender("wrong", doubled, lambda point, setting, tokens: None)
         right = Contender("chunkwise", chunkwise.run, lambda point, setting, tokens: None)
         long = Contender("short", chunkwise.run, lambda point, setting, tokens: "long" if tokens > 4 else None)
         return [right, wrong, long]

@@ -58,7 +58,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(point: DesignPoint, inputs: Inputs, *rest: object) -> tuple[Tensor, State]:
         halved = inputs._replace(k=inputs.k.detach() + (inputs.k - inputs.k.detach()) / 2)
-        found: tuple[Tensor, State] = chunkwise.run(point, halved, *rest)  # type: ignore[arg-type]
+        found: tuple[Tensor, State] = chunkwise.run(point, halved, *rest)
         return found
 
     take(monkeypatch, Implementation("wrong", run, lambda point, setting: None, compiled=True))
