@@ -164,34 +164,33 @@ def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tens
     buffers = _buffers(given, chunks if rule.save else 1)
     room = buffers.chunks() * (1 if rule.save else chunks)  # or all chunks share one
     reads = given.v.new_empty(*given.q.shape[:3], given.v.shape[3])
-    first, second = given.first[0], given.second[0]
-    for x, to, read in zip(given.chunks(), room, reads.unbind(), strict=True):
-        to.first.copy_(first)
-        to.second.copy_(second)
+    ends = torch.empty_like(given.first[0]), torch.empty_like(given.second[0])
+    room[0].first.copy_(given.first[0])
+    room[0].second.copy_(given.second[0])
+    wide, square = torch.empty_like(room[0].h), torch.empty_like(room[0].keys)
+    every = zip(given.chunks(), room, [*((to.first, to.second) for to in room[1:]), ends], reads.unbind(), strict=True)
+    for x, to, (first, second), read in every:
         z1, z2 = to.first[:, : x.k.shape[2]], to.second[:, : x.v.shape[2]]
         # the signals, all at the chunk's start
-        h, slope, bend = f.jet(torch.bmm(x.k, z1))
-        to.h.copy_(h)
-        to.slope.copy_(slope)
+        f.jet(torch.bmm(x.k, z1, out=wide), to.h, to.slope, to.bent)
         torch.bmm(to.h, _transposed(z2), out=to.out)
         torch.neg(_signal(rule, to.out, x, static), out=to.u)
-        back = torch.bmm(to.u, z2)
-        if rule.save:
-            torch.mul(bend, back, out=to.bent)
-        torch.mul(back, to.slope, out=to.d).clamp_(-SIGNAL_LIMIT, SIGNAL_LIMIT)
+        to.bent.mul_(torch.bmm(to.u, z2, out=wide))
+        torch.mul(wide, to.slope, out=to.d).clamp_(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         u = to.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         # the reads, of the start and of the writes so far
         torch.bmm(x.q, _transposed(x.k), out=to.keys)
-        torch.bmm(x.q if x.asked is None else x.asked, to.first, out=to.b).baddbmm_(x.writes * to.keys, to.d)
-        to.g.copy_(f.value(to.b))
+        torch.bmm(x.q if x.asked is None else x.asked, to.first, out=to.b)
+        to.b.baddbmm_(torch.mul(x.writes, to.keys, out=square), to.d)
+        f.fill(to.b, to.g)
         torch.bmm(to.g, _transposed(to.h), out=to.hiddens)
         torch.bmm(to.g, _transposed(to.second), out=to.seen)
         start = to.seen if x.reach is None else (x.reach.unsqueeze(-1) * _by_part(to.seen, x.reach.shape[-1])).sum(-2)
-        torch.baddbmm(start, x.writes * to.hiddens, u, out=read)
+        torch.baddbmm(start, torch.mul(x.writes, to.hiddens, out=square), u, out=read)
         # the end
-        first = torch.baddbmm(kept(x.keep, to.first), _transposed(x.written), to.d)
-        second = torch.baddbmm(kept(x.keep, to.second), _transposed(weighed(x.shares, u)), to.h)
-    return reads, first.unsqueeze(0), second.unsqueeze(0), buffers
+        torch.baddbmm(kept(x.keep, to.first), _transposed(x.written), to.d, out=first)
+        torch.baddbmm(kept(x.keep, to.second), _transposed(weighed(x.shares, u)), to.h, out=second)
+    return reads, ends[0].unsqueeze(0), ends[1].unsqueeze(0), buffers
 
 
 def _backward(
@@ -206,15 +205,17 @@ def _backward(
         reads = given.v.new_zeros(*given.q.shape[:3], values)
     d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
     d_second = torch.zeros_like(given.second[0]) if second is None else second[0].clone()
-    every = zip(given.chunks(), found.chunks(), saved.chunks(), reads.unbind(), strict=True)
-    for x, to, s, d_read in reversed([*every]):
+    every = [*zip(given.chunks(), found.chunks(), saved.chunks(), reads.unbind(), strict=True)]
+    dd, dh, da = (torch.empty_like(saved.h[0]) for _ in range(3))
+    db, overlap, square = torch.empty_like(saved.b[0]), torch.empty_like(saved.keys[0]), torch.empty_like(saved.keys[0])
+    for x, to, s, d_read in reversed(every):
         u = s.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         z1, z2 = s.first[:, :keys], s.second[:, :values]
         # the end
         torch.bmm(s.d, _transposed(d_first), out=to.written)
-        dd = torch.bmm(x.written, d_first)
+        torch.bmm(x.written, d_first, out=dd)
         wide = torch.bmm(s.h, _transposed(d_second))
-        dh = torch.bmm(weighed(x.shares, u), d_second)
+        torch.bmm(weighed(x.shares, u), d_second, out=dh)
         by_part = _by_part(wide, parts)
         torch.sum(by_part * u.unsqueeze(-2), -1, out=to.shares)
         du = (by_part * x.shares.unsqueeze(-1)).sum(-2)
@@ -228,16 +229,16 @@ def _backward(
         if x.reach is not None and to.reach is not None:
             torch.sum(_by_part(s.seen, parts) * d_read.unsqueeze(-2), -1, out=to.reach)
             d_start = weighed(x.reach, d_read)
-        overlap = torch.bmm(d_read, _transposed(u))
-        du.baddbmm_(_transposed(x.writes * s.hiddens), d_read)
+        torch.bmm(d_read, _transposed(u), out=overlap)
+        du.baddbmm_(_transposed(torch.mul(x.writes, s.hiddens, out=square)), d_read)
         torch.mul(overlap, s.hiddens, out=to.writes)
         overlap.mul_(x.writes)
         dh.baddbmm_(_transposed(overlap), s.g)
         d_second.baddbmm_(_transposed(d_start), s.g)
-        db = f.pulled(torch.bmm(d_start, s.second).baddbmm_(overlap, s.h), s.b)
+        f.pull(torch.bmm(d_start, s.second, out=db).baddbmm_(overlap, s.h), s.b)
         # and of the first
         torch.bmm(db, _transposed(s.d), out=overlap)
-        dd.baddbmm_(_transposed(x.writes * s.keys), db)
+        dd.baddbmm_(_transposed(torch.mul(x.writes, s.keys, out=square)), db)
         to.writes.addcmul_(overlap, s.keys)
         overlap.mul_(x.writes)
         torch.bmm(overlap, x.k, out=to.q)
@@ -248,8 +249,8 @@ def _backward(
             to.q.baddbmm_(db, _transposed(s.first))
         d_first.baddbmm_(_transposed(x.q if x.asked is None else x.asked), db)
         # the signals
-        dd = torch.ops.aten.hardtanh_backward(dd, s.d, -SIGNAL_LIMIT, SIGNAL_LIMIT)
-        da = dd * s.bent
+        torch.ops.aten.hardtanh_backward(dd, s.d, -SIGNAL_LIMIT, SIGNAL_LIMIT, grad_input=dd)
+        torch.mul(dd, s.bent, out=da)
         back = dd.mul_(s.slope)
         du = torch.ops.aten.hardtanh_backward(du, s.u, -SIGNAL_LIMIT, SIGNAL_LIMIT)
         du.baddbmm_(back, _transposed(z2))

@@ -20,11 +20,22 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 class Derivatives(NamedTuple):
-    """An elementwise function f with its derivatives; at a corner those that torch's autograd takes."""
+    """An elementwise function f with its derivatives; at a corner those that torch's autograd takes.
 
-    value: Callable[[Tensor], Tensor]  # x -> f(x)
-    pulled: Callable[[Tensor, Tensor], Tensor]  # g, x -> g f'(x)
-    jet: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f(x), f'(x), f''(x), from one look at x
+    What fills buffers does so without a copy: those of a chunk are as large as half a cache.
+    """
+
+    fill: Callable[[Tensor, Tensor], object]  # x, y <- f(x)
+    pull: Callable[[Tensor, Tensor], object]  # g, x: g <- g f'(x)
+    jet: Callable[[Tensor, Tensor, Tensor, Tensor], object]  # x, y <- f(x), slope <- f'(x), bend <- f''(x)
+
+
+def _gelu_fill(x: Tensor, y: Tensor) -> None:
+    torch.ops.aten.gelu.out(x, out=y)
+
+
+def _gelu_pull(g: Tensor, x: Tensor) -> None:
+    torch.ops.aten.gelu_backward(g, x, grad_input=g)
 
 
 def _gelu_bend(x: Tensor) -> Tensor:
@@ -33,12 +44,22 @@ def _gelu_bend(x: Tensor) -> Tensor:
     return torch.rsub(square, 2 * _DENSITY, alpha=_DENSITY) * torch.exp(-0.5 * square)
 
 
-def _gelu_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gelu_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
     """x Phi, Phi + x phi, (2 - x^2) phi."""
-    square = x * x
-    density = torch.mul(square, -0.5).exp_().mul_(_DENSITY)
-    share = torch.mul(x, math.sqrt(0.5)).erf_().add_(1).mul_(0.5)
-    return x * share, torch.addcmul(share, x, density), torch.rsub(square, 2).mul_(density)
+    torch.mul(x, x, out=bend)
+    density = torch.mul(bend, -0.5).exp_().mul_(_DENSITY)
+    torch.mul(x, math.sqrt(0.5), out=slope).erf_().add_(1).mul_(0.5)
+    torch.mul(x, slope, out=y)
+    slope.addcmul_(x, density)
+    bend.sub_(2).mul_(density.neg_())
+
+
+def _silu_fill(x: Tensor, y: Tensor) -> None:
+    torch.ops.aten.silu.out(x, out=y)
+
+
+def _silu_pull(g: Tensor, x: Tensor) -> None:
+    torch.ops.aten.silu_backward(g, x, grad_input=g)
 
 
 def _silu_bend(x: Tensor) -> Tensor:
@@ -47,38 +68,50 @@ def _silu_bend(x: Tensor) -> Tensor:
     return s * (1 - s) * (2 + x * (1 - 2 * s))
 
 
-def _silu_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _silu_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
+    """x s, s + x s (1 - s), s (1 - s) (2 + x (1 - 2 s))."""
     s = torch.sigmoid(x)
-    value = x * s
-    return value, torch.addcmul(value, s, 1 - value), _silu_bend(x)
+    rest = 1 - s
+    torch.mul(x, s, out=y)
+    torch.addcmul(s, y, rest, out=slope)
+    torch.mul(x, 1 - 2 * s, out=bend)
+    bend.add_(2).mul_(s).mul_(rest)
 
 
-def _relu_pulled(g: Tensor, x: Tensor) -> Tensor:
-    found: Tensor = torch.ops.aten.threshold_backward(g, x, 0)
-    return found
+def _relu_fill(x: Tensor, y: Tensor) -> None:
+    torch.clamp_min(x, 0, out=y)
 
 
-def _relu_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.relu(x), (x > 0).to(x), torch.zeros_like(x)
+def _relu_pull(g: Tensor, x: Tensor) -> None:
+    torch.ops.aten.threshold_backward(g, x, 0, grad_input=g)
 
 
-def _tanh_pulled(g: Tensor, x: Tensor) -> Tensor:
-    found: Tensor = torch.ops.aten.tanh_backward(g, torch.tanh(x))
-    return found
+def _relu_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
+    _relu_fill(x, y)
+    slope.copy_(x > 0)
+    bend.zero_()
 
 
-def _tanh_jet(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _tanh_fill(x: Tensor, y: Tensor) -> None:
+    torch.tanh(x, out=y)
+
+
+def _tanh_pull(g: Tensor, x: Tensor) -> None:
+    torch.ops.aten.tanh_backward(g, torch.tanh(x), grad_input=g)
+
+
+def _tanh_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
     """y, 1 - y^2, -2 y (1 - y^2)."""
-    y = torch.tanh(x)
-    slope = 1 - y * y
-    return y, slope, -2 * y * slope
+    torch.tanh(x, out=y)
+    torch.mul(y, y, out=slope).neg_().add_(1)
+    torch.mul(y, slope, out=bend).mul_(-2)
 
 
 DERIVATIVES: Mapping[str, Derivatives] = {
-    "gelu": Derivatives(functional.gelu, torch.ops.aten.gelu_backward, _gelu_jet),
-    "silu": Derivatives(functional.silu, torch.ops.aten.silu_backward, _silu_jet),
-    "relu": Derivatives(torch.relu, _relu_pulled, _relu_jet),
-    "tanh": Derivatives(torch.tanh, _tanh_pulled, _tanh_jet),
+    "gelu": Derivatives(_gelu_fill, _gelu_pull, _gelu_jet),
+    "silu": Derivatives(_silu_fill, _silu_pull, _silu_jet),
+    "relu": Derivatives(_relu_fill, _relu_pull, _relu_jet),
+    "tanh": Derivatives(_tanh_fill, _tanh_pull, _tanh_jet),
 }
 """By the activation's name."""
 
