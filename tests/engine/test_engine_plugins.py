@@ -45,7 +45,7 @@ def own(tmp_path: Path) -> object:
     plugins.use(())
 
 
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_workers_run_options_whose_file_they_do_not_have(
     own, executor: str, db: Database, request: pytest.FixtureRequest
 ) -> None:

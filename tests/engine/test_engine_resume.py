@@ -53,7 +53,7 @@ def undisturbed(run) -> list[object]:
     return found
 
 
-@pytest.mark.parametrize("run", [pytest.param("local", marks=pytest.mark.slow), "ray"], indirect=True)
+@pytest.mark.parametrize("run", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_run_that_is_stopped_saves_its_trainings_and_goes_on_to_the_same_bits(run, resumed: list[bool]) -> None:
     def stop(event: object) -> None:
         if isinstance(event, Progress) and event.step < 400:

@@ -150,7 +150,7 @@ def test_keeps_by_key_of_zero_and_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.slow), "aot_eager"])
 def test_compiled_it_is_two_opaque_operators(backend: str) -> None:
     given = leaves()
     expected = torch.autograd.grad(run(*given), given)
