@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
 from miras_search.space.rules import check
-from miras_search.study.loader import loads
+from miras_search.study.loader import load, loads
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -75,23 +75,27 @@ def test_a_study_may_have_the_layer_shown(here: Path) -> None:
     assert [cell.name for cell in study.cells] == ["delta_net", "gla", "faster gla", "Decayed(width=32)"]
 
 
-def test_the_table_shown_is_what_a_table_prints_of_the_study_that_ships(cli, here: Path) -> None:
-    """The figures are from a run of half an hour; rows, columns and caption are those of the program as it is."""
-    (shown,) = blocks("text")
+def cells(table: str) -> list[str]:
+    return [re.split(r"\s{2,}", line)[0] for line in table.splitlines() if re.search(r"\S.* \d+/\d+ ", line)]
+
+
+def headings(table: str) -> list[list[str]]:
+    return [re.split(r"\s{2,}", line)[1:] for line in table.splitlines() if line.startswith("cell ")]
+
+
+def test_the_tables_shown_are_what_the_studies_that_ship_print(cli, here: Path) -> None:
+    """The figures are from runs of minutes; rows, columns and caption are those of the program as it is."""
+    first, finding = blocks("text")
     (here / "studies").symlink_to(ROOT / "studies")
     shrunk = [*SMALL, "--set", "train.batch=1", "--set", "train.eval_examples=2", "--set", "task.length=16"]
     shrunk += ["--set", "tune.seeds=1", "--set", "top_up.max_seeds=3", "--set", "train.inner_step=as_is"]
     result = cli("run", "studies/bias_full.yaml", *shrunk)
     assert result.code == 0, result.err
-
-    def cells(text: str) -> list[str]:
-        return [re.split(r"\s{2,}", line)[0] for line in text.splitlines() if re.search(r"\S.* \d+/\d+ ", line)]
-
-    def headings(text: str) -> list[list[str]]:
-        return [re.split(r"\s{2,}", line)[1:] for line in text.splitlines() if line.startswith("cell ")]
-
-    assert cells(shown) == cells(result.out)
-    assert headings(shown) == headings(result.out)
+    assert cells(finding) == cells(result.out)
+    assert headings(finding) == headings(result.out)
+    assert cells(first) == [cell.name for cell in load(ROOT / "studies" / "bias.yaml").cells]
+    (tuned, _) = headings(result.out)
+    assert headings(first) == [[heading for heading in tuned if heading != "lr"]]
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
