@@ -48,7 +48,8 @@ class FirstSteps:
 
     def __init__(self, design: str, precision: str) -> None:
         self._design, self._tolerance = design, TOLERANCE[precision]
-        self._taken = 0
+        self.taken = 0
+        """How many steps were compared, or could not be."""
         self._kernels: set[str] = set()
         self.worst: float | None = None
         """The largest share by which anything differed; None as long as no kernel has run."""
@@ -62,7 +63,7 @@ class FirstSteps:
     @property
     def due(self) -> bool:
         """Whether the step that was watched is to be compared."""
-        return self._taken < STEPS and bool(self._kernels)
+        return self.taken < STEPS and bool(self._kernels)
 
     def compare(self, found: Sequence[Found], again: Callable[[], Sequence[Found]]) -> None:
         """Compare what each model of a step found with what `again` finds in torch.
@@ -70,11 +71,11 @@ class FirstSteps:
         Raises `KernelMismatch` with the worst that rounding does not explain. A model for which torch itself finds a
         number that is not finite diverges, which the training records.
         """
-        self._taken += 1
+        self.taken += 1
         try:
             self._compare(found, again)
         except torch.OutOfMemoryError:  # torch keeps every token's state where a kernel keeps a few
-            self._taken = STEPS
+            self.taken = STEPS
             kernels = " and ".join(sorted(self._kernels))
             log.warning("%s: torch's first steps do not fit on the device: %s is not compared", self._design, kernels)
         finally:
@@ -101,7 +102,7 @@ class FirstSteps:
             if share > max(self._tolerance, ROUNDING * change):
                 kernels, what = " and ".join(sorted(self._kernels)), f"the gradient of {name}" if name else "the loss"
                 raise KernelMismatch(
-                    f"resources.kernels: auto took '{kernels}' for {self._design}, but in step {self._taken} {what} "
+                    f"resources.kernels: auto took '{kernels}' for {self._design}, but in step {self.taken} {what} "
                     f"differs from torch's by {share:.2g} of its RMS, where {self._tolerance:g} is allowed and "
                     f"rounding explains {ROUNDING * change:.2g}: set resources.kernels: torch"
                 )

@@ -24,7 +24,7 @@ from miras_search.training.job import Point
 if TYPE_CHECKING:
     from miras_search.training.run import Training
 
-FORMAT = "miras-search snapshot 1"
+FORMAT = "miras-search snapshot 2"
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +44,7 @@ def dump(training: Training, step: int) -> bytes:
         **_made_by(training),
         "step": str(step),
         "elapsed": repr(training.elapsed),
+        "compared": json.dumps([training.first.taken, training.first.worst]),
         "points": json.dumps([(p.step, p.name, p.split, p.value) for p in training.points]),
         "scores": json.dumps({name: (score.accuracy, score.loss) for name, score in training.scores.items()}),
     }
@@ -79,6 +80,7 @@ def restore(training: Training, data: bytes) -> int:
     training.seconds = tensors["seconds"].tolist()
     training.seen = list(tensors["seen"].to(training.device)) if "seen" in tensors else []
     training.began -= float(about["elapsed"])
+    training.first.taken, training.first.worst = json.loads(about["compared"])
     training.points = [Point(*row) for row in json.loads(about["points"])]
     training.pending = list(training.points)  # a curve belongs to an attempt, and this is a new one
     training.scores = {name: Score(*score) for name, score in json.loads(about["scores"]).items()}

@@ -6,8 +6,12 @@ import logging
 from collections.abc import Sequence
 
 import pytest
+from torch import Tensor
 
+from miras_search.kernels import chunkwise, dispatch
+from miras_search.kernels.state import State
 from miras_search.models.config import ModelConfig
+from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 from miras_search.training.config import TrainConfig
 from miras_search.training.job import Cancelled, Job, Keep, Outcome, Point
@@ -65,6 +69,21 @@ def test_what_is_broken_off_anywhere_goes_on_to_the_same_bits(stop_after: int) -
     assert measured(outcome) == measured(expected)
     assert second.points == whole.points, "the new attempt has the whole curve"
     assert not second.saved
+
+
+def test_only_the_first_steps_are_compared_with_torch_whatever_the_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(point: DesignPoint, inputs: Inputs, *rest: object) -> tuple[Tensor, State]:
+        y, state = chunkwise.run(point, inputs, *rest)
+        return y * (1 + 1e-5), state
+
+    near = dispatch.Implementation("near", run, lambda point, setting: None, compiled=True)
+    monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", (near, *dispatch.IMPLEMENTATIONS))
+    expected = measured(Try().train(job()))
+    assert expected["kernel_mismatch", ""] > 0
+    first = Try(5)
+    with pytest.raises(Cancelled):
+        first.train(job())
+    assert measured(Try(resume=first.saved[0]).train(job())) == expected
 
 
 def test_a_training_may_be_broken_off_at_every_step() -> None:
