@@ -116,72 +116,69 @@ DERIVATIVES: Mapping[str, Derivatives] = {
 """By the activation's name."""
 
 
-class _Gelu(torch.autograd.Function):
+class _Keeping(NamedTuple):
+    """A function whose derivative is worth keeping for the outer loop."""
+
+    plain: Callable[[Tensor], Tensor]  # x -> f(x)
+    pair: Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f(x), f'(x)
+    bend: Callable[[Tensor], Tensor]  # x -> f''(x)
+
+
+def _gelu_pair(x: Tensor) -> tuple[Tensor, Tensor]:
     """x Phi(x), and Phi(x) + x phi(x)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return functional.gelu(x), torch.ops.aten.gelu_backward(torch.ones_like(x), x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(inputs[0], output[1])
-
-    @staticmethod
-    def backward(ctx: Any, value: Tensor | None, slope: Tensor | None) -> Tensor | None:
-        x, first = ctx.saved_tensors
-        if slope is None:
-            return _scaled(first, value)
-        return _joined(first, value, _gelu_bend(x), slope)
+    return functional.gelu(x), torch.ops.aten.gelu_backward(torch.ones_like(x), x)
 
 
-class _Silu(torch.autograd.Function):
+def _silu_pair(x: Tensor) -> tuple[Tensor, Tensor]:
     """x s(x), and s(x) (1 + x (1 - s(x)))."""
+    s = torch.sigmoid(x)
+    value = x * s
+    return value, torch.addcmul(value, s, 1 - value)
+
+
+_KEEPING = {
+    "gelu": _Keeping(functional.gelu, _gelu_pair, _gelu_bend),
+    "silu": _Keeping(functional.silu, _silu_pair, _silu_bend),
+}
+
+
+class _Kept(torch.autograd.Function):
+    """The named function of x, and its derivative."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        s = torch.sigmoid(x)
-        value = x * s
-        return value, torch.addcmul(value, s, 1 - value)
+    def forward(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        return _KEEPING[name].pair(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: tuple[Tensor, Tensor]) -> None:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(inputs[0], output[1])
+        ctx.name = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, value: Tensor | None, slope: Tensor | None) -> Tensor | None:
+    def backward(ctx: Any, value: Tensor | None, slope: Tensor | None) -> tuple[Tensor | None, None]:
+        """f' value + f'' slope."""
         x, first = ctx.saved_tensors
         if slope is None:
-            return _scaled(first, value)
-        return _joined(first, value, _silu_bend(x), slope)
-
-
-def _scaled(first: Tensor, value: Tensor | None) -> Tensor | None:
-    return None if value is None else first * value
-
-
-def _joined(first: Tensor, value: Tensor | None, second: Tensor, slope: Tensor) -> Tensor:
-    """f' value + f'' slope."""
-    return second * slope if value is None else torch.addcmul(first * value, second, slope)
+            return None if value is None else first * value, None
+        second = _KEEPING[ctx.name].bend(x)
+        return second * slope if value is None else torch.addcmul(first * value, second, slope), None
 
 
 def gelu(x: Tensor) -> Tensor:
     """x Phi(x), elementwise."""
-    if x.numel() < WORTH:
-        return functional.gelu(x)
-    value: Tensor = _Gelu.apply(x)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return value
+    return _kept("gelu", x)
 
 
 def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), elementwise."""
+    return _kept("silu", x)
+
+
+def _kept(name: str, x: Tensor) -> Tensor:
     if x.numel() < WORTH:
-        return functional.silu(x)
-    value: Tensor = _Silu.apply(x)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return _KEEPING[name].plain(x)
+    value: Tensor = _Kept.apply(x, name)[0]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return value
