@@ -20,7 +20,7 @@ from miras_search.analysis.tuned import Tuning
 from miras_search.errors import MirasError
 from miras_search.metrics import saturation
 from miras_search.seeds import confirms
-from miras_search.space.fields import SpecError
+from miras_search.space.fields import SpecError, flow
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.locks import lock_of
@@ -29,6 +29,7 @@ from miras_search.store.types import AttemptRow, RunRow, StudyRow
 from miras_search.tasks import task_from_spec
 
 FINISHED = ("complete", "diverged")
+EVALUATION = "evaluation"
 
 
 def stored_tables(
@@ -87,6 +88,8 @@ def stored_tables(
         provenance=context,
     )
     tables = tables if tuning is None else list(map(tuning.shown, tables))
+    if study.kind == EVALUATION:  # which tells of models, and is no choice of a task that tells them apart
+        return tables
     return [_with_saturation(with_ratios(table, study), chances.get(table.task)) for table in tables]
 
 
@@ -152,9 +155,19 @@ def table_context(
         commit=commits(attempts, queries.runs(db, study.id)),
         date=max(ended).date().isoformat() if ended else None,
         execution=execution if isinstance(execution, str) else None,
+        evaluated=_evaluated(study),
         lock=_lock(db, study, metric or study.metric, split, against, margin),
         command=" ".join(["miras-search table", shlex.quote(study.name), *words]),
     )
+
+
+def _evaluated(study: StudyRow) -> str | None:
+    """What the caption says of whose models an evaluation tries; None where models were trained."""
+    given = study.config.get("evaluated")
+    if not isinstance(given, Mapping):
+        return None
+    spec = ", ".join(f"{key} {flow(value)}" for key, value in given["spec"].items() if key != "name")
+    return f"Models as study {given['study']} trained them on {given['task']} ({spec}), evaluated without more training"
 
 
 def _lock(

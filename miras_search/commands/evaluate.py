@@ -57,6 +57,9 @@ def evaluate(
         int | None, typer.Option(min=0, metavar="N", help="Evaluate at most so many jobs, then stop in order.")
     ] = None,
     retry: RetryOption = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Evaluate all jobs of this one trial again, nothing else.")
+    ] = None,
     takeover: TakeoverOption = False,
     as_json: EventsOption = False,
     quiet: QuietOption = False,
@@ -86,6 +89,7 @@ def evaluate(
         address=ray_address(address, executor),
         max_jobs=max_jobs,
         retry_failed=retry == "failed",
+        trial=trial,
         takeover=takeover,
     )
     with Database.open(where.value) as database:
