@@ -76,6 +76,8 @@ def evaluation(db: Database, wanted: Wanted) -> Study:
     if wanted.name is not None and not re.match(NAME, wanted.name):
         what = "is not a name: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
         raise MirasError(f"--as {wanted.name}: {wanted.name!r} {what}")
+    if wanted.name == source.name:
+        raise MirasError(f"--as {wanted.name}: so the trainings are called: store their evaluation under another name")
     given = settings(wanted.overrides)
     trained = _trained_task(source, wanted.trained_on)
     found = levels(trained.spec, wanted.tasks, given.task)

@@ -22,6 +22,7 @@ from miras_search.store.database import Database
 from miras_search.store.trained import CHECKPOINT, EVALUATED, FileOfJob, files_of_jobs
 from miras_search.store.types import FINAL_STATES, JobRow, NewJob, StudyNotFound
 from miras_search.store.writer import Writer
+from miras_search.study.drafts import Cell
 from miras_search.study.study import Study
 
 Key = tuple[int, str, int]  # of an evaluation's job: cell, task, seed
@@ -31,7 +32,7 @@ Key = tuple[int, str, int]  # of an evaluation's job: cell, task, seed
 class _Training:
     """A training, by its row; `file` says where its parameters are where it is complete and has left any."""
 
-    cell: str
+    cell: Cell
     row: FileOfJob
 
     @property
@@ -55,26 +56,25 @@ class Trained:
         self._db, self._study, self._source = db, study, study.evaluated
         numbers = {trial: cell for cell, trial in enumerate(self._source.trials)}
         self._trainings = {
-            (numbers[row.number], row.seed): _Training(study.cells[numbers[row.number]].name, row)
+            (numbers[row.number], row.seed): _Training(study.cells[numbers[row.number]], row)
             for row in files_of_jobs(db, queries.study(db, self._source.study).id, CHECKPOINT)
             if row.task == self._source.task and row.number in numbers
         }
+        self._jobs = self.known(possible_jobs(study))
         try:
             seen = self._seen(queries.study(db, study.name).id)
         except StudyNotFound:
             seen = {}
-        for one in dict.fromkeys(
-            self._trainings[cell, seed]
-            for cell, task, seed in self.jobs
-            if (training := self._trainings[cell, seed]).complete
-            and (training.digest is None or seen.get((cell, task, seed)) != training.digest)
-        ):
-            self._read(one)
+        wanted = dict.fromkeys((job.trial_number, job.seed) for job in self._jobs)
+        for one in map(self._trainings.__getitem__, wanted):
+            keys = [(one.cell.number, task.name, one.row.seed) for task in study.tasks]
+            if one.complete and any(one.digest is None or seen.get(key) != one.digest for key in keys):
+                self._read(one)
 
     @property
     def jobs(self) -> set[Key]:
         """All that there is to evaluate: not every cell need be trained with every seed."""
-        return {(job.trial_number, job.task, job.seed) for job in self.known(possible_jobs(self._study))}
+        return {(job.trial_number, job.task, job.seed) for job in self._jobs}
 
     def known(self, jobs: Sequence[NewJob]) -> list[NewJob]:
         """Those of the jobs that have a training."""
@@ -138,7 +138,7 @@ class Trained:
         again = (
             f"`miras-search show {self._source.study} {row.number}` has the command that trains it again and saves it"
         )
-        about = f"{self._source.study}: {one.cell}, {row.task}, seed {row.seed}"
+        about = f"{self._source.study}: {one.cell.name}, {row.task}, seed {row.seed}"
         if row.uri is None:
             raise MirasError(f"{about}: its training saved no checkpoint: {again}")
         path = located(self._db, row.uri)

@@ -61,6 +61,8 @@ def settings(overrides: Sequence[str]) -> Settings:
     task: dict[str, tuple[Plain, ...]] = {}
     train: dict[str, Plain] = {}
     for text in overrides:
+        if not text.partition("=")[1]:
+            raise MirasError(f"--set {text}: expected PATH=VALUE, as in task.length=256")
         path, value = assignment(text)
         head, _, key = path.partition(".")
         if head == "task" and key == "name":
