@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from inline import InlineExecutor
+from plugin_text import MODULE
 
 from miras_search.cli import main
 from miras_search.engine import driver
 from miras_search.engine.evaluation import Wanted, evaluation
+from miras_search.space import plugins
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.writer import Writer
@@ -213,6 +215,22 @@ def test_of_a_search_it_is_what_was_confirmed(cli, folder: Path) -> None:
     assert [(row["cell"], row["mean"], row["n"]) for row in own] == [
         (row["cell"], row["mean"], row["n"]) for row in theirs
     ]
+
+
+@pytest.mark.slow
+def test_plugins_come_from_the_runs_that_used_them(cli, folder: Path) -> None:
+    text = STUDY.replace("name: small", "name: mine\nplugins: [own_bias]").replace("bias: [dot]", "bias: [own]")
+    (folder / "mine.yaml").write_text(text)
+    (folder / "own_bias.py").write_text(MODULE)
+    assert cli("run", "mine.yaml", "--quiet").code == 0
+    (folder / "own_bias.py").unlink()
+    plugins.use(())
+    assert cli("eval", "mine", "--as", "same", "--quiet").code == 0
+    plugins.use(())
+    own, theirs = values("same"), values("mine")
+    assert {job: one["loss", "test"] for job, one in own.items()} == {
+        job: one["loss", "test"] for job, one in theirs.items()
+    }
 
 
 REFUSED = (
