@@ -30,8 +30,6 @@ from miras_search.study.schema import NAME, Resources
 from miras_search.study.study import Study, StudyTask
 from miras_search.training.config import TrainConfig
 
-KIND = "evaluation"
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
@@ -70,7 +68,7 @@ def evaluation(db: Database, wanted: Wanted) -> Study:
     models, and for a study that has nothing to be evaluated yet.
     """
     source = queries.study(db, wanted.study)
-    if source.kind == KIND:
+    if "evaluated" in source.config:
         origin = cast(Mapping[str, object], source.config["evaluated"])["study"]
         raise MirasError(f"{source.name}: it is an evaluation itself and trained nothing: evaluate {origin}")
     if wanted.name is not None and not re.match(NAME, wanted.name):
@@ -96,7 +94,7 @@ def evaluation(db: Database, wanted: Wanted) -> Study:
     made = Study(
         name=wanted.name or source.name,
         question=source.question,
-        kind=KIND,
+        kind="evaluation",
         design=str(source.config["design"]),
         metric=source.metric if METRICS[source.metric].split == "test" else "accuracy",
         seeds=seeds,
@@ -157,7 +155,7 @@ def _cells(db: Database, source: StudyRow, task: str) -> list[Cell]:
         numbers = {row.trial_number for row in queries.jobs(db, source.id) if confirms(row.seed)}
         if not numbers:
             raise MirasError(f"{source.name}: nothing is confirmed on fresh seeds yet: `miras-search run` goes on")
-        return [stored(row) for row in queries.trials(db, source.id, numbers)]
+        return [stored(row) for row in queries.trials(db, source.id, numbers | {0})]
     scheme = Scheme.of(source.config, source.metric)
     about = cast(Sequence[Mapping[str, object]], source.config["cells"])
     chosen = {number: number for number in range(len(about))}

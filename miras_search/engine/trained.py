@@ -30,7 +30,7 @@ Key = tuple[int, str, int]  # of an evaluation's job: cell, task, seed
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """A training, by its row; `file` says where its parameters are where it is complete and has left any."""
+    """A training of a cell, with the checkpoint that it left if it is complete."""
 
     cell: Cell
     row: FileOfJob

@@ -218,6 +218,21 @@ def test_of_a_search_it_is_what_was_confirmed(cli, folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_caption_tells_of_seeds_that_were_added_for_what_was_seen(cli, folder: Path) -> None:
+    assert cli("run", "small.yaml", "--set", "seeds=3", "--quiet").code == 0
+    assert cli("eval", "small", "--as", "own", "--quiet").code == 0
+    assert "and seed 2 was added after some" in cli("table", "own", "--json").json["caption"]
+    looks = STUDY.replace("name: small", "name: topped").replace(
+        "seeds: 2", "seeds: 6\ntop_up: {max_seeds: 7, looks: 2}"
+    )
+    (folder / "topped.yaml").write_text(looks)
+    assert cli("run", "topped.yaml", "--quiet").code == 0
+    assert cli("eval", "topped", "--as", "on", "--cell", "dot", "--quiet").code == 0
+    said = "Seeds were added after looks at what topped had trained, which p here leaves out of account"
+    assert said in cli("table", "on", "--json").json["caption"]
+
+
+@pytest.mark.slow
 def test_plugins_come_from_the_runs_that_used_them(cli, folder: Path) -> None:
     text = STUDY.replace("name: small", "name: mine\nplugins: [own_bias]").replace("bias: [dot]", "bias: [own]")
     (folder / "mine.yaml").write_text(text)
