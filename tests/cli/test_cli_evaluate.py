@@ -137,6 +137,7 @@ def test_its_export_has_the_command_and_the_study_that_was_trained(cli, folder: 
     assert "evaluated without more training" in (folder / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_trained_again_is_evaluated_again_once_it_is_there(cli) -> None:
     words = ("eval", "small", "--as", "noisy", *NOISE, "--cell", "dot", "--seeds", "1")
     assert cli(*words, "--quiet").code == 0
