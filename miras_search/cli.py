@@ -24,7 +24,21 @@ from typing import Annotated
 import typer
 
 from miras_search import __version__
-from miras_search.commands import bench, calibrate, export, plan, run, seeds, show, space, status, study, table, tools
+from miras_search.commands import (
+    bench,
+    calibrate,
+    evaluate,
+    export,
+    plan,
+    run,
+    seeds,
+    show,
+    space,
+    status,
+    study,
+    table,
+    tools,
+)
 from miras_search.commands.run import Invocation
 from miras_search.errors import MirasError
 
@@ -57,6 +71,7 @@ app.command("check")(study.check)
 app.command("plan")(plan.plan)
 app.command("calibrate")(calibrate.calibrate)
 app.command("seeds")(seeds.seeds)
+app.command("eval")(evaluate.evaluate)
 app.command("status")(status.status)
 app.command("show")(show.show)
 app.command("table")(table.table)

@@ -14,7 +14,7 @@ study = shown.study
 st.title("Search")
 found = page.search(study.name)
 if found is None:
-    st.info(f"{page.plain(study.name)} is an ablation: its cells are listed in its file, none is searched for.")
+    st.info(f"{page.plain(study.name)} is an {study.kind}: its cells are given, none is searched for.")
     page.provenance(shown)
     st.stop()
 if study.question:

@@ -76,7 +76,8 @@ with left:
 with right:
     st.subheader("Run it again")
     name = shlex.quote(study.name)
-    st.code(f"miras-search run {name} --trial {trial.number}", language="bash")
+    if "evaluated" not in study.config:  # the command of an evaluation is told by show
+        st.code(f"miras-search run {name} --trial {trial.number}", language="bash")
     st.code(f"miras-search show {name} {trial.number}", language="bash")
     st.subheader("Provenance")
     used = {row.run_id for row in attempts}

@@ -24,6 +24,7 @@ class TableContext:
     ceiling: float = 0.99  # accuracy from here on is saturated
     floor_margin: float = 0.02  # accuracy up to chance plus this is at the floor
     lock: str | None = None  # what was locked before any result, in words, or that nothing was
+    evaluated: str | None = None  # whose models these are, where nothing was trained
     looked: str | None = None  # what looks at something else mean for this table
     margin: float | None = None  # the half width that "not decided" aims at; None: by the metric
 
@@ -46,6 +47,8 @@ def caption(
     counts = _range([len(cell.values) for cell in planned])
     of = _range([cell.of for cell in planned])
     parts = [f"Study {study}, task {task}: {metric.name} ({measure}), mean and sd over seeds (n = {counts} of {of})"]
+    if context.evaluated:
+        parts.append(context.evaluated)
     if found:
         pairs = [item.pairs for item in found]
         kind = _interval_kind(pairs)

@@ -69,7 +69,8 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
     """What the database says of the study called `name`; `own` is whether what it holds of that name is this study."""
     stored = queries.studies(db)
     candidates = [row for row in stored if own and row.name == name]
-    candidates += [row for row in reversed(stored) if row not in candidates]
+    # an evaluation takes no time to speak of, and its spread is that of the trainings it looks at
+    candidates += [row for row in reversed(stored) if row not in candidates and "evaluated" not in row.config]
     timing: Timing | None = None
     spreads: dict[str, Spread] = {}
     params: dict[int, float] | None = None

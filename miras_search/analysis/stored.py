@@ -20,7 +20,7 @@ from miras_search.analysis.tuned import Tuning
 from miras_search.errors import MirasError
 from miras_search.metrics import saturation
 from miras_search.seeds import confirms
-from miras_search.space.fields import SpecError
+from miras_search.space.fields import SpecError, flow
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.locks import lock_of
@@ -74,6 +74,12 @@ def stored_tables(
             context, looked=f"Seeds were added after looks at {about}, which p here leaves out of account"
         )
         looks = None
+    trained = trained_study(db, study)
+    if trained is not None and Looks.of(trained) is not None:
+        about = f"what {trained.name} had trained"
+        context = replace(
+            context, looked=f"Seeds were added after looks at {about}, which p here leaves out of account"
+        )
     tables = ablation_tables(
         results,
         study=name,
@@ -87,6 +93,8 @@ def stored_tables(
         provenance=context,
     )
     tables = tables if tuning is None else list(map(tuning.shown, tables))
+    if trained is not None:  # it tells of models, and is no choice of a task that tells them apart
+        return tables
     return [_with_saturation(with_ratios(table, study), chances.get(table.task)) for table in tables]
 
 
@@ -152,9 +160,25 @@ def table_context(
         commit=commits(attempts, queries.runs(db, study.id)),
         date=max(ended).date().isoformat() if ended else None,
         execution=execution if isinstance(execution, str) else None,
+        evaluated=_evaluated(study),
         lock=_lock(db, study, metric or study.metric, split, against, margin),
         command=" ".join(["miras-search table", shlex.quote(study.name), *words]),
     )
+
+
+def trained_study(db: Database, study: StudyRow) -> StudyRow | None:
+    """The study whose models an evaluation tries; None for one that trains its own."""
+    given = study.config.get("evaluated")
+    return queries.study(db, str(given["study"])) if isinstance(given, Mapping) else None
+
+
+def _evaluated(study: StudyRow) -> str | None:
+    """What the caption says of whose models an evaluation tries; None where models were trained."""
+    given = study.config.get("evaluated")
+    if not isinstance(given, Mapping):
+        return None
+    spec = ", ".join(f"{key} {flow(value)}" for key, value in given["spec"].items() if key != "name")
+    return f"Models as study {given['study']} trained them on {given['task']} ({spec}), evaluated without more training"
 
 
 def _lock(
@@ -167,7 +191,9 @@ def _lock(
     own = scheme.seeds if scheme is not None else frozenset[int]()  # those that tune are in no table
     seeds = list(dict.fromkeys(job.seed for job in queries.jobs(db, study.id) if job.seed not in own))
     shown = metric_named(metric).split if split is None else split
-    added = added_seeds(queries.runs(db, study.id), queries.attempts(db, study.id))
+    added = set[int]()
+    for one in filter(None, (study, trained_study(db, study))):
+        added |= added_seeds(queries.runs(db, one.id), queries.attempts(db, one.id))
     lock = lock_of(db, study.id)
     return lock_text(
         lock, seeds=seeds, metric=metric, split=shown, against=against, margin=margin, added=[*added & {*seeds}]

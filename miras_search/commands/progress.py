@@ -58,8 +58,8 @@ class JsonLines(Silent):
 class Lines(Silent):
     """One line a finished job, on stderr."""
 
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
+    def __init__(self, metric: str, verb: str = "train") -> None:
+        self.metric, self.verb = metric, verb
         self.done = self.jobs = 0
 
     def __call__(self, event: Event) -> None:
@@ -67,7 +67,7 @@ class Lines(Silent):
         match event:
             case events.StudyStarted():
                 self.done, self.jobs = event.done, event.jobs
-                note(started(event))
+                note(started(event, self.verb))
             case events.ToppedUp():
                 self.jobs += event.jobs
                 note(topped_up(event))
@@ -85,8 +85,8 @@ class Lines(Silent):
 class Live:
     """A bar for the study and one for each running job, with the time left, on stderr."""
 
-    def __init__(self, metric: str, console: Console | None = None) -> None:
-        self.metric = metric
+    def __init__(self, metric: str, console: Console | None = None, verb: str = "train") -> None:
+        self.metric, self.verb = metric, verb
         self.console = console or Console(stderr=True)
         self.progress = Progress(
             TextColumn(
@@ -111,7 +111,7 @@ class Live:
         """Move the bars; print a line above them for what a reader must not miss."""
         match event:
             case events.StudyStarted():
-                self._print(started(event))
+                self._print(started(event, self.verb))
                 self.study = self.progress.add_task(
                     event.study, total=event.jobs, completed=event.done, unit="jobs", said=""
                 )
@@ -179,10 +179,10 @@ def topped_up(event: events.ToppedUp) -> str:
     return f"{event.study}: {undecided}: {many(event.seeds, 'seed')} more, {many(event.jobs, 'job')}"
 
 
-def started(event: events.StudyStarted) -> str:
+def started(event: events.StudyStarted, verb: str) -> str:
     """`bias: 7 cells, 70 jobs, 10 done, 60 to train; local, 2 at once`."""
     size = f"{event.study}: {many(event.cells, 'cell')}, {many(event.jobs, 'job')}, {event.done} done"
-    return f"{size}, {event.todo} to train; {event.executor}, {event.slots} at once" if event.todo else size
+    return f"{size}, {event.todo} to {verb}; {event.executor}, {event.slots} at once" if event.todo else size
 
 
 def finished(event: events.JobFinished, metric: str) -> str:

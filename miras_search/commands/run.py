@@ -41,6 +41,24 @@ if TYPE_CHECKING:
     from miras_search.study.study import Study
 
 Executor = Literal["auto", "local", "ray"]
+ExecutorOption = Annotated[
+    Executor, typer.Option(help="Where jobs run. auto: Ray when several can run at once and it is installed.")
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Jobs at once; else as many as fit.")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help=f"A Ray cluster to join; else {RAY_VARIABLE}, else one of our own."),
+]
+RetryOption = Annotated[
+    Literal["failed"] | None, typer.Option(help="Try jobs again that ended so: failed.", metavar="failed")
+]
+TakeoverOption = Annotated[
+    bool, typer.Option("--takeover", help="Take the study over from a run that is known to be gone.")
+]
+EventsOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON line an event; the last is the summary with the table.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: the table and errors only.")]
 BUDGET_SPENT = 4  # exit code
 LOG_WIDTH = 120  # of a table that does not go to a terminal
 
@@ -61,31 +79,20 @@ def run(
     overrides: SetOption = None,
     name: NameOption = None,
     db: DbOption = None,
-    executor: Annotated[
-        Executor, typer.Option(help="Where jobs run. auto: Ray when several can run at once and it is installed.")
-    ] = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Jobs at once; else as many as fit.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help=f"A Ray cluster to join; else {RAY_VARIABLE}, else one of our own."),
-    ] = None,
+    executor: ExecutorOption = "auto",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     max_jobs: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Train at most so many jobs, then stop in order.")
     ] = None,
-    retry: Annotated[
-        Literal["failed"] | None, typer.Option(help="Try jobs again that ended so: failed.", metavar="failed")
-    ] = None,
+    retry: RetryOption = None,
     trial: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Train all jobs of this one trial again, and nothing else.")
     ] = None,
-    takeover: Annotated[
-        bool, typer.Option("--takeover", help="Take the study over from a run that is known to be gone.")
-    ] = False,
+    takeover: TakeoverOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON line an event; the last is the summary with the table.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress: the table and errors only.")] = False,
+    as_json: EventsOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train what a study still lacks and print its table.
 
@@ -100,7 +107,6 @@ def run(
         show_plan(loaded, db, as_json=as_json)
         return
     from miras_search.engine.driver import RunOptions
-    from miras_search.engine.events import Interrupted
     from miras_search.store.database import Database
 
     where = database_setting(db)
@@ -114,21 +120,37 @@ def run(
         takeover=takeover,
     )
     with Database.open(where.value, create=True) as database:
-        try:
-            summary, *others = _train_both(loaded, database, options, as_json=as_json, quiet=quiet)
-        except Interrupted as stop:
-            if as_json:
-                _emit_summary(stop.summary, database, [])
-            note(f"{stop}; all of it is stored. Go on with:\n  {context.obj or Invocation(tuple(sys.argv[1:]))}")
-            raise typer.Exit(stop.exit_code) from None
-        tables = _tables(loaded.name, database)
+        carry_out(context, loaded, database, where, options, as_json=as_json, quiet=quiet)
+
+
+def carry_out(
+    context: typer.Context,
+    study: Study,
+    database: Database,
+    where: Setting,
+    options: RunOptions,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run a study, tell how it went, print its table, and leave with the code of how it ended."""
+    from miras_search.engine.events import Interrupted
+
+    try:
+        summary, *others = _train_both(study, database, options, as_json=as_json, quiet=quiet)
+    except Interrupted as stop:
         if as_json:
-            _emit_summary(summary, database, tables)
-        else:
-            _print(_report(loaded.name, database), tables, _duel(loaded.name, database))
-        if not quiet and not as_json:
-            for one in (summary, *others):
-                _tell_next(one, database.name, where)
+            _emit_summary(stop.summary, database, [])
+        note(f"{stop}; all of it is stored. Go on with:\n  {context.obj or Invocation(tuple(sys.argv[1:]))}")
+        raise typer.Exit(stop.exit_code) from None
+    tables = _tables(study.name, database)
+    if as_json:
+        _emit_summary(summary, database, tables)
+    else:
+        _print(_report(study.name, database), tables, _duel(study.name, database))
+    if not quiet and not as_json:
+        for one in (summary, *others):
+            _tell_next(one, database.name, where, evaluated=study.evaluated is not None)
     last = [summary, *others][-1]
     if last.spent is not None:
         again = " ".join(filter(None, [str(context.obj or Invocation(tuple(sys.argv[1:]))), last.more]))
@@ -175,7 +197,8 @@ def reporter(study: Study, *, as_json: bool, quiet: bool) -> Reporter:
         return progress.JsonLines()
     if quiet:
         return progress.Silent()
-    return progress.Live(study.metric) if sys.stderr.isatty() else progress.Lines(study.metric)
+    verb = "train" if study.evaluated is None else "evaluate"
+    return progress.Live(study.metric, verb=verb) if sys.stderr.isatty() else progress.Lines(study.metric, verb)
 
 
 def _tables(name: str, database: Database) -> list[AblationTable]:
@@ -228,15 +251,14 @@ def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[Abla
     say(json.dumps({**line, "table": table}, ensure_ascii=False, allow_nan=False))
 
 
-def _tell_next(summary: RunSummary, database: str, where: Setting) -> None:
+def _tell_next(summary: RunSummary, database: str, where: Setting, *, evaluated: bool) -> None:
     flag = f" --db {shlex.quote(_shortest(where.value))}" if where.source == "flag" else ""
-    name = shlex.quote(summary.study)
-    trained = (
-        f"{many(summary.attempts, 'training')} in {duration(summary.seconds)}" if summary.attempts else "no training"
-    )
-    note(f"\n{trained}; stored in {database}, study {summary.study}")
+    name, what = shlex.quote(summary.study), "evaluation" if evaluated else "training"
+    done = f"{many(summary.attempts, what)} in {duration(summary.seconds)}" if summary.attempts else f"no {what}"
+    note(f"\n{done}; stored in {database}, study {summary.study}")
     if summary.waiting:
-        note(f"{many(summary.waiting, 'job')} left: the same command goes on")
+        rest = ", with those whose training is complete by then" if evaluated else ""
+        note(f"{many(summary.waiting, 'job')} left: the same command goes on{rest}")
     elif summary.unsought:
         note("not through yet: the same command goes on")
     if summary.failed:

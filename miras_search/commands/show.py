@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,7 +60,8 @@ def show(
         runs = queries.runs(database, stored.id)
     used = {attempt.run_id for attempt in attempts}
     mine = [run for run in runs if run.id in used]
-    again = rerun(mine or runs, found.number, db)
+    evaluated = "evaluated" in stored.config
+    again = rerun(mine or runs, found.number, db, evaluated=evaluated)
     options = _options(found.design)
     if as_json:
         emit(
@@ -83,7 +84,7 @@ def show(
     say(_metrics(results))
     say(_attempts(attempts))
     say("provenance\n" + ("\n".join(_run(run) for run in mine) or "  never run"))
-    say(f"\ntrain it again: {again}")
+    say(f"\n{'evaluate' if evaluated else 'train'} it again: {again}")
 
 
 def _find(trials: Sequence[TrialRow], wanted: str, study: str) -> TrialRow:
@@ -97,29 +98,53 @@ def _find(trials: Sequence[TrialRow], wanted: str, study: str) -> TrialRow:
     raise MirasError(f"trial: {study} has no trial {wanted!r}: {cure}")
 
 
-def rerun(runs: Sequence[RunRow], trial: int, db: str | None) -> str:
-    """The command that trains the trial again, from the words of the newest run of the study."""
+def rerun(runs: Sequence[RunRow], trial: int, db: str | None, *, evaluated: bool = False) -> str:
+    """The command that trains the trial again, or evaluates it, from the words of the newest run of the study."""
     words = runs[-1].provenance.get("argv") if runs else None
-    study, kept = _study_words([str(word) for word in words] if isinstance(words, list) else [])
+    argv = [str(word) for word in words] if isinstance(words, list) else []
     flag = ["--db", db] if db is not None else []
-    return shlex.join(["miras-search", "run", study or "STUDY.yaml", *kept, *flag, "--trial", str(trial)])
+    again = _evaluation_words(argv) if evaluated else _study_words(argv)
+    return shlex.join(["miras-search", *again, *flag, "--trial", str(trial)])
 
 
-def _study_words(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The study and the options that belong to its meaning, out of the arguments of `run`."""
+def _study_words(argv: Sequence[str]) -> list[str]:
+    """`run` with the study and the options that belong to its meaning, out of its arguments."""
     from miras_search.commands.run import run
 
-    if "run" not in argv:
-        return None, []
-    words = list(argv[argv.index("run") + 1 :])
-    app = typer.Typer(add_completion=False)
-    app.command()(run)
-    command = typer.main.get_command(app)
-    given = command.make_context("run", words, resilient_parsing=True).params
-    kept = [word for value in given.get("overrides") or () for word in ("--set", str(value))]
+    given = _given("run", run, argv)
+    kept = [word for value in _list(given, "overrides") for word in ("--set", value)]
     if given.get("name") is not None:
         kept += ["--as", str(given["name"])]
-    return given.get("study"), kept
+    return ["run", str(given.get("study") or "STUDY.yaml"), *kept]
+
+
+def _evaluation_words(argv: Sequence[str]) -> list[str]:
+    """`eval` with the study and the options that belong to its meaning, out of its arguments."""
+    from miras_search.commands.evaluate import evaluate
+
+    given = _given("eval", evaluate, argv)
+    flags = {"tasks": "--task", "overrides": "--set", "cells": "--cell"}
+    kept = [word for key, flag in flags.items() for value in _list(given, key) for word in (flag, value)]
+    single = {"trained_on": "--trained-on", "seeds": "--seeds", "name": "--as"}
+    kept += [word for key, flag in single.items() if given.get(key) is not None for word in (flag, str(given[key]))]
+    return ["eval", str(given.get("study") or "STUDY"), *kept]
+
+
+def _given(verb: str, function: Callable[..., None], argv: Sequence[str]) -> Mapping[str, object]:
+    """What the arguments of a verb say, by parameter; nothing where they are another verb's."""
+    if verb not in argv:
+        return {}
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    command = typer.main.get_command(app)
+    words = list(argv[argv.index(verb) + 1 :])
+    found: dict[str, object] = command.make_context(verb, words, resilient_parsing=True).params
+    return found
+
+
+def _list(given: Mapping[str, object], key: str) -> list[str]:
+    values = given.get(key)
+    return [str(value) for value in values] if isinstance(values, Sequence) else []
 
 
 def _job(row: ResultRow) -> dict[str, object]:

@@ -26,10 +26,8 @@ class Checkpoints:
     """
 
     def __init__(self, db: Database, writer: Writer, folder: Path | None) -> None:
-        path = sqlite_path(db.url)
-        beside = path.parent if path is not None else Path.cwd()
         self._writer = writer
-        self._folder = beside / "checkpoints" if folder is None else folder.expanduser().absolute()
+        self._folder = _beside(db) / "checkpoints" if folder is None else folder.expanduser().absolute()
         self._uri = Path("checkpoints") if folder is None else self._folder
 
     def save(self, attempt_id: int, name: str, data: bytes, step: int) -> None:
@@ -74,3 +72,14 @@ class Checkpoints:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def located(db: Database, uri: str) -> Path:
+    """The file that a row names."""
+    return _beside(db) / uri
+
+
+def _beside(db: Database) -> Path:
+    """The folder of a SQLite database; where we are for a server."""
+    path = sqlite_path(db.url)
+    return path.parent if path is not None else Path.cwd()

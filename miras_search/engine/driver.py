@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,11 +30,12 @@ from miras_search.engine.events import (
 from miras_search.engine.jobs import new_jobs, new_trials, possible_jobs, put_study
 from miras_search.engine.lease import Heartbeat
 from miras_search.engine.loop import Hooks, JobLoop
-from miras_search.engine.messages import TRAINING, Executor
+from miras_search.engine.messages import EVALUATION, TRAINING, Executor
 from miras_search.engine.provenance import provenance
 from miras_search.engine.record import Record
 from miras_search.engine.search import SearchRun
 from miras_search.engine.signals import Signals
+from miras_search.engine.trained import Trained
 from miras_search.engine.tuning import TunedJobs
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
@@ -66,8 +68,8 @@ class RunOptions:
     """Take the lease from a run that looks alive."""
     grace: float = 20.0
     """Seconds that trainings have to save themselves when the run ends early."""
-    entry: str = TRAINING
-    """What runs a job in a worker, as `module:function`."""
+    entry: str | None = None
+    """What runs a job in a worker, as `module:function`; what trains, or evaluates, when None."""
 
 
 class _Stop(Exception):
@@ -111,7 +113,10 @@ class _Run:
         self.study, self.db, self.options, self.on_event = study, db, options, on_event
         self.began = time.perf_counter()
         self.writer = Writer(db)
+        self.trained = None if study.evaluated is None else Trained(db, study)
         self.wanted = {(job.trial_number, job.task, job.seed) for job in possible_jobs(study)}
+        if self.trained is not None:
+            self.wanted = self.trained.jobs
         if options.trial is not None and not 0 <= options.trial < len(study.trials) and study.search is None:
             raise MirasError(f"trial: {options.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
         if options.max_jobs is not None and options.max_jobs < 0:
@@ -154,10 +159,14 @@ class _Run:
             self.on_event(AttemptLost(lost.cell, lost.task, lost.seed, lost.attempt, "lost", why))
         writer.put_trials(self.study_id, new_trials(study))
         if study.search is None:
-            writer.put_jobs(self.study_id, new_jobs(study))
+            jobs = new_jobs(study)
+            writer.put_jobs(self.study_id, jobs if self.trained is None else self.trained.known(jobs))
         writer.reset_jobs(self.study_id, [job.id for job in self._jobs() if self._again(job)])
-        jobs = self._jobs()
-        self.skipped = sum(job.state in FINAL_STATES for job in jobs)
+        if self.trained is not None:
+            writer.reset_jobs(self.study_id, self.trained.outdated(self.study_id, self._jobs()))
+            self.trained.settle(writer, run_id, self._jobs())
+        stored = self._jobs()
+        self.skipped = sum(job.state in FINAL_STATES for job in stored)
 
         budget = Budget(self.db, self.study_id, study.resources, self.began)
 
@@ -168,12 +177,15 @@ class _Run:
                 raise _Stop
 
         if study.search is not None:
-            self._seek(run_id, jobs, check)
+            self._seek(run_id, stored, check)
             return
         with contextlib.closing(Record(self.db, self.study_id, study, self.wanted)) as record:
             record.reconcile()
             hooks = Hooks(event=self.on_event, begun=record.begin, ended=record.end, check=check)
-            todo = self._todo(jobs)
+            if self.trained is not None:
+                note = functools.partial(self.trained.note, self.writer)
+                hooks = dataclasses.replace(hooks, trained=self.trained.checkpoint, attempted=note)
+            todo = self._todo(stored)
             if options.trial is not None or not study.grows:
                 self._train(run_id, todo, hooks)
                 return
@@ -228,7 +240,8 @@ class _Run:
 
     def _train(self, run_id: int, todo: Sequence[JobRow], hooks: Hooks) -> None:
         study, options = self.study, self.options
-        planned = max(study.jobs, self.skipped + len(todo))  # what top-ups have added is stored
+        # what top-ups have added is stored; of an evaluation there may be less than all seeds of all cells
+        planned = max(study.jobs, self.skipped + len(todo)) if self.trained is None else len(self.wanted)
         if study.search is not None:
             size = study.search.trials * len(study.seeds) + (study.search.top + 1) * len(study.search.confirm_seeds)
             planned = max(self.skipped + len(todo), size * len(study.tasks))
@@ -249,7 +262,7 @@ class _Run:
             executor,
             Checkpoints(self.db, self.writer, options.checkpoints),
             hooks,
-            entry=options.entry,
+            entry=options.entry or (TRAINING if self.trained is None else EVALUATION),
             metric=(study.metric, METRICS[study.metric].split),
         )
         try:
@@ -303,9 +316,10 @@ class _Run:
 
     def _todo(self, jobs: Sequence[JobRow]) -> list[JobRow]:
         trial = self.options.trial
-        return [job for job in jobs if job.state == "waiting" and (trial is None or job.trial_number == trial)][
-            : self.options.max_jobs
-        ]
+        waiting = [job for job in jobs if job.state == "waiting" and (trial is None or job.trial_number == trial)]
+        if self.trained is not None:
+            waiting = [job for job in waiting if self.trained.ready(job)]
+        return waiting[: self.options.max_jobs]
 
     def _summary(self, *, interrupted: bool) -> RunSummary:
         jobs = self._jobs()

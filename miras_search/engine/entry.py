@@ -1,4 +1,4 @@
-"""The entry that every real job runs: job data in, outcome out. Torch is imported here, in the worker, not before."""
+"""The entries that real jobs run: job data in, outcome out. Torch is imported here, in the worker, not before."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ def train_jobs(data: Sequence[Mapping[str, object]], context: Context) -> Sequen
         kernels=context.kernels,
     )
     return [alone]
+
+
+def evaluate_jobs(data: Sequence[Mapping[str, object]], context: Context) -> Sequence[Outcome]:
+    """Evaluate the checkpoint that came with a single job. Raises what the evaluation raises."""
+    from miras_search.training.trained import evaluate_trained  # imports torch: the driver must do without
+
+    _settle()
+    assert context.trained is not None and len(data) == 1, "an evaluation is of one checkpoint"
+    job = Job.from_plain(data[0])
+    outcome = evaluate_trained(
+        job,
+        context.trained,
+        device=context.device,
+        alive=lambda: context.report([()]),
+        threads=context.threads,
+        kernels=context.kernels,
+    )
+    context.report([[(outcome.last_step, one.name, one.split, one.value) for one in outcome.finals if one.split]])
+    return [outcome]
 
 
 @functools.cache

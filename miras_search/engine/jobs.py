@@ -75,18 +75,26 @@ def job_of(study: Study, row: JobRow) -> Job:
     return Job(cell.design, cell.model, spec, cell.train, row.seed, matched)
 
 
-def task_of(study: Study, rows: Sequence[JobRow], entry: str, resume: bytes | None = None) -> Task:
-    """What a worker is given for stored jobs. It trains on a GPU exactly if the study's resources ask for one."""
+def task_of(
+    study: Study,
+    rows: Sequence[JobRow],
+    entry: str,
+    *,
+    resume: bytes | None = None,
+    trained: bytes | None = None,
+) -> Task:
+    """What a worker is given for stored jobs. It runs on a GPU exactly if the study's resources ask for one."""
     return Task(
         entry=entry,
         jobs=tuple(job_of(study, row).to_plain() for row in rows),
         device="cuda" if study.resources.gpus else "cpu",
         threads=study.resources.cpus,
         kernels=study.resources.kernels,
-        checkpoint=True,
+        checkpoint=trained is None,
         resume=resume,
         save_every=study.resources.save_every,
         plugins=study.plugins,
+        trained=trained,
     )
 
 

@@ -53,6 +53,14 @@ def _keep_on(job: JobRow, rows: Sequence[Row]) -> bool:
     return False
 
 
+def _untrained(job: JobRow) -> None:
+    return None
+
+
+def _unheard(job: JobRow, attempt_id: int) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the loop calls beside the store."""
@@ -68,6 +76,10 @@ class Hooks:
     """Further jobs, asked for whenever there is room and none is left."""
     points: Callable[[JobRow, Sequence[Row]], bool] = _keep_on
     """With a job and points of its curve, once they are stored; whether to end it as pruned."""
+    trained: Callable[[JobRow], bytes | None] = _untrained
+    """The checkpoint that a job evaluates; None where it is trained."""
+    attempted: Callable[[JobRow, int], None] = _unheard
+    """With a job and the id of its attempt, once that is stored."""
 
 
 class JobLoop:
@@ -147,7 +159,8 @@ class JobLoop:
                 self._running[ticket] = _Running(job, self._attempts[job.id], group)
             self._ticket += len(jobs)
             kept = self._checkpoints.kept(snapshot_name(self._study, jobs[0])) if len(jobs) == 1 else None
-            task = task_of(self._study, jobs, self._entry, kept)
+            trained = self._hooks.trained(jobs[0])
+            task = task_of(self._study, jobs, self._entry, resume=kept, trained=trained)
             self._executor.submit(group.ticket, task, whole_device=alone)
 
     def _groups(self) -> set[_Group]:
@@ -194,6 +207,7 @@ class JobLoop:
             device = f"{device}, pack of {running.group.size}"
         running.attempt_id = self._writer.start_attempt(job.id, self._run_id, host=host, pid=pid, device=device)
         self.attempts += 1
+        self._hooks.attempted(job, running.attempt_id)
         self._hooks.begun(job.trial_number)
         self._hooks.event(JobStarted(job.cell, job.task, job.seed, running.attempt))
         return running.attempt_id

@@ -18,6 +18,7 @@ Row = tuple[int, str, str, float]
 """A curve point: step, metric, split, value."""
 
 TRAINING = "miras_search.engine.entry:train_jobs"
+EVALUATION = "miras_search.engine.entry:evaluate_jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Task:
     kernels: Kernels = "auto"
     plugins: tuple[Plugin, ...] = ()
     """The user's modules of the job's study, with their source: another machine may not have the files."""
+    trained: bytes | None = None
+    """The checkpoint that a single job evaluates; None for a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Context:
     keep: Keep | None = None
     """How a single job is saved on its way."""
     kernels: Kernels = "auto"
+    trained: bytes | None = None
+    """The checkpoint of a single job that evaluates one."""
 
 
 Entry = Callable[[Sequence[Mapping[str, object]], Context], Sequence[Outcome]]

@@ -85,7 +85,7 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopp
     try:
         plugins.use(task.plugins)
         outcomes = load(task.entry)(
-            task.jobs, Context(report, tuple(paths), task.device, task.threads, keep, task.kernels)
+            task.jobs, Context(report, tuple(paths), task.device, task.threads, keep, task.kernels, task.trained)
         )
         return [
             Finished(one, outcome, path.read_bytes() if path is not None and path.exists() else None)

@@ -17,6 +17,8 @@ from miras_search.metrics import METRICS
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 from miras_search.study.designs import Design
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""Of a study."""
 MAX_SEEDS = 1000
 MAX_PACK = 1024
 MAX_TRIALS = 100_000
@@ -139,7 +141,7 @@ class Resources(_Model):
 class _Shared(_Model):
     """The keys of every study. Values typed `object` are read by the room that owns them."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     question: str = ""
     plugins: list[str] = []
     task: object

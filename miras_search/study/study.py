@@ -13,6 +13,7 @@ from miras_search.space.fields import Plain, to_plain
 from miras_search.space.plugins import Plugin
 from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
+from miras_search.study.evaluation import Evaluated
 from miras_search.study.match import Match
 from miras_search.study.schema import Resources
 from miras_search.study.search import Search
@@ -86,6 +87,8 @@ class Study:
     """Of a search: the same one by other means, a study of its own with which it is compared."""
     top_up: TopUp | None = None
     """When cells that are still undecided get more seeds."""
+    evaluated: Evaluated | None = None
+    """Of a study that trains nothing: the trainings whose models it tries."""
 
     @property
     def trials(self) -> Sequence[Cell]:
@@ -150,6 +153,7 @@ class Study:
             **({"match": self.match.to_plain()} if self.match else {}),
             **({"tune": self.tuning.to_plain()} if self.tuning else {}),
             **({"top_up": self.top_up.to_plain()} if self.top_up else {}),
+            **({"evaluated": self.evaluated.to_plain()} if self.evaluated else {}),
             **({"search": {**self.search.compared, "seeds": list(self.seeds)}} if self.search else {}),
         }
 

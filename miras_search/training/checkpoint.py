@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 import miras_search
@@ -51,27 +51,35 @@ def load_checkpoint(path: Path) -> tuple[Job, LanguageModel]:
     """
     if not path.is_file():
         raise MirasError(f"{path}: no such checkpoint")
+    return read_checkpoint(path.read_bytes(), str(path))
+
+
+def read_checkpoint(data: bytes, name: str) -> tuple[Job, LanguageModel]:
+    """The same from the bytes of such a file, which errors call by `name`."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+        tensors, about = load(data), metadata(data)
     except SafetensorError as error:
-        raise MirasError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise MirasError(
-            f"{path}: not a checkpoint of this version (format {metadata.get('format')!r}, not {FORMAT!r})"
-        )
-    job = Job.from_plain(json.loads(metadata["job"]))
+        raise MirasError(f"{name}: not a checkpoint, or a damaged one ({error})") from error
+    if about.get("format") != FORMAT:
+        raise MirasError(f"{name}: not a checkpoint of this version (format {about.get('format')!r}, not {FORMAT!r})")
+    job = Job.from_plain(json.loads(about["job"]))
     model = drawn(job)  # a layer of the user's own may have drawn what it does not give out as its state
     params = _kept(model)
     if params.keys() != tensors.keys():
         odd = ", ".join(sorted(params.keys() ^ tensors.keys()))
-        raise MirasError(f"{path}: written by another version of the model; these parameters do not match: {odd}")
+        raise MirasError(f"{name}: written by another version of the model; these parameters do not match: {odd}")
     with torch.no_grad():
-        for name, parameter in params.items():
-            parameter.copy_(tensors[name])
-    model.scale_steps(float(metadata.get("step_scale", 1.0)))  # measured before training: not in the parameters
+        for parameter_name, parameter in params.items():
+            parameter.copy_(tensors[parameter_name])
+    model.scale_steps(float(about.get("step_scale", 1.0)))  # measured before training: not in the parameters
     return job, model
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """The metadata of safetensors' bytes, which its own reader shows of files only; empty where there is none."""
+    size = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    return found
 
 
 def _kept(model: LanguageModel) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ cross-entropy in nats.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -68,12 +69,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @torch.no_grad()  # not inference_mode: a memory may take gradients of its inner loss inside its forward pass
-def evaluate(model: LanguageModel, data: Labelled, size: int, precision: str = "float32") -> Score:
-    """The score of a model on a split, `size` sequences at a time. A split without labels scores nan."""
+def evaluate(
+    model: LanguageModel,
+    data: Labelled,
+    size: int,
+    precision: str = "float32",
+    *,
+    between: Callable[[], None] = lambda: None,
+) -> Score:
+    """The score of a model on a split, `size` sequences at a time, calling `between` before each of them.
+
+    A split without labels scores nan.
+    """
     was_training = model.training
     model.eval()
     loss, right, labels = (torch.zeros((), device=data.tokens.device) for _ in range(3))
     for part in data.split(size):
+        between()
         with autocast(part.tokens.device, precision):
             logits = model(part.tokens, part.positions)
         labelled = part.targets != IGNORE

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import miras_search
 from miras_search.models.language import LanguageModel
+from miras_search.training.checkpoint import metadata
 from miras_search.training.evaluate import Score
 from miras_search.training.job import Point
 
@@ -59,7 +60,7 @@ def restore(training: Training, data: bytes) -> int:
     on this kind of device: another machine would go on to other numbers.
     """
     try:
-        about, tensors = _metadata(data), load(data)
+        about, tensors = metadata(data), load(data)
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
         log.warning("a damaged snapshot is left aside, and the training starts over: %s", error)
         return 0
@@ -103,10 +104,3 @@ def _made_by(training: Training) -> dict[str, str]:
 def _held(model: LanguageModel) -> dict[str, Tensor]:
     """Parameters, and buffers whether or not a checkpoint keeps them."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata of safetensors' bytes, which its own reader shows of files only."""
-    size = int.from_bytes(data[:8], "little")
-    found: dict[str, str] = json.loads(data[8 : 8 + size])["__metadata__"]
-    return found

@@ -19,6 +19,7 @@ VERBS = {
     "plan",
     "calibrate",
     "seeds",
+    "eval",
     "status",
     "show",
     "table",
