@@ -42,11 +42,11 @@ types: env-test
 	$(BIN)/mypy --num-workers auto
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow"
 
 # Those that take minutes too.
 test-all: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 # Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
 gpu:
