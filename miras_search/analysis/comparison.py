@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.noise import Noise, noise_of
+from miras_search.analysis.noise import Flags, Noise, noise_of
 from miras_search.analysis.paired import (
+    DRAWS,
+    EXACT_SEEDS,
     Floats,
+    exponential_t_each,
     exponential_t_interval,
-    exponential_t_p,
     holm,
     interval,
     sign_flip_each,
@@ -131,9 +133,20 @@ def family_test(columns: Mapping[int, Mapping[int, float]], most: int, *, check:
         return JointTest()
     table = np.asarray([[column[seed] for column in taking_part.values()] for seed in seeds], dtype=np.float64)
     corrected = dict(zip(taking_part, holm(sign_flip_each(table)).tolist(), strict=True))
-    p = sign_flip_stepdown(table)
     noise = noise_of(table) if check else None
-    if noise is not None and noise.is_uneven:
-        p = np.maximum(p, holm([exponential_t_p(column) for column in table.T]))
+    p = deciding_p(table, np.array(noise is not None and noise.is_uneven))
     deciding = dict(zip(taking_part, p.tolist(), strict=True))
     return JointTest(size=len(taking_part), seeds=tuple(seeds), p=deciding, holm=corrected, noise=noise)
+
+
+def deciding_p(differences: Floats, uneven: Flags, *, draws: int = DRAWS, exact: int = EXACT_SEEDS) -> Floats:
+    """The p that decides, `[..., seeds, cells]` to `[..., cells]`; `uneven [...]` is what `noise.uneven` says of each.
+
+    That of the joint sign flips, and where those alone are not to decide the larger of it and Holm's over t tests
+    against exponential noise. `draws` and `exact` as in `sign_flip_stepdown`.
+    """
+    p = sign_flip_stepdown(differences, draws=draws, exact=exact)
+    if not uneven.any():
+        return p
+    p[uneven] = np.maximum(p[uneven], holm(exponential_t_each(differences[uneven])))
+    return p

@@ -48,7 +48,9 @@ def test_a_plan_tells_what_its_own_trainings_say(cli, record, study_file: Path) 
     (seen,) = document["detectable"]
     assert (seen["task"], seen["study"], seen["cells"], seen["freedom"]) == ("mqar", "small", 2, 8)
     assert 0 < seen["sd"] < seen["difference"] < 3 * seen["sd"]
-    assert f"smallest difference  {seen['difference']:.2g} of accuracy at 80 % power" in result.out
+    assert seen["power_error"] == pytest.approx(0.039, abs=1e-3)
+    told = f"{seen['difference']:.2g} of accuracy at 80 ± 4 % power (400 simulated studies of normal noise under the"
+    assert f"smallest difference  {told} table's test; sd" in result.out
     assert "8 degrees of freedom from this study" in result.out
     assert "none: exploratory" in result.out
 
