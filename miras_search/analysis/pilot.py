@@ -22,6 +22,7 @@ from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed, deciding_p
 from miras_search.analysis.noise import Flags, uneven
 from miras_search.analysis.paired import Floats, smallest_p
+from miras_search.analysis.tuned import Tuning
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import METRICS
 from miras_search.store import queries
@@ -92,13 +93,15 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
         same = {task: [other for other, shape in theirs.items() if shape == wanted[task]] for task in wanted}
         if not any(same.values()):
             continue
-        results = queries.results(db, row.id)
+        results: Sequence[ResultRow] = queries.results(db, row.id)
+        tuning = Tuning.of(row, results)
+        reported = results if tuning is None else tuning.reported(results)  # settings differ more than seeds do
         if is_own:
             params, base = _params(results), _accuracy(results, cast(Sequence[int], config["seeds"]))
         tasks = {other for others in same.values() for other in others}
         timing = timing or _timing([one for one in results if one.task in tasks], row)
         for task, others in same.items():
-            if others and task not in spreads and (found := _spread(results, task, others[0], metric, row)):
+            if others and task not in spreads and (found := _spread(reported, task, others[0], metric, row)):
                 spreads[task] = found
     return Pilot(timing, tuple(spreads[task] for task in wanted if task in spreads), params, base)
 
