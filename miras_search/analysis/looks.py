@@ -6,7 +6,8 @@ all of them are still in the family, so a look errs with at most its own level, 
 sum. That holds for any rule about who gets more seeds, as long as the family's cells get the same ones.
 
 A p that is shown is that of the look times what the whole may err over what the look may: below .05 exactly where the
-look decides, and comparable between looks.
+look decides, and comparable between looks. All that is said of a cell is said by the look that decided it, else by the
+last one: its p, its seeds, whether the noise asked for more than sign flips, and so its interval.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.comparison import JointTest, compare, joint_test
+from miras_search.analysis.comparison import JointTest, by_test, compare, joint_test
 from miras_search.analysis.verdict import is_decided
 from miras_search.store.types import StudyRow
 
@@ -45,6 +46,10 @@ class Looks:
             tuple(cast(Mapping[str, Sequence[float]], given)["levels"]),
         )
 
+    def until(self, look: int) -> frozenset[int]:
+        """The seeds that a look takes into account."""
+        return frozenset(self.seeds[: self.counts[look]])
+
     @property
     def alpha(self) -> float:
         """The error of all looks together."""
@@ -59,8 +64,9 @@ class Looks:
 class Looked:
     """What the looks that could be taken have found."""
 
-    test: JointTest
-    """p and Holm p of each cell are those of the look that decided it, else of the last one, times its factor."""
+    tests: Mapping[int, JointTest] = field(default_factory=dict)
+    """Trial number -> the test of the look that decided the cell, else of the last one; p and Holm p times its factor.
+    """
     taken: int = 0
     """Looks that are over: every training that they wait for has ended."""
     decided: Mapping[int, int] = field(default_factory=dict)
@@ -77,38 +83,41 @@ def test_in_looks(reference: Cell, family: Sequence[Cell], looks: Looks, *, chec
     that diverged on a look's seeds leaves the family and wants no more of them; nobody does if the reference diverged.
     """
     left, decided, taken = list(family), dict[int, int](), 0
-    p, holm, last = dict[int, float](), dict[int, float](), JointTest()
-    for look, count in enumerate(looks.counts):
-        seeds = frozenset(looks.seeds[:count])
+    tests = dict[int, JointTest]()
+    for look in range(len(looks.counts)):
+        seeds = looks.until(look)
         over = all(seeds <= cell.ended for cell in (reference, *left))
         if look and not over:
             break
-        base, factor = _within(reference, seeds), looks.factor(look)
-        cells = {cell.number: _within(cell, seeds) for cell in left}
+        base = within(reference, seeds)
+        cells = {cell.number: within(cell, seeds) for cell in left}
         found = joint_test(base, list(cells.values()), check=check)
-        for number in cells:
-            for known, new in ((p, found.p), (holm, found.holm)):
-                known.pop(number, None)
-                if number in new:
-                    known[number] = min(1.0, new[number] * factor)
-        last = replace(found, p=p, holm=holm, factor=factor)
+        scaled = _times(found, looks.factor(look), look)
+        tests = {number: one for number, one in tests.items() if number not in cells}
+        tests |= dict.fromkeys(scaled.p, scaled)
         if not over:
             break
         taken = look + 1
         decided |= {
             number: look
             for number, cell in cells.items()
-            if is_decided(compare(cell, base, worst=None), found.p.get(number), looks.levels[look])
+            if is_decided(by_test(compare(cell, base, worst=None), found), found.p.get(number), looks.levels[look])
         }
         left = [cell for cell in left if cell.number not in decided and not cells[cell.number].diverged]
         if not left or base.diverged:
             left = []
             break
     more = bool(left) and 0 < taken < len(looks.counts)
-    return Looked(last, taken, decided, tuple(cell.number for cell in left) if more else ())
+    return Looked(tests, taken, decided, tuple(cell.number for cell in left) if more else ())
 
 
-def _within(cell: Cell, seeds: frozenset[int]) -> Cell:
+def _times(test: JointTest, factor: float, look: int) -> JointTest:
+    p, holm = ({number: min(1.0, p * factor) for number, p in one.items()} for one in (test.p, test.holm))
+    return replace(test, p=p, holm=holm, factor=factor, look=look)
+
+
+def within(cell: Cell, seeds: frozenset[int]) -> Cell:
+    """The cell as far as these seeds go."""
     values = {seed: value for seed, value in cell.values.items() if seed in seeds}
     return replace(cell, values=values, diverged=cell.diverged & seeds)
 
@@ -123,7 +132,7 @@ def looks_text(looks: Looks, looked: Looked) -> str:
     return (
         f"Looks at {when} seeds, declared before any result, spend {each} of the {100 * looks.alpha:.3g} % error; "
         f"{looked.taken} of {len(counts)} are taken{stopped}. p is that of the look which decided a cell, or of the "
-        f"last, times {times}; intervals are those of one look"
+        f"last, times {times}; differences and intervals are over that look's seeds, as if it were the only one"
     )
 
 

@@ -129,7 +129,7 @@ def _ratio(differences: Floats, scale: Floats) -> tuple[Floats, Flags]:
 
 
 def skewness(differences: Floats) -> Floats:
-    """The third standardised moment of each cell's sample, `[..., seeds, cells]` to `[..., cells]`; 0 without spread."""
+    """The third standardised moment by cell, `[..., seeds, cells]` to `[..., cells]`; 0 without spread."""
     centred = differences - differences.mean(axis=-2, keepdims=True)
     squares = centred**2
     variance = squares.mean(axis=-2)

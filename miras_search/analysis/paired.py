@@ -33,8 +33,9 @@ _TIE = 1e-9  # accuracies are shares with few distinct values: equal statistics 
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that n paired seeds can reach by sign flips: 2 / 2^n, at most 1."""
-    return min(1.0, 2.0 / 2.0**n)
+    """The smallest two-sided p that n paired seeds can reach by sign flips: 2 / 2^n, at most 1; more where they are
+    drawn."""
+    return min(1.0, max(2.0 / 2.0**n, 1.0 / (DRAWS + 1.0)))
 
 
 def sign_flip_stepdown(
