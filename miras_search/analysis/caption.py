@@ -91,10 +91,11 @@ def notes(
     censored: Sequence[str],
     worst: float | None,
     decimals: int,
+    waits: str = "",
 ) -> list[str]:
-    """Sentences on everything that a reader would otherwise have to guess."""
-    lines: list[str] = []
-    lines += _reach(found, cells)
+    """Sentences on everything that a reader would otherwise have to guess; `waits` is what a look waits for."""
+    lines = [f"{waits}."] if waits else []
+    lines += _reach(found, cells) if cells or not waits else []
     if controls.size:
         lines.append(
             f"Controls are a family of their own: p is step-down over {_many(controls.size, 'control')} "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from miras_search.analysis.caption import TableContext, caption, legend, notes
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
 from miras_search.analysis.comparison import Comparison, JointTest, by_test, compare, joint_test
-from miras_search.analysis.looks import Looks, looks_text, test_in_looks, within
+from miras_search.analysis.looks import Looks, looks_text, test_in_looks, waits_text, within
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
@@ -210,6 +210,7 @@ def ablation_table(
                 censored=censored,
                 worst=worst,
                 decimals=decimals,
+                waits="" if looks is None or looked is None else waits_text(looks, looked),
             )
         ),
         decimals=decimals,

@@ -211,7 +211,13 @@ def _top_up(made: Plan) -> str:
         f"{count} seeds at {100 * level:.2g} %"
         for count, level in zip(made.top_up.looks, made.top_up.levels, strict=True)
     )
-    return f"looks at {looks}; at most {many(made.top_up_jobs, 'job')} more for the base and what is undecided"
+    rule = "a look waits for trainings that failed"
+    if made.top_up.failed == "leave_out":
+        rule = "trainings that failed are left out"
+    elif failed := made.done.get("failed"):
+        rule += f", now {failed}: run --retry failed"
+    more = f"at most {many(made.top_up_jobs, 'job')} more for the base and what is undecided"
+    return f"looks at {looks}; {more}; {rule}"
 
 
 def _seen(study: Study, made: Plan, known: _Known) -> list[list[str]]:

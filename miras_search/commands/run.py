@@ -261,6 +261,8 @@ def _tell_next(summary: RunSummary, database: str, where: Setting, *, evaluated:
         note(f"{many(summary.waiting, 'job')} left: the same command goes on{rest}")
     elif summary.unsought:
         note("not through yet: the same command goes on")
+    if summary.held:
+        note(f"{summary.held}: it decides nothing and adds no seeds before they are trained")
     if summary.failed:
         note(
             f"{many(summary.failed, 'job')} failed: miras-search status {name}{flag} tells where; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,8 +50,25 @@ def test_a_look_waits_for_all_of_its_trainings(results) -> None:
     said = look(found)
     assert (said.taken, said.wanting, said.tests[2].seeds) == (1, (2,), tuple(range(8)))
     found = cells(results, dot=CLEAR[:7], kl=SAME[:8])
-    assert (look(found).taken, look(found).decided) == (0, {})
-    assert 1 in p(look(found))  # told as far as it goes
+    assert (look(found).taken, look(found).decided, p(look(found))) == (0, {}, {})
+
+
+def test_a_failed_training_is_no_result_so_its_look_waits_or_leaves_it_out_as_declared(results) -> None:
+    rows = results({"l2": BASE, "dot": CLEAR[:8], "kl": [*SAME[:3], "failed", *SAME[4:8]]})
+    found = gather(rows, task="recall", metric="accuracy", split="test")
+    held = look(found)
+    assert (held.taken, held.decided, held.wanting, p(held)) == (0, {}, (), {})
+    assert held.failed == {"kl": [3]}
+    table = ablation_table(rows, study="s", metric="accuracy", task="recall", looks=LOOKS)
+    assert "The look at 8 seeds waits for trainings that failed and so have no result (kl: seed 3)." in table.notes
+    assert all(row.p is None and not row.mark for row in table.rows) and "0 of 2 are taken" in table.caption
+    assert not any(row.verdict is not None and row.verdict.endswith(" decided") for row in table.rows)
+
+    left_out = look(found, replace(LOOKS, leaves_out=True))
+    assert (left_out.taken, left_out.decided, left_out.wanting, left_out.failed) == (1, {1: 0}, (2,), {})
+    assert left_out.tests[1].seeds == (0, 1, 2, 4, 5, 6, 7)
+    later = cells(results, dot=CLEAR[:8], kl=[*SAME[:9], "failed", *SAME[10:]])
+    assert (look(later).taken, look(later).wanting, look(later).failed) == (1, (2,), {"kl": [9]})
 
 
 def test_the_second_look_tests_what_is_left_on_all_seeds(results) -> None:
