@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import miras_search as ms
+
 SEARCH = """\
 name: sought
 kind: search
@@ -51,3 +53,13 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
     again = cli("run", "sought.yaml", *LOCAL, "--json")
     lines = [json.loads(line) for line in again.out.splitlines()]
     assert lines[-1]["duel"] == duel and not [line for line in lines if line["event"] == "job_started"]
+
+
+def test_the_library_trains_the_rival_too(cli, here: Path) -> None:
+    Path("sought.yaml").write_text(SEARCH)
+    told: list[str] = []
+    small = ("trials=2", "confirm.seeds=1")
+    ms.run("sought.yaml", overrides=small, executor="local", workers=1, on_event=lambda one: told.append(one.event))
+    assert ms.open().names() == ["sought", "sought.rival"]
+    assert told.count("study_started") == 2
+    assert cli("status", "sought", "--json").json["duel"]["pairs"] == 1
