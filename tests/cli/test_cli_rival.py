@@ -34,6 +34,9 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
     assert first.code == 0, first.err
     assert "against sought.rival" not in first.out, "nothing is left for the rival"
 
+    told: list[str] = []
+    ms.run("sought.yaml", executor="local", workers=1, on_event=lambda event: told.append(event.event))
+    assert (told.count("study_started"), told.count("job_started")) == (2, 7), "the library goes on with the rival"
     rest = cli("run", "sought.yaml", *LOCAL)
     assert rest.code == 0, rest.err
     assert "sought against sought.rival: what each put first, on the same fresh seeds (test accuracy)" in rest.out
@@ -53,13 +56,3 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
     again = cli("run", "sought.yaml", *LOCAL, "--json")
     lines = [json.loads(line) for line in again.out.splitlines()]
     assert lines[-1]["duel"] == duel and not [line for line in lines if line["event"] == "job_started"]
-
-
-def test_the_library_trains_the_rival_too(cli, here: Path) -> None:
-    Path("sought.yaml").write_text(SEARCH)
-    told: list[str] = []
-    small = ("trials=2", "confirm.seeds=1")
-    ms.run("sought.yaml", overrides=small, executor="local", workers=1, on_event=lambda one: told.append(one.event))
-    assert ms.open().names() == ["sought", "sought.rival"]
-    assert told.count("study_started") == 2
-    assert cli("status", "sought", "--json").json["duel"]["pairs"] == 1
