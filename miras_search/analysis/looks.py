@@ -107,10 +107,11 @@ def test_in_looks(reference: Cell, family: Sequence[Cell], looks: Looks, *, chec
         tests = {number: one for number, one in tests.items() if number not in cells}
         tests |= dict.fromkeys(scaled.p, scaled)
         taken = look + 1
+        level = looks.levels[look]
         decided |= {
             number: look
-            for number, cell in cells.items()
-            if is_decided(by_test(compare(cell, base, worst=None), found), found.p.get(number), looks.levels[look])
+            for number, p in found.p.items()
+            if p < level and is_decided(by_test(compare(cells[number], base, worst=None), found), p, level)
         }
         left = [cell for cell in left if cell.number not in decided and not cells[cell.number].diverged]
         if not left or base.diverged:
