@@ -191,7 +191,7 @@ def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], referenc
             reason = test.noise.reason(reference)
             lines.append(
                 f"{whose}: because {reason}, the larger of joint per-seed sign flips' (n = {n}, {how}), step-down over "
-                f"{family}, and Holm's over {EXPONENTIAL} of each; {smallest}"
+                f"{family}, and Holm's over the cells' {EXPONENTIAL}; {smallest}"
             )
         else:
             lines.append(f"{whose}: joint per-seed sign flips (n = {n}, {how}, {smallest}), step-down over {family}")

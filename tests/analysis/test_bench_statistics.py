@@ -41,7 +41,7 @@ def test_noise_has_the_mean_zero(name: str) -> None:
     assert drawn.mean(axis=0) == pytest.approx(np.zeros(4), abs=0.06)
 
 
-def test_cells_that_are_alike_share_their_noise_and_have_a_family_of_their_own() -> None:
+def test_cells_that_are_alike_share_their_noise() -> None:
     name = "skewed base, alike cells"
     drawn = SETTINGS[name].noise(np.random.default_rng(0), 8, 6)
     assert (drawn[:, 1:] == drawn[:, [1]]).all() and (drawn[:, 0] != drawn[:, 1]).all()

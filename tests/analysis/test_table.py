@@ -391,7 +391,7 @@ def test_skewed_differences_get_a_careful_p_and_wider_intervals(results) -> None
     assert "p: because the differences look skewed (skewness -" in table.caption
     careful = "t tests against noise as skewed as an exponential's"
     assert f"with 95 % intervals for each cell alone, by {careful}." in table.caption
-    assert f"and Holm's over {careful} of each; smallest p 0.0078" in table.caption
+    assert f"and Holm's over the cells' {careful}; smallest p 0.0078" in table.caption
     for row in table.rows[1:]:
         d = np.asarray(cells[row.cell]) - 0.5
         assert (row.ci_low, row.ci_high) == pytest.approx(exponential_t_interval(d))
