@@ -10,6 +10,7 @@ trained shows what it has so far.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,9 @@ import pandas as pd
 
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
-from miras_search.engine.driver import RunOptions, run_study
+from miras_search.engine.driver import RunOptions
 from miras_search.engine.events import Event
+from miras_search.engine.whole import run_whole
 from miras_search.export import bundle, frames
 from miras_search.export.html import table_html
 from miras_search.export.report import findings, to_report
@@ -50,7 +52,7 @@ def run(
     max_jobs: int | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> StoredStudy:
-    """Train what the study still lacks, as `miras-search run` does, and return it as it is stored.
+    """Train what the study still lacks, as `miras-search run` does with its rival too, and return it as it is stored.
 
     `study` is a file, the name of one that ships, or its keys as a mapping. `overrides` are `train.steps=20`;
     `on_event` is told of every job. Jobs that fail are rows of `jobs()`, not raised.
@@ -63,7 +65,7 @@ def run(
         loaded = load(study, overrides, name)
     options = RunOptions(executor=executor, workers=workers, max_jobs=max_jobs)
     with Database.open(db, create=True) as database:
-        run_study(loaded, database, options, on_event or _unheard)
+        run_whole(loaded, database, options, lambda one: nullcontext(on_event or _unheard))
     return StoredStudy(db, loaded.name)
 
 

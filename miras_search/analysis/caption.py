@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miras_search.analysis.cells import Cell
@@ -11,6 +11,8 @@ from miras_search.analysis.numbers import fixed, plain
 from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
+
+EXPONENTIAL = "t tests against noise as skewed as an exponential's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,14 @@ def caption(
     split: str,
     reference: Cell,
     found: Sequence[Comparison],
-    cells: JointTest,
+    cells: Mapping[int, JointTest],
     context: TableContext,
     looks: str = "",
 ) -> str:
-    """Test, n, task, metric with direction, looks, execution, lock, commit and date, in plain text."""
+    """Test, n, task, metric with direction, looks, execution, lock, commit and date, in plain text.
+
+    `cells` is the test of each cell that has one, by its number.
+    """
     measure = ", ".join(part for part in (metric.unit, split, f"{_direction(metric)} is better") if part)
     planned = [reference, *(item.cell for item in found)]
     counts = _range([len(cell.values) for cell in planned])
@@ -50,24 +55,9 @@ def caption(
     if context.evaluated:
         parts.append(context.evaluated)
     if found:
-        pairs = [item.pairs for item in found]
-        kind = _interval_kind(pairs)
-        parts.append(
-            f"Differences to {reference.name} are paired by seed, with 95 % {kind} intervals for each cell alone"
-        )
-    if cells.size:
-        n = len(cells.seeds)
-        flips = f"exact, smallest p {smallest_p(n) * cells.factor:.2g}" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
-        family = _many(cells.size, "cell")
-        parts.append(
-            f"p: joint per-seed sign flips (n = {n}, {flips}), step-down over {family}; "
-            "Holm p: Holm over each cell's own sign-flip test"
-        )
-        if cells.is_guarded and cells.noise is not None:
-            parts.append(
-                f"Because {cells.noise.reason(reference.name)}, p is not below Holm's over {family} of t tests that "
-                "hold for noise as skewed as an exponential's, and the cells' intervals are theirs"
-            )
+        intervals = _intervals(found, cells)
+        parts.append(f"Differences to {reference.name} are paired by seed, with 95 % {intervals}")
+    parts += _tests(found, cells, reference.name)
     if looks:
         parts.append(looks)
     if context.looked:
@@ -95,16 +85,17 @@ def notes(
     *,
     reference: Cell,
     found: Sequence[Comparison],
-    cells: JointTest,
+    cells: Mapping[int, JointTest],
     controls: JointTest,
     gone: JointTest,
     censored: Sequence[str],
     worst: float | None,
     decimals: int,
+    waits: str = "",
 ) -> list[str]:
-    """Sentences on everything that a reader would otherwise have to guess."""
-    lines: list[str] = []
-    lines += _reach(found, cells)
+    """Sentences on everything that a reader would otherwise have to guess; `waits` is what a look waits for."""
+    lines = [f"{waits}."] if waits else []
+    lines += _reach(found, cells) if cells or not waits else []
     if controls.size:
         lines.append(
             f"Controls are a family of their own: p is step-down over {_many(controls.size, 'control')} "
@@ -115,11 +106,13 @@ def notes(
             "An effect survives a control under which it is decidedly smaller, seed by seed "
             f"(step-down over {_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)})."
         )
-    for name, test in (("cells", cells), ("controls", controls)):
-        if any(item.pairs > len(test.seeds) for item in found if item.cell.number in test.p):
+    tests = [("cells", test) for test in _distinct(cells)] + [("controls", controls)]
+    for name, test in tests:
+        mine = [item for item in found if item.cell.number in (cells if name == "cells" else controls.p)]
+        if any(item.pairs > len(test.seeds) for item in mine if cells.get(item.cell.number, test) is test):
             lines.append(f"The joint test of the {name} uses the {len(test.seeds)} seeds that all of them completed.")
     lines += _divergences(reference, found, worst=worst, decimals=decimals)
-    tested = {**cells.p, **controls.p}
+    tested = {*cells, *controls.p}
     if not reference.diverged:
         few = [item for item in found if item.cell.number not in tested and not item.cell.diverged and item.pairs]
         lines += [f"{item.cell.name}: {_many(item.pairs, 'paired seed')}, too few for the joint test." for item in few]
@@ -141,20 +134,21 @@ def notes(
     return lines
 
 
-def _reach(found: Sequence[Comparison], cells: JointTest) -> list[str]:
-    n = len(cells.seeds)
-    compared = [item for item in found if item.cell.role != "control" and item.pairs]
-    if not compared or (n and cells.smallest < ALPHA):
+def _reach(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> list[str]:
+    if not any(item.cell.role != "control" and item.pairs for item in found):
         return []
-    if n == 0:
+    if not cells:
         return ["No joint test of the cells: it needs two seeds that all cells completed, none of them diverged."]
-    need = n
-    while smallest_p(need) * cells.factor >= ALPHA:
+    last = _distinct(cells)[-1]
+    if last.smallest < ALPHA:
+        return []
+    n = need = len(last.seeds)
+    while smallest_p(need) * last.factor >= ALPHA:
         need += 1
-    of_looks = f" x {cells.factor:.3g}" if cells.factor > 1 else ""
+    of_looks = f" x {last.factor:.3g}" if last.factor > 1 else ""
     return [
         f"With n = {n} the joint test cannot reach p < {plain(ALPHA)} (smallest p 2/2^{n}{of_looks} = "
-        f"{cells.smallest:.3g}); {need} seeds can ({smallest_p(need) * cells.factor:.3g})."
+        f"{last.smallest:.3g}); {need} seeds can ({smallest_p(need) * last.factor:.3g})."
     ]
 
 
@@ -176,6 +170,48 @@ def _divergences(reference: Cell, found: Sequence[Comparison], *, worst: float |
             line += f"; with {value} in their place the mean difference would be {shown}"
         lines.append(line + ".")
     return lines
+
+
+def _distinct(tests: Mapping[int, JointTest]) -> list[JointTest]:
+    """The tests that decide, look by look."""
+    return sorted({test.look: test for test in tests.values()}.values(), key=lambda test: test.look)
+
+
+def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], reference: str) -> list[str]:
+    """A sentence for each test that decides; with several, which cells it does."""
+    distinct = _distinct(cells)
+    lines = []
+    for test in distinct:
+        names = [item.cell.name for item in found if cells.get(item.cell.number) is test]
+        whose = "p" if len(distinct) == 1 else f"p of {', '.join(names)}"
+        n, family = len(test.seeds), _many(test.size, "cell")
+        how = "exact" if n <= EXACT_SEEDS else f"{DRAWS:,} drawn"
+        smallest = f"smallest p {test.smallest:.2g}"
+        if test.is_guarded and test.noise is not None:
+            reason = test.noise.reason(reference)
+            lines.append(
+                f"{whose}: because {reason}, the larger of joint per-seed sign flips' (n = {n}, {how}), step-down over "
+                f"{family}, and Holm's over the cells' {EXPONENTIAL}; {smallest}"
+            )
+        else:
+            lines.append(f"{whose}: joint per-seed sign flips (n = {n}, {how}, {smallest}), step-down over {family}")
+    if lines:
+        lines[-1] += "; Holm p: Holm over each cell's own sign-flip test"
+    return lines
+
+
+def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> str:
+    """How the intervals are made: by the test that decides the cell, for this one cell."""
+    kind, alone = _interval_kind([item.pairs for item in found]), "for each cell alone"
+    careful = {item.cell.name for item in found if (test := cells.get(item.cell.number)) and test.is_guarded}
+    if not careful:
+        return f"{kind} intervals {alone}"
+    widened = f"{EXPONENTIAL}{'' if kind == 't' else f', or {kind} where that is wider'}"
+    others = [item for item in found if item.cell.name not in careful]
+    if all(item.cell.role == "control" for item in others):
+        return f"intervals {alone}, by {widened}{f'; of controls by {kind}' if others else ''}"
+    names = ", ".join(item.cell.name for item in found if item.cell.name in careful)
+    return f"intervals {alone}, of {names} by {widened}, else by {kind}"
 
 
 def _interval_kind(pairs: Sequence[int]) -> str:

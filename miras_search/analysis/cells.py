@@ -32,7 +32,8 @@ class Cell:
     diverged: frozenset[int]  # seeds
     silent: int = 0  # completed jobs that did not record the metric
     costs: Mapping[str, float] = field(default_factory=dict)
-    ended: frozenset[int] = frozenset()  # seeds whose job has ended, in whatever way
+    ended: frozenset[int] = frozenset()  # seeds whose job has come to a result: complete or diverged
+    lost: frozenset[int] = frozenset()  # seeds whose job failed, which is none
 
     @property
     def is_complete(self) -> bool:
@@ -111,7 +112,8 @@ def _cell(rows: Sequence[ResultRow], metric: str, split: str, *, name: str) -> C
         diverged=frozenset(diverged),
         silent=silent,
         costs=_costs(rows),
-        ended=frozenset(row.seed for row in rows if row.state in FINAL_STATES),
+        ended=frozenset(row.seed for row in rows if row.state in FINAL_STATES and row.state != "failed"),
+        lost=frozenset(row.seed for row in rows if row.state == "failed"),
     )
 
 

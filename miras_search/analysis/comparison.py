@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.noise import Noise, noise_of
+from miras_search.analysis.noise import Flags, Noise, noise_of
 from miras_search.analysis.paired import (
+    DRAWS,
+    EXACT_SEEDS,
+    EXPONENTIAL_DRAWS,
     Floats,
+    exponential_t_each,
     exponential_t_interval,
-    exponential_t_p,
     holm,
     interval,
     sign_flip_each,
@@ -57,14 +60,6 @@ def compare(cell: Cell, reference: Cell, *, worst: float | None) -> Comparison:
     )
 
 
-def guarded(found: Comparison) -> Comparison:
-    """The comparison with an interval that holds for skewed noise; it is never narrower than the usual one."""
-    if found.ci_low is None or found.ci_high is None:
-        return found
-    low, high = exponential_t_interval(found.differences)
-    return replace(found, ci_low=min(low, found.ci_low), ci_high=max(high, found.ci_high))
-
-
 def _imputed(cell: Cell, reference: Cell, worst: float | None) -> float | None:
     if worst is None or not (cell.diverged or reference.diverged):
         return None
@@ -90,16 +85,29 @@ class JointTest:
     holm: Mapping[int, float] = field(default_factory=dict)  # trial number -> Holm p of the cells' own sign-flip tests
     noise: Noise | None = None  # of the differences, where that was looked at
     factor: float = 1.0  # what p and Holm p have been multiplied by, of a test in several looks
+    look: int = 0  # which of them it is, from 0
 
     @property
     def smallest(self) -> float:
-        """The smallest p that it can give."""
-        return min(1.0, smallest_p(len(self.seeds)) * self.factor)
+        """The smallest p that it can give, by all tests that decide together."""
+        drawn = self.size / (EXPONENTIAL_DRAWS + 1) if self.is_guarded else 0.0
+        return min(1.0, max(smallest_p(len(self.seeds)), drawn) * self.factor)
 
     @property
     def is_guarded(self) -> bool:
         """Whether sign flips alone do not decide, because of the noise that was found."""
         return self.noise is not None and self.noise.is_uneven
+
+
+def by_test(found: Comparison, test: JointTest) -> Comparison:
+    """The comparison with an interval by what decides: one that holds for skewed noise, where sign flips alone do not.
+
+    That is never narrower than the usual one.
+    """
+    if not test.is_guarded or found.ci_low is None or found.ci_high is None:
+        return found
+    low, high = exponential_t_interval(found.differences)
+    return replace(found, ci_low=min(low, found.ci_low), ci_high=max(high, found.ci_high))
 
 
 def joint_test(reference: Cell, family: Sequence[Cell], *, check: bool = False) -> JointTest:
@@ -131,9 +139,20 @@ def family_test(columns: Mapping[int, Mapping[int, float]], most: int, *, check:
         return JointTest()
     table = np.asarray([[column[seed] for column in taking_part.values()] for seed in seeds], dtype=np.float64)
     corrected = dict(zip(taking_part, holm(sign_flip_each(table)).tolist(), strict=True))
-    p = sign_flip_stepdown(table)
     noise = noise_of(table) if check else None
-    if noise is not None and noise.is_uneven:
-        p = np.maximum(p, holm([exponential_t_p(column) for column in table.T]))
+    p = deciding_p(table, np.array(noise is not None and noise.is_uneven))
     deciding = dict(zip(taking_part, p.tolist(), strict=True))
     return JointTest(size=len(taking_part), seeds=tuple(seeds), p=deciding, holm=corrected, noise=noise)
+
+
+def deciding_p(differences: Floats, uneven: Flags, *, draws: int = DRAWS, exact: int = EXACT_SEEDS) -> Floats:
+    """The p that decides, `[..., seeds, cells]` to `[..., cells]`; `uneven [...]` is what `noise.uneven` says of each.
+
+    That of the joint sign flips, and where those alone are not to decide the larger of it and Holm's over t tests
+    against exponential noise. `draws` and `exact` as in `sign_flip_stepdown`.
+    """
+    p = sign_flip_stepdown(differences, draws=draws, exact=exact)
+    if not uneven.any():
+        return p
+    p[uneven] = np.maximum(p[uneven], holm(exponential_t_each(differences[uneven])))
+    return p

@@ -10,16 +10,17 @@ One cell's few differences tell little of their skewness, and least of all where
 family tell together: by their mean skewness, if they lean to one side, or by its mean size. A base that is much noisier
 than the cells leans all of them to one side at once, so that is looked at too.
 
-Shapes: `differences [seeds, cells]`.
+Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from miras_search.analysis.paired import Floats
@@ -29,7 +30,11 @@ LEVEL = 0.05  # of that check
 # Of the two checks of skewness. Wide: to miss it lets a study err, and to see it where there is none costs power alone,
 # which large effects do not need (`bench statistics` measures both).
 SKEW_LEVEL = 0.25
+FEWEST = 4  # seeds that show anything
 _DRAWS = 8_000
+_NOTHING = 1e-24  # of the largest difference squared: less of a variance is rounding
+
+Flags: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +67,75 @@ def noise_of(differences: Floats) -> Noise | None:
 
     A single cell, or copies of one, are looked at for their skewness alone.
     """
-    seeds, cells = differences.shape
-    scale = float(np.abs(differences).max()) ** 2
-    if seeds < 4 or float(differences.var(axis=0).max()) <= 1e-24 * scale:
+    found = _measured(differences)
+    if found is None or not found.is_noise:
         return None
+    return Noise(
+        float(found.ratio), float(found.skew), float(found.size), bool(found.is_noisier), bool(found.is_skewed)
+    )
+
+
+def uneven(differences: Floats) -> Flags:
+    """Of each of many studies whether `noise_of` finds that sign flips alone are not to decide."""
+    found = _measured(differences)
+    if found is None:
+        return np.zeros(differences.shape[:-2], dtype=np.bool_)
+    return found.is_noise & (found.is_noisier | found.is_skewed)
+
+
+class _Measured(NamedTuple):
+    """As `Noise`, of many studies."""
+
+    ratio: Floats
+    skew: Floats
+    size: Floats
+    is_noisier: Flags
+    is_skewed: Flags
+    is_noise: Flags
+
+
+def _measured(differences: Floats) -> _Measured | None:
+    seeds, cells = differences.shape[-2:]
+    if seeds < FEWEST:
+        return None
+    scale = np.abs(differences).max(axis=(-2, -1)) ** 2
     ratio, is_noisier = _ratio(differences, scale)
-    skews = [skewness(differences[:, j]) for j in range(cells)]
-    skew, size = float(np.mean(skews)), float(np.mean(np.abs(skews)))
+    skews = skewness(differences)
+    skew, size = skews.mean(axis=-1), np.abs(skews).mean(axis=-1)
     most_skew, most_size = _limits(seeds, cells)
-    return Noise(ratio, skew, size, is_noisier, abs(skew) > most_skew or size > most_size)
+    is_skewed = (np.abs(skew) > most_skew) | (size > most_size)
+    is_noise = differences.var(axis=-2).max(axis=-1) > _NOTHING * scale
+    return _Measured(ratio, skew, size, is_noisier, is_skewed, is_noise)
 
 
-def _ratio(differences: Floats, scale: float) -> tuple[float, bool]:
+def _ratio(differences: Floats, scale: Floats) -> tuple[Floats, Flags]:
     """The reference's sd over the cells', and whether that is much. The seed's own luck has cancelled: what is left in
     the mean over cells is the reference's, and what is left around that mean is the cells'.
     """
-    seeds, cells = differences.shape
+    seeds, cells = differences.shape[-2:]
     if cells < 2:
-        return 1.0, False
-    common = differences.mean(axis=1)
-    rest = differences - common[:, None]
-    rest = rest - rest.mean(axis=0)
+        return np.ones(scale.shape), np.zeros(scale.shape, dtype=np.bool_)
+    common = differences.mean(axis=-1)
+    rest = differences - common[..., None]
+    rest = rest - rest.mean(axis=-2, keepdims=True)
     freedom = (seeds - 1) * (cells - 1)
-    own, shared = float((rest**2).sum()) / freedom, float(common.var(ddof=1))
-    if own <= 1e-24 * scale:
-        return 1.0, False
-    ratio = math.sqrt(max(shared - own / cells, 0.0) / own)
+    own, shared = (rest**2).sum(axis=(-2, -1)) / freedom, common.var(axis=-1, ddof=1)
+    known = own > _NOTHING * scale
+    own = np.where(known, own, 1.0)
+    ratio: Floats = np.where(known, np.sqrt(np.maximum(shared - own / cells, 0.0) / own), 1.0)
     f = shared / (own * (1 + 1 / cells))
-    return ratio, ratio > MUCH and float(special.fdtrc(seeds - 1, freedom, f)) < LEVEL
+    is_noisier: Flags = known & (ratio > MUCH) & (special.fdtrc(seeds - 1, freedom, f) < LEVEL)
+    return ratio, is_noisier
 
 
-def skewness(values: Floats) -> float:
-    """The third standardised moment of the sample; 0 without spread."""
-    centred = values - values.mean()
-    variance = float((centred**2).mean())
-    if variance <= 1e-24 * float(np.abs(values).max()) ** 2:
-        return 0.0
-    return float((centred**3).mean() / variance**1.5)
+def skewness(differences: Floats) -> Floats:
+    """The third standardised moment by cell, `[..., seeds, cells]` to `[..., cells]`; 0 without spread."""
+    centred = differences - differences.mean(axis=-2, keepdims=True)
+    squares = centred**2
+    variance = squares.mean(axis=-2)
+    known = variance > _NOTHING * np.abs(differences).max(axis=-2) ** 2
+    found: Floats = np.where(known, (squares * centred).mean(axis=-2) / np.where(known, variance, 1.0) ** 1.5, 0.0)
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -111,8 +148,7 @@ def _limits(seeds: int, cells: int) -> tuple[float, float]:
     found = []
     for _ in range(_DRAWS // 1_000):
         drawn = random.normal(size=(1_000, seeds, cells)) - random.normal(size=(1_000, seeds, 1))
-        centred = drawn - drawn.mean(axis=1, keepdims=True)
-        found.append((centred**3).mean(axis=1) / (centred**2).mean(axis=1) ** 1.5)
+        found.append(skewness(drawn))
     skews = np.concatenate(found)
     both = np.abs(skews.mean(axis=1)), np.abs(skews).mean(axis=1)
     leaning, size = (float(np.quantile(one, 1 - SKEW_LEVEL)) for one in both)

@@ -6,7 +6,7 @@ once. That keeps the correlation between cells (they share the reference's luck)
 costs little and the smallest attainable p stays 2 / 2^n however many cells there are. Holm on one cell at a time, by
 contrast, multiplies that floor by the number of cells.
 
-Shapes: `differences [seeds, cells]`, `d [seeds]`.
+Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once; `d [seeds]`.
 """
 
 from __future__ import annotations
@@ -28,27 +28,32 @@ EXPONENTIAL_DRAWS = 65_536
 MOST_SKEWED = 64  # seeds: with more of them skewness matters less, and the table for so many is conservative
 BCA_SEEDS = 20  # below this, a bootstrap is too coarse and the t interval alone is reported
 _BLOCK = 4_096  # flips handled at once: bounds the memory at 4,096 x cells numbers
+_ROUNDING = 1e-12  # of the subtraction that makes a difference, as a share of the largest one
 _TIE = 1e-9  # accuracies are shares with few distinct values: equal statistics must not be split by rounding
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that n paired seeds can reach by sign flips: 2 / 2^n, at most 1."""
-    return min(1.0, 2.0 / 2.0**n)
+    """The smallest two-sided p that n paired seeds can reach by sign flips: 2 / 2^n, at most 1; more where they are
+    drawn."""
+    return min(1.0, max(2.0 / 2.0**n, 1.0 / (DRAWS + 1.0)))
 
 
-def sign_flip_stepdown(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Floats:
+def sign_flip_stepdown(
+    differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0, exact: int = EXACT_SEEDS
+) -> Floats:
     """Two-sided p for every cell by joint sign flips of the seeds, corrected step-down over the cells (max |t|).
 
-    `differences [seeds, cells]` gives `p [cells]`. All 2^n flips are counted for n <= 16; above that `draws` flips
-    are drawn with `seed` and the unflipped data are counted as one more. A cell whose differences are all zero gets
-    p = 1. Raises ValueError for a wrong shape, no seeds, or numbers that are not finite.
+    `differences [..., seeds, cells]` gives `p [..., cells]`. All 2^n flips are counted for n <= `exact`; above that
+    `draws` flips are drawn with `seed` and the unflipped data are counted as one more. A cell whose differences are all
+    zero gets p = 1. Raises ValueError for a wrong shape, no seeds, or numbers that are not finite.
     """
     unit = _unit_columns(_table(differences))
-    observed = _statistic(unit.sum(axis=0), unit.shape[0])
-    order = np.argsort(-observed, kind="stable")
-    ranked = _share_at_least(unit[:, order], observed[order], draws=draws, seed=seed, stepdown=True)
-    p = np.empty(observed.size)
-    p[order] = np.maximum.accumulate(ranked)  # a smaller effect never gets the smaller p
+    observed = _statistic(unit.sum(axis=-2), unit.shape[-2])
+    order = np.argsort(-observed, axis=-1, kind="stable")
+    unit, ranked = np.take_along_axis(unit, order[..., None, :], -1), np.take_along_axis(observed, order, -1)
+    shares = _share_at_least(unit, ranked, draws=draws, seed=seed, exact=exact, stepdown=True)
+    p = np.empty(observed.shape)
+    np.put_along_axis(p, order, np.maximum.accumulate(shares, axis=-1), -1)  # a smaller effect never gets the smaller p
     return p
 
 
@@ -58,13 +63,13 @@ def sign_flip_each(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0)
     Shapes, flips and errors as in `sign_flip_stepdown`.
     """
     unit = _unit_columns(_table(differences))
-    observed = _statistic(unit.sum(axis=0), unit.shape[0])
-    return _share_at_least(unit, observed, draws=draws, seed=seed, stepdown=False)
+    observed = _statistic(unit.sum(axis=-2), unit.shape[-2])
+    return _share_at_least(unit, observed, draws=draws, seed=seed, exact=EXACT_SEEDS, stepdown=False)
 
 
 def _table(differences: ArrayLike) -> Floats:
     table = np.asarray(differences, dtype=np.float64)
-    if table.ndim != 2 or table.shape[0] == 0:
+    if table.ndim < 2 or table.shape[-2] == 0:
         raise ValueError(f"differences have shape {table.shape}; expected [seeds, cells] with at least one seed")
     if not np.isfinite(table).all():
         raise ValueError("differences contain numbers that are not finite; leave out the diverged seeds first")
@@ -73,29 +78,31 @@ def _table(differences: ArrayLike) -> Floats:
 
 def _statistic(sums: Floats, seeds: int) -> Floats:
     """|sum| / sqrt(n) of unit columns, which grows with |t| and lies in [0, 1]."""
-    found: Floats = np.abs(sums) / math.sqrt(seeds)
+    found: Floats = np.abs(sums)
+    found /= math.sqrt(seeds)
     return found
 
 
-def _share_at_least(unit: Floats, observed: Floats, *, draws: int, seed: int, stepdown: bool) -> Floats:
+def _share_at_least(unit: Floats, observed: Floats, *, draws: int, seed: int, exact: int, stepdown: bool) -> Floats:
     """The share of flips whose statistic reaches the observed one.
 
     With `stepdown` the columns are ranked and the cell of rank k is held against the largest statistic of the cells
     of rank k and below.
     """
-    seeds, cells = unit.shape
-    exact = seeds <= EXACT_SEEDS
-    total = 2 ** (seeds - 1) if exact else draws
+    seeds = unit.shape[-2]
+    counted = seeds <= exact
+    total = 2 ** (seeds - 1) if counted else draws
     random = np.random.default_rng(seed)
-    hits = np.zeros(cells, dtype=np.int64)
+    hits, columns = np.zeros(observed.shape, dtype=np.int64), np.ascontiguousarray(unit.swapaxes(-1, -2))
     for start in range(0, total, _BLOCK):
         count = min(_BLOCK, total - start)
-        signs = _enumerated(start, count, seeds) if exact else _drawn(random, count, seeds)
-        flipped = _statistic(signs @ unit, seeds)
+        signs = _enumerated(start, count, seeds) if counted else _drawn(random, count, seeds)
+        flipped = _statistic(columns @ signs, seeds)  # [..., cells, flips]: what follows goes along the flips
         if stepdown:
-            flipped = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
-        hits += (flipped >= observed - _TIE).sum(axis=0)
-    return hits / total if exact else (hits + 1) / (total + 1)
+            for rank in range(flipped.shape[-2] - 1, 0, -1):
+                np.maximum(flipped[..., rank - 1, :], flipped[..., rank, :], out=flipped[..., rank - 1, :])
+        hits += np.count_nonzero(flipped >= (observed - _TIE)[..., None], axis=-1)
+    return hits / total if counted else (hits + 1) / (total + 1)
 
 
 def _unit_columns(table: Floats) -> Floats:
@@ -104,22 +111,22 @@ def _unit_columns(table: Floats) -> Floats:
     A flip leaves the sum of squares alone, so |t| grows with u = |sum| / sqrt(n * sum of squares), which stays finite
     where t does not: differences that are all equal give u = 1, |t| = infinity.
     """
-    largest = np.abs(table).max(axis=0)
+    largest = np.abs(table).max(axis=-2, keepdims=True)
     scaled = table / np.where(largest > 0, largest, 1.0)  # squares of tiny differences would underflow
-    length = np.sqrt((scaled**2).sum(axis=0))
+    length = np.sqrt((scaled**2).sum(axis=-2, keepdims=True))
     unit: Floats = scaled / np.where(length > 0, length, 1.0)
     return unit
 
 
 @lru_cache(maxsize=8)
 def _enumerated(start: int, count: int, seeds: int) -> Floats:
-    """Flips `start .. start + count` of the 2^(n-1) that leave the first seed alone.
+    """Flips `start .. start + count` of the 2^(n-1) that leave the first seed alone, `[seeds, flips]`.
 
     Flipping every seed only changes the sign of the sum, so the other half of the 2^n flips repeats these.
     """
-    bits = (np.arange(start, start + count)[:, None] >> np.arange(seeds - 1)) & 1
-    signs = np.ones((count, seeds))
-    signs[:, 1:] -= 2.0 * bits
+    bits = (np.arange(start, start + count) >> np.arange(seeds - 1)[:, None]) & 1
+    signs = np.ones((seeds, count))
+    signs[1:] -= 2.0 * bits
     signs.flags.writeable = False  # handed out again: every family of a study has the same flips
     return signs
 
@@ -127,16 +134,16 @@ def _enumerated(start: int, count: int, seeds: int) -> Floats:
 def _drawn(random: np.random.Generator, count: int, seeds: int) -> Floats:
     signs = np.ones((count, seeds))
     signs -= 2.0 * random.integers(0, 2, size=(count, seeds))
-    return signs
+    return signs.T
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Holm's step-down correction of independent p values: monotone, at most 1, in the order given."""
+    """Holm's step-down correction of independent p values `[..., cells]`: monotone, at most 1, in the order given."""
     raw = np.asarray(p, dtype=np.float64)
-    order = np.argsort(raw, kind="stable")
-    factors = np.arange(raw.size, 0, -1)
-    corrected = np.empty(raw.size)
-    corrected[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1.0)
+    order = np.argsort(raw, axis=-1, kind="stable")
+    ranked = np.take_along_axis(raw, order, -1) * np.arange(raw.shape[-1], 0, -1)
+    corrected = np.empty(raw.shape)
+    np.put_along_axis(corrected, order, np.minimum(np.maximum.accumulate(ranked, axis=-1), 1.0), -1)
     return corrected
 
 
@@ -161,12 +168,19 @@ def exponential_t_p(d: ArrayLike) -> float:
     has a p of .05. Conservative for less skewed noise. The smallest p is 1 / 65,537. Degenerate differences and errors
     as in `paired_t_p`.
     """
-    values = _differences(d)
-    if is_flat(values):
-        return 0.0 if values.any() else 1.0
-    t = abs(float(values.mean())) / (float(values.std(ddof=1)) / math.sqrt(values.size))
-    null = _exponential_t(min(values.size, MOST_SKEWED))
-    return float((null.size - np.searchsorted(null, t * (1 - _TIE)) + 1) / (null.size + 1))
+    return float(exponential_t_each(_differences(d)[:, None])[0])
+
+
+def exponential_t_each(differences: Floats) -> Floats:
+    """`exponential_t_p` of every cell, `[..., seeds, cells]` to `[..., cells]`, not corrected."""
+    seeds = differences.shape[-2]
+    mean, spread = np.abs(differences.mean(axis=-2)), differences.std(axis=-2, ddof=1)
+    flat = np.ptp(differences, axis=-2) <= _ROUNDING * np.abs(differences).max(axis=-2)
+    t = mean / (np.where(flat, 1.0, spread) / math.sqrt(seeds))
+    null = _exponential_t(min(seeds, MOST_SKEWED))
+    found = (null.size - np.searchsorted(null, t * (1 - _TIE)) + 1) / (null.size + 1)
+    p: Floats = np.where(flat, np.where(mean > 0, 0.0, 1.0), found)
+    return p
 
 
 def exponential_t_interval(d: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -283,4 +297,4 @@ def _differences(d: ArrayLike) -> Floats:
 
 def is_flat(values: Floats) -> bool:
     """Whether all differences are equal, up to the rounding of the subtraction that made them."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+    return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())

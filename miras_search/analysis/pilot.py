@@ -12,14 +12,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from miras_search.analysis.cells import Cell, gather
-from miras_search.analysis.comparison import by_seed
-from miras_search.analysis.paired import Floats, sign_flip_stepdown, smallest_p, t_interval
+from miras_search.analysis.comparison import by_seed, deciding_p
+from miras_search.analysis.noise import Flags, uneven
+from miras_search.analysis.paired import Floats, smallest_p
+from miras_search.analysis.tuned import Tuning
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import METRICS
 from miras_search.store import queries
@@ -27,8 +30,13 @@ from miras_search.store.database import Database
 from miras_search.store.types import ResultRow, StudyRow
 
 POWER = 0.8
-COARSE = 9  # seeds up to which a t test promises more than sign flips hold
-ROUNDS = 400  # of a simulation: the power is known to +-0.04
+STUDIES = (100, 400)  # simulated: fewest and most
+CELLS = 24_000  # simulated, or the fewest studies: a plan is to take a second
+FLIPS = 999  # drawn in a simulated study of more seeds than have so few: a p of .05 is then known to +-0.01
+COUNTED = 10  # seeds whose flips are all counted
+PRECISION = 0.01  # of the difference that is sought
+_BLOCK = 2**18  # flipped cells that are handled at once
+Places: TypeAlias = NDArray[np.intp]
 LENGTH = ("steps", "batch")  # of the training's settings those that decide how long it takes and what is learned
 
 
@@ -85,67 +93,88 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
         same = {task: [other for other, shape in theirs.items() if shape == wanted[task]] for task in wanted}
         if not any(same.values()):
             continue
-        results = queries.results(db, row.id)
+        results: Sequence[ResultRow] = queries.results(db, row.id)
+        tuning = Tuning.of(row, results)
+        reported = results if tuning is None else tuning.reported(results)  # settings differ more than seeds do
         if is_own:
             params, base = _params(results), _accuracy(results, cast(Sequence[int], config["seeds"]))
         tasks = {other for others in same.values() for other in others}
         timing = timing or _timing([one for one in results if one.task in tasks], row)
         for task, others in same.items():
-            if others and task not in spreads and (found := _spread(results, task, others[0], metric, row)):
+            if others and task not in spreads and (found := _spread(reported, task, others[0], metric, row)):
                 spreads[task] = found
     return Pilot(timing, tuple(spreads[task] for task in wanted if task in spreads), params, base)
 
 
-def detectable(sd: float, seeds: int, family: int, level: float = ALPHA) -> float | None:
-    """The smallest true difference that sign flips decide four times in five, for an sd of paired differences.
+@dataclass(frozen=True, slots=True)
+class Detectable:
+    """A difference that is decided four times in five, as far as a simulation can tell."""
 
-    Where differences look skewed the table asks more than sign flips (noise.py), and more is needed.
+    difference: float
+    studies: int
+    """That were simulated."""
 
-    From ten seeds on by the t test at `level` over the size of the family, of which the joint sign flips come close;
-    below, where they are so few that p is coarse, by simulating the test itself on normal noise of one size. None where
-    so few seeds cannot decide anything, however large the difference.
+    @property
+    def error(self) -> float:
+        """Half of the 95 % interval that so many studies leave around their power."""
+        return 1.96 * math.sqrt(POWER * (1.0 - POWER) / self.studies)
+
+
+def detectable(sd: float, seeds: int, family: int, level: float = ALPHA) -> Detectable | None:
+    """The smallest true difference of one cell that the table decides four times in five, for an sd of the differences.
+
+    By simulating studies with normal noise of one size and the table's whole test, its check of the noise included: it
+    takes some of them for skewed, and asks more of those. Where the noise is skewed, more is needed than this. None
+    where so few seeds cannot decide anything, however large the difference.
     """
     if smallest_p(seeds) >= level:
         return None
-    freedom = seeds - 1
-    limit = float(special.stdtrit(freedom, 1.0 - level / max(1, family) / 2.0))
-
-    def missing(shift: float) -> float:
-        return POWER - 1.0 + float(special.nctdtr(freedom, shift, limit))
-
-    from scipy import optimize  # takes long to load, and most plans have no pilot
-
-    high = limit + 1.0
-    while missing(high) > 0:
-        high *= 2.0
-    shift = float(optimize.brentq(missing, 0.0, high)) / math.sqrt(seeds)
-    return sd * (_simulated(shift, seeds, family, level) if seeds <= COARSE else shift)
+    family = max(1, family)
+    studies = min(max(CELLS // family, STUDIES[0]), STUDIES[1])
+    return Detectable(sd * _simulated(studies, seeds, family, level), studies)
 
 
 @lru_cache(maxsize=32)
-def _simulated(start: float, seeds: int, family: int, level: float) -> float:
-    """As `detectable` for an sd of one, near `start`. Cells that share a base correlate by a half."""
+def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
+    """As `detectable` for an sd of one. Cells that share a base correlate by a half.
+
+    A difference that is decided stays so when it grows, so a study needs a look only while its own threshold may lie
+    between the ends of the search, and the search costs little more than two looks at all of them.
+    """
     random = np.random.default_rng(0)
-    base = random.normal(scale=math.sqrt(0.5), size=(ROUNDS, seeds, 1))
-    noise = random.normal(scale=math.sqrt(0.5), size=(ROUNDS, seeds, max(1, family))) - base
+    base = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, 1))
+    noise = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, family)) - base
+    is_uneven = uneven(noise)  # equal differences for all seeds change nothing about that
+    wanted = math.ceil(POWER * studies)
 
-    def decided(shift: float) -> float:
-        effect = np.where(np.arange(noise.shape[2]) == 0, shift, 0.0)
-        return statistics.fmean(_is_decided(one + effect, level) for one in noise)
+    def decided(open_: Places, shift: float) -> Flags:
+        return _decided(noise[open_] + shift * (np.arange(family) == 0), is_uneven[open_], level)
 
-    low, high = 0.5 * start, 2.0 * start
-    while decided(high) < POWER:
-        high *= 2.0
-    while high - low > 0.02 * start:
+    low, high, below, open_ = 0.0, 1.0, 0, np.arange(studies)  # `below`: studies that decide at `low` already
+    while below + np.count_nonzero(found := decided(open_, high)) < wanted:
+        low, high, below, open_ = high, 2.0 * high, below + int(np.count_nonzero(found)), open_[~found]
+    open_ = open_[found]
+    while high - low > PRECISION * high:
         middle = (low + high) / 2.0
-        low, high = (middle, high) if decided(middle) < POWER else (low, middle)
+        found = decided(open_, middle)
+        if below + np.count_nonzero(found) < wanted:
+            low, below, open_ = middle, below + int(np.count_nonzero(found)), open_[~found]
+        else:
+            high, open_ = middle, open_[found]
     return high
 
 
-def _is_decided(differences: Floats, level: float) -> bool:
-    """Whether the table would call the first cell's difference decided."""
-    low, high = t_interval(differences[:, 0])
-    return bool(sign_flip_stepdown(differences)[0] < level) and not low <= 0.0 <= high
+def _decided(differences: Floats, is_uneven: Flags, level: float) -> Flags:
+    """Of each study `[studies, seeds, cells]` whether the table would call the first cell's difference decided."""
+    seeds, cells = differences.shape[1:]
+    flips = 2 ** (seeds - 1) if seeds <= COUNTED else FLIPS
+    step = max(1, _BLOCK // (flips * cells))
+    blocks = [slice(start, start + step) for start in range(0, len(differences), step)]
+    p = [deciding_p(differences[one], is_uneven[one], draws=FLIPS, exact=COUNTED)[:, 0] for one in blocks]
+    first = differences[:, :, 0]
+    t = np.abs(first.mean(axis=1)) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
+    found: Flags = (np.concatenate(p) < level) & (t > special.stdtrit(seeds - 1, 0.975))  # an interval without zero
+    return found
 
 
 def _shapes(config: Mapping[str, object]) -> dict[str, str]:

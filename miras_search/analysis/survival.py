@@ -94,11 +94,16 @@ class Survivals:
 
 
 def survivals(
-    found: Sequence[Comparison], cells: Sequence[Cell], controlled: Controlled, test: JointTest, limits: Limits
+    found: Sequence[Comparison],
+    cells: Sequence[Cell],
+    controlled: Controlled,
+    decided: Mapping[int, float],
+    limits: Limits,
 ) -> Survivals:
     """How every compared cell fares under every control that it and the reference have.
 
-    `test` is the one that decides the effects. What a control's row was trained for is taken from `controlled`.
+    `decided` is the p that decides each effect, by the cell's number. What a control's row was trained for is taken
+    from `controlled`.
     """
     rows = {cell.number: cell for cell in cells}
     plain: list[tuple[Comparison, Survival]] = []
@@ -123,7 +128,7 @@ def survivals(
     by_number: dict[int, list[Survival]] = {}
     for i, (item, one) in enumerate(plain):
         sides = {limits.side(cell.values.values()) for cell in (one.cell, one.reference)}
-        p = test.p.get(item.cell.number)
+        p = decided.get(item.cell.number)
         one = replace(
             one,
             left=_mean(left[i], tests[0].p.get(i)),

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from miras_search.analysis.caption import TableContext, caption, legend, notes
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
-from miras_search.analysis.comparison import Comparison, JointTest, compare, guarded, joint_test
-from miras_search.analysis.looks import Looks, looks_text, test_in_looks
+from miras_search.analysis.comparison import Comparison, JointTest, by_test, compare, joint_test
+from miras_search.analysis.looks import Looks, looks_text, test_in_looks, waits_text, within
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
@@ -161,27 +161,22 @@ def ablation_table(
     reference = _base(cells) if against is None else cell_named(cells, against)
     others = [cell for cell in cells if cell is not reference]
     worst = _worst(cells, measured)
-    found = [compare(cell, reference, worst=worst) for cell in others]
     family, controls = ([cell for cell in others if (cell.role == CONTROL) == wanted] for wanted in (False, True))
     looked = None if looks is None else test_in_looks(reference, family, looks, check=True)
-    tests = {
-        False: joint_test(reference, family, check=True) if looked is None else looked.test,
-        True: joint_test(reference, controls),
-    }
-    if tests[False].is_guarded:
-        found = [item if item.cell.role == CONTROL else guarded(item) for item in found]
+    of_cells = _by_cell(joint_test(reference, family, check=True)) if looked is None else looked.tests
+    of_controls = joint_test(reference, controls)
+    tests = {**of_cells, **_by_cell(of_controls)}
+    found = [_comparison(cell, reference, worst, tests.get(cell.number), looks) for cell in others]
     limits = _limits(measured, chance, context)
     margin = context.margin or default_margin(measured, reference.mean)
     decimals = decimals_for(map(_sd, cells), [cell.mean for cell in cells])
-    fates = survivals(
-        [item for item in found if item.cell.role != CONTROL], cells, controlled or {}, tests[False], limits
-    )
+    p = {number: test.p[number] for number, test in tests.items()}
+    fates = survivals([item for item in found if item.cell.role != CONTROL], cells, controlled or {}, p, limits)
     lines = [_row(reference)]
     for item in found:
-        test = tests[item.cell.role == CONTROL]
-        row = _compared(item, test, measured, limits, margin=margin, decimals=decimals)
+        row = _compared(item, tests.get(item.cell.number), measured, limits, margin=margin, decimals=decimals)
         row = _controlled(row, fates.of.get(item.cell.number, ()))
-        lines.append(_against_control(row, item, test.p.get(item.cell.number), fates, measured))
+        lines.append(_against_control(row, item, row.p, fates, measured))
     lines = _ranked(lines, measured, limits, cells)
     lines.sort(key=lambda row: (row.cell != reference.name, row.role == CONTROL))  # stable: numbers stay in order
     censored = [row.cell for row in lines if row.censored]
@@ -199,7 +194,7 @@ def ablation_table(
             split=split,
             reference=reference,
             found=found,
-            cells=tests[False],
+            cells=of_cells,
             context=context,
             looks="" if looks is None or looked is None else looks_text(looks, looked),
         ),
@@ -209,17 +204,33 @@ def ablation_table(
             notes(
                 reference=reference,
                 found=found,
-                cells=tests[False],
-                controls=tests[True],
+                cells=of_cells,
+                controls=of_controls,
                 gone=fates.test,
                 censored=censored,
                 worst=worst,
                 decimals=decimals,
+                waits="" if looks is None or looked is None else waits_text(looks, looked),
             )
         ),
         decimals=decimals,
         context=context,
     )
+
+
+def _by_cell(test: JointTest) -> dict[int, JointTest]:
+    """The test for each cell that took part."""
+    return dict.fromkeys(test.p, test)
+
+
+def _comparison(
+    cell: Cell, reference: Cell, worst: float | None, test: JointTest | None, looks: Looks | None
+) -> Comparison:
+    """The cell against the reference by its test: of a cell tested in looks, over the seeds of its look."""
+    if test is None:
+        return compare(cell, reference, worst=worst)
+    seen = cell if looks is None or cell.role == CONTROL else within(cell, looks.until(test.look))
+    return replace(by_test(compare(seen, reference, worst=worst), test), cell=cell)
 
 
 def _row(cell: Cell) -> Row:
@@ -249,11 +260,11 @@ def _row(cell: Cell) -> Row:
 
 
 def _compared(
-    found: Comparison, test: JointTest, metric: Metric, limits: Limits, *, margin: float, decimals: int
+    found: Comparison, test: JointTest | None, metric: Metric, limits: Limits, *, margin: float, decimals: int
 ) -> Row:
     number = found.cell.number
-    p = test.p.get(number)
-    tested = len(test.seeds) if p is not None else found.pairs
+    p = None if test is None else test.p[number]
+    tested = found.pairs if test is None else len(test.seeds)
     censored = censored_side(found, limits) is not None
     return replace(
         _row(found.cell),
@@ -261,7 +272,7 @@ def _compared(
         ci_low=found.ci_low,
         ci_high=found.ci_high,
         p=p,
-        p_holm=test.holm.get(number),
+        p_holm=None if test is None else test.holm[number],
         verdict=verdict(found, metric=metric, limits=limits, p=p, tested=tested, margin=margin, decimals=decimals),
         censored=censored,
         mark="" if censored else _mark(p),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from miras_search.analysis.cells import Cell
-from miras_search.analysis.comparison import compare, guarded, joint_test
+from miras_search.analysis.comparison import by_test, compare, joint_test
 from miras_search.analysis.looks import Looks, test_in_looks
 from miras_search.analysis.paired import Floats
 from miras_search.analysis.verdict import is_decided
@@ -91,7 +91,7 @@ def run(setting: Setting, plan: Plan, random: np.random.Generator, effect: Float
     first, *others = (_cell(number, values[: plan.seeds, number]) for number in range(values.shape[1]))
     test, found = joint_test(first, others, check=True), [compare(cell, first, worst=None) for cell in others]
     at_once = frozenset(j for j, one in enumerate(found) if is_decided(one, test.p.get(j + 1)))
-    found = [guarded(one) if test.is_guarded else one for one in found]
+    found = [by_test(one, test) for one in found]
     intervals = tuple((one.ci_low or 0.0, one.ci_high or 0.0) for one in found)
     return Outcome(frozenset(number - 1 for number in looked.decided), at_once, test.is_guarded, intervals)
 

@@ -72,6 +72,11 @@ def _skewed_base(random: np.random.Generator, seeds: int, columns: int) -> Float
     return np.hstack([base, random.normal(size=(seeds, columns - 1))])
 
 
+def _alike_cells(random: np.random.Generator, seeds: int, columns: int) -> Floats:
+    base: Floats = 3.0 * (random.exponential(size=(seeds, 1)) - 1)
+    return np.hstack([base, np.repeat(random.normal(size=(seeds, 1)), columns - 1, axis=1)])
+
+
 def _skewed_cells(random: np.random.Generator, seeds: int, columns: int) -> Floats:
     cells: Floats = 3.0 * (random.exponential(size=(seeds, columns - 1)) - 1)
     return np.hstack([random.normal(size=(seeds, 1)), cells])
@@ -106,6 +111,7 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("uneven seeds", "normal, some seeds far noisier than others", _uneven_seeds),
         Setting("noisy base", "normal, the base's sd three times the cells'", _noisy_base),
         Setting("skewed base", "equal means: the base's noise exponential, three times the cells'", _skewed_base),
+        Setting("skewed base, alike cells", "the same, and the cells are copies of one", _alike_cells),
         Setting("skewed cells", "equal means: the cells' noise exponential, three times the base's", _skewed_cells),
         Setting("mixed skews", "the same, every other cell the other way round", _mixed_skews),
         Setting("one skewed", "the same, one cell in five; the others normal", _one_skewed),

@@ -26,7 +26,7 @@ from miras_search.commands.study import StudyArgument, tell_shipped
 from miras_search.errors import MirasError
 
 if TYPE_CHECKING:
-    from miras_search.analysis.pilot import Pilot, Spread
+    from miras_search.analysis.pilot import Detectable, Pilot, Spread
     from miras_search.store.types import LockRow, StudyRow
     from miras_search.study.drafts import Cell
     from miras_search.study.plan import Plan
@@ -123,9 +123,10 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
                 "slots": slots,
                 "timed": timing,
                 "detectable": [
-                    {"task": one.task, "difference": _detectable(one, made), "sd": one.sd, "freedom": one.freedom}
-                    | {"cells": one.cells, "study": one.study}
+                    {"task": one.task, "difference": found and found.difference, "sd": one.sd, "freedom": one.freedom}
+                    | {"cells": one.cells, "study": one.study, "power_error": found and found.error}
                     for one in (known.pilot.spreads if known.pilot else ())
+                    for found in [_detectable(one, made)]
                 ],
                 "lock": known.lock,
                 **made.to_plain(),
@@ -210,17 +211,27 @@ def _top_up(made: Plan) -> str:
         f"{count} seeds at {100 * level:.2g} %"
         for count, level in zip(made.top_up.looks, made.top_up.levels, strict=True)
     )
-    return f"looks at {looks}; at most {many(made.top_up_jobs, 'job')} more for the base and what is undecided"
+    rule = "a look waits for trainings that failed"
+    if made.top_up.failed == "leave_out":
+        rule = "trainings that failed are left out"
+    elif failed := made.done.get("failed"):
+        rule += f", now {failed}: run --retry failed"
+    more = f"at most {many(made.top_up_jobs, 'job')} more for the base and what is undecided"
+    return f"looks at {looks}; {more}; {rule}"
 
 
 def _seen(study: Study, made: Plan, known: _Known) -> list[list[str]]:
     """The smallest difference that the study can see, a line a task."""
     spreads = known.pilot.spreads if known.pilot else ()
-    found, told = [], f"of {study.metric} at 80 % power"
+    found = []
     for one in spreads:
         smallest = _detectable(one, made)
-        basis = f"sd {one.sd:.2g} between seeds, {one.freedom} degrees of freedom from {known.whose(one.study)}"
-        text = "none with so few seeds" if smallest is None else f"{smallest:.2g} {told} ({basis})"
+        text = "none with so few seeds"
+        if smallest is not None:
+            sd = f"sd {one.sd:.2g} between seeds, {one.freedom} degrees of freedom from {known.whose(one.study)}"
+            power = f"80 \N{PLUS-MINUS SIGN} {100 * smallest.error:.0f} % power"
+            simulated = f"{smallest.studies} simulated studies of normal noise under the table's test"
+            text = f"{smallest.difference:.2g} of {study.metric} at {power} ({simulated}; {sd})"
         found.append(["smallest difference", f"{one.task}: {text}" if made.tasks > 1 else text])
     missing = [task.name for task in study.tasks if task.name not in [one.task for one in spreads]]
     if missing and made.family:
@@ -230,7 +241,7 @@ def _seen(study: Study, made: Plan, known: _Known) -> list[list[str]]:
     return found
 
 
-def _detectable(one: Spread, made: Plan) -> float | None:
+def _detectable(one: Spread, made: Plan) -> Detectable | None:
     from miras_search.analysis.pilot import detectable
 
     return detectable(one.sd, made.last_seeds, made.family, made.last_level)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -135,9 +135,10 @@ def carry_out(
 ) -> None:
     """Run a study, tell how it went, print its table, and leave with the code of how it ended."""
     from miras_search.engine.events import Interrupted
+    from miras_search.engine.whole import run_whole
 
     try:
-        summary, *others = _train_both(study, database, options, as_json=as_json, quiet=quiet)
+        summary, *others = run_whole(study, database, options, lambda one: reporter(one, as_json=as_json, quiet=quiet))
     except Interrupted as stop:
         if as_json:
             _emit_summary(stop.summary, database, [])
@@ -163,30 +164,6 @@ def carry_out(
 def ray_address(flag: str | None, executor: Executor) -> str | None:
     """The cluster to join: the flag, else the environment, unless the study is to run without Ray."""
     return flag if flag is not None or executor == "local" else os.environ.get(RAY_VARIABLE) or None
-
-
-def _train_both(
-    study: Study, database: Database, options: RunOptions, *, as_json: bool, quiet: bool
-) -> list[RunSummary]:
-    """Train the study, then its rival where it has one and the study has come to its end."""
-    from miras_search.study.rival import both
-
-    found: list[RunSummary] = []
-    left = options.max_jobs
-    for one in both(study) if options.trial is None else (study,):
-        if found and (found[-1].waiting or found[-1].unsought or found[-1].spent):
-            break
-        summary = _train(one, database, replace(options, max_jobs=left), as_json=as_json, quiet=quiet)
-        left = None if left is None else left - summary.attempts
-        found.append(summary)
-    return found
-
-
-def _train(study: Study, database: Database, options: RunOptions, *, as_json: bool, quiet: bool) -> RunSummary:
-    from miras_search.engine.driver import run_study
-
-    with reporter(study, as_json=as_json, quiet=quiet) as report:
-        return run_study(study, database, options, report)
 
 
 def reporter(study: Study, *, as_json: bool, quiet: bool) -> Reporter:
@@ -261,6 +238,8 @@ def _tell_next(summary: RunSummary, database: str, where: Setting, *, evaluated:
         note(f"{many(summary.waiting, 'job')} left: the same command goes on{rest}")
     elif summary.unsought:
         note("not through yet: the same command goes on")
+    if summary.held:
+        note(f"{summary.held}: it decides nothing and adds no seeds before they are trained")
     if summary.failed:
         note(
             f"{many(summary.failed, 'job')} failed: miras-search status {name}{flag} tells where; "

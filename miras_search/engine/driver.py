@@ -123,6 +123,7 @@ class _Run:
             raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
         self.skipped = self.attempts = 0
         self.unsought = False
+        self.held: str | None = None
         self.spent: BudgetSpent | None = None
         self.signals = Signals()
 
@@ -198,7 +199,8 @@ class _Run:
                 source = topped_up.more
             more = self._limited(source)
             self._train(run_id, more(), dataclasses.replace(hooks, more=more))
-            self.unsought = topped_up is not None and topped_up.due()
+            if topped_up is not None:
+                self.unsought, self.held = topped_up.due(), topped_up.held()
 
     def _tuned(self, record: Record, todo: Sequence[JobRow]) -> Callable[[], list[JobRow]]:
         return TunedJobs(self.db, self.writer, self.study_id, self.study, record, todo).more
@@ -337,6 +339,7 @@ class _Run:
             seconds=time.perf_counter() - self.began,
             interrupted=interrupted,
             unsought=self.unsought,
+            held=self.held,
             spent=None if self.spent is None else self.spent.text,
             more=None if self.spent is None else self.spent.more,
         )

@@ -129,6 +129,8 @@ class RunSummary(_Event):
     pruned: int = 0
     unsought: bool = False
     """Whether there is more to do that is no jobs yet: a search's next trials, or its confirmation; a top-up."""
+    held: str | None = None
+    """What a look waits for and no run trains by itself, in words: trainings that failed."""
     spent: str | None = None
     """Which budget has ended the run, in words."""
     more: str | None = None

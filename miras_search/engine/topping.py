@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from miras_search.analysis.looks import Looked, Looks, waits_text
 from miras_search.analysis.stored import looked
 from miras_search.engine.events import Event, ToppedUp
 from miras_search.engine.record import Record
@@ -57,13 +58,24 @@ class ToppedUpJobs:
         stored = {(row.trial_number, row.task, row.seed) for row in queries.jobs(self._db, self._study_id)}
         return any((job.trial_number, job.task, job.seed) not in stored for job in self._wanted())
 
+    def held(self) -> str | None:
+        """What keeps a look from being taken that no run will mend by itself; None where nothing does."""
+        looks = Looks.of(queries.study(self._db, self._study.name))
+        assert looks is not None, "as for `_wanted`"
+        held = {task: waits_text(looks, found) for task, found in self._looked().items() if found.failed}
+        several = len(self._study.tasks) > 1
+        return "; ".join(f"{task}: {text}" if several else text for task, text in held.items()) or None
+
+    def _looked(self) -> dict[str, Looked]:
+        return looked(self._db, self._study.name)
+
     def _wanted(self) -> list[NewJob]:
         """Seeds outermost, as in any study: a top-up that stops early has complete pairs."""
         top_up = self._study.top_up
         assert top_up is not None, "only a study with top-ups has such jobs"
         trials = self._trials()
         jobs = []
-        for task, found in looked(self._db, self._study.name).items():
+        for task, found in self._looked().items():
             if found.wanting:
                 cells = [0, *found.wanting]
                 seeds = top_up.seeds[top_up.looks[found.taken - 1] : top_up.looks[found.taken]]

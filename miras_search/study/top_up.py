@@ -1,10 +1,11 @@
 """`top_up`: more seeds for what the first ones leave undecided, by a rule that is written down before any result.
 
-    top_up: {max_seeds: 16, looks: 3, spending: even}
+    top_up: {max_seeds: 16, looks: 3, spending: even, failed: wait}
 
 The study is looked at so many times, at evenly spaced numbers of seeds from its own `seeds` to `max_seeds`. After each
 look the base and the cells that are still undecided get the seeds up to the next one. Looking again is another chance
-to err, so each look has a level of its own and the levels add up to the declared one (analysis/looks.py).
+to err, so each look has a level of its own and the levels add up to the declared one (analysis/looks.py). A
+training that failed has no result: a look waits for it, or with `failed: leave_out` does without its seed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from miras_search.study.schema import MAX_SEED, MAX_SEEDS
 
 ALPHA = 0.05
 MAX_LOOKS = 20
-KEYS = ("max_seeds", "looks", "spending")
+KEYS = ("max_seeds", "looks", "spending", "failed")
 Spending = Literal["even", "late"]
+Failed = Literal["wait", "leave_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class TopUp:
     levels: tuple[float, ...]
     """Of the looks; their sum is the declared error."""
     spending: Spending
+    failed: Failed = "wait"
+    """What a look does about trainings that failed."""
 
     @property
     def extra(self) -> tuple[int, ...]:
@@ -48,6 +52,7 @@ class TopUp:
             "looks": list(self.looks),
             "levels": list(self.levels),
             "spending": self.spending,
+            **({} if self.failed == "wait" else {"failed": self.failed}),  # as studies have it that were stored without
         }
 
 
@@ -65,6 +70,9 @@ def top_up(given: Mapping[str, object], seeds: Sequence[int], metric: str, tuned
     spending = given.get("spending", "even")
     if spending not in get_args(Spending):
         problems.append(Problem(("top_up", "spending"), f"{spending!r} is none of {', '.join(get_args(Spending))}"))
+    failed = given.get("failed", "wait")
+    if failed not in get_args(Failed):
+        problems.append(Problem(("top_up", "failed"), f"{failed!r} is none of {', '.join(get_args(Failed))}"))
     most = given.get("max_seeds")
     fewest = len(seeds) + 1
     if not _is_whole(most, fewest, MAX_SEEDS):
@@ -93,7 +101,7 @@ def top_up(given: Mapping[str, object], seeds: Sequence[int], metric: str, tuned
             f"'late' leaves the look at {numbers[0]} of {all_} seeds nothing to decide with: give more seeds, or even"
         )
         raise SpecError.at(("top_up", "spending"), what)
-    return TopUp((*seeds, *extra), numbers, spent, cast(Spending, spending))
+    return TopUp((*seeds, *extra), numbers, spent, cast(Spending, spending), cast(Failed, failed))
 
 
 def levels(looks: Sequence[int], spending: Spending, alpha: float = ALPHA) -> tuple[float, ...]:

@@ -41,6 +41,14 @@ def test_noise_has_the_mean_zero(name: str) -> None:
     assert drawn.mean(axis=0) == pytest.approx(np.zeros(4), abs=0.06)
 
 
+def test_cells_that_are_alike_share_their_noise() -> None:
+    name = "skewed base, alike cells"
+    drawn = SETTINGS[name].noise(np.random.default_rng(0), 8, 6)
+    assert (drawn[:, 1:] == drawn[:, [1]]).all() and (drawn[:, 0] != drawn[:, 1]).all()
+    (row,) = statistics.run(studies=3, settings=(name,), seeds=(6,))["family"]
+    assert row["setting"] == name and row["guarded"] > 0
+
+
 def test_stages_before_the_comparison_have_a_place() -> None:
     seen: list[Sequence[int]] = []
 

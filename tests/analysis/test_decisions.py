@@ -42,7 +42,7 @@ def test_skewed_cells_and_a_skewed_base_are_found_with_their_sign(sign: int) -> 
         assert found is not None
         assert found.is_skewed
         assert sign * found.skew > 0.6
-    assert skewness(np.array([0.0, 0.0, 0.0, 1.0])) == pytest.approx(2 / math.sqrt(3))
+    assert skewness(np.array([[0.0], [0.0], [0.0], [1.0]])) == pytest.approx(2 / math.sqrt(3))
 
 
 def test_cells_that_lean_to_different_sides_are_found_by_the_size() -> None:

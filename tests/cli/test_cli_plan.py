@@ -48,7 +48,9 @@ def test_a_plan_tells_what_its_own_trainings_say(cli, record, study_file: Path) 
     (seen,) = document["detectable"]
     assert (seen["task"], seen["study"], seen["cells"], seen["freedom"]) == ("mqar", "small", 2, 8)
     assert 0 < seen["sd"] < seen["difference"] < 3 * seen["sd"]
-    assert f"smallest difference  {seen['difference']:.2g} of accuracy at 80 % power" in result.out
+    assert seen["power_error"] == pytest.approx(0.039, abs=1e-3)
+    told = f"{seen['difference']:.2g} of accuracy at 80 ± 4 % power (400 simulated studies of normal noise under the"
+    assert f"smallest difference  {told} table's test; sd" in result.out
     assert "8 degrees of freedom from this study" in result.out
     assert "none: exploratory" in result.out
 
@@ -119,10 +121,12 @@ def test_a_plan_and_a_lock_name_the_declared_looks(cli, record, study_file: Path
     plan = cli("plan", "small.yaml", *declared, "--lock")
     assert plan.code == 0, plan.err
     looks = "looks at 8 seeds at 1.6 %, 10 seeds at 1.5 %, 12 seeds at 1.8 %; at most 12 jobs more"
-    assert f"top-up               {looks} for the base and what is undecided" in plan.out
+    assert f"top-up               {looks} for the base and what is undecided; a look waits for trainings" in plan.out
     document = cli("plan", "small.yaml", *declared, "--json").json
     assert document["lock"]["content"]["top_up"]["looks"] == [8, 10, 12]
     assert (document["top_up"]["spending"], document["top_up"]["jobs"]) == ("late", 12)
+    rule = ("--set", "seeds=8", "--set", "top_up={max_seeds: 12, failed: leave_out}")
+    assert "what is undecided; trainings that failed are left out" in cli("plan", "small.yaml", *rule).out
     refused = cli("plan", "small.yaml", "--set", "top_up={}", "--set", "top_up.max_seeds=3")
     assert refused.code == 2
     assert "3 is no number of seeds: give 4 to 1000, more than the study's 3" in refused.err

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import miras_search as ms
+
 SEARCH = """\
 name: sought
 kind: search
@@ -32,6 +34,9 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
     assert first.code == 0, first.err
     assert "against sought.rival" not in first.out, "nothing is left for the rival"
 
+    told: list[str] = []
+    ms.run("sought.yaml", executor="local", workers=1, on_event=lambda event: told.append(event.event))
+    assert (told.count("study_started"), told.count("job_started")) == (2, 7), "the library goes on with the rival"
     rest = cli("run", "sought.yaml", *LOCAL)
     assert rest.code == 0, rest.err
     assert "sought against sought.rival: what each put first, on the same fresh seeds (test accuracy)" in rest.out

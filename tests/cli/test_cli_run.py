@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from miras_search.commands import progress
-from miras_search.engine import driver, events
+from miras_search.engine import driver, events, whole
 
 OVERRIDES = ("--set", "seeds=2", "--set", "vary={}", "--executor", "local", "--workers", "1")
 
@@ -82,7 +82,7 @@ def test_failed_jobs_are_exit_1_and_divergence_is_a_result(
     changes: dict[str, int],
     code: int,
 ) -> None:
-    monkeypatch.setattr(driver, "run_study", lambda *_: _summary(**changes))
+    monkeypatch.setattr(whole, "run_study", lambda *_: _summary(**changes))
     result = cli("run", "small.yaml")
     assert result.code == code
     assert result.out == cli("table", "small").out
@@ -94,7 +94,7 @@ def test_failed_jobs_are_exit_1_and_divergence_is_a_result(
 def test_a_spent_budget_is_exit_4_with_the_table_and_the_command_that_goes_on(
     cli, stored: Path, monkeypatch: pytest.MonkeyPatch, more: str
 ) -> None:
-    monkeypatch.setattr(driver, "run_study", lambda *_: _summary(waiting=2, spent="1.5 GPU-hours are spent", more=more))
+    monkeypatch.setattr(whole, "run_study", lambda *_: _summary(waiting=2, spent="1.5 GPU-hours are spent", more=more))
     result = cli("run", "small.yaml", "--executor", "local")
     assert result.code == 4
     assert result.out == cli("table", "small").out
@@ -110,7 +110,7 @@ def test_the_flags_reach_the_engine(cli, stored: Path, monkeypatch: pytest.Monke
         seen.append(options)
         return _summary()
 
-    monkeypatch.setattr(driver, "run_study", run_study)
+    monkeypatch.setattr(whole, "run_study", run_study)
     monkeypatch.setenv("MIRAS_RAY_ADDRESS", "cluster:6379")
     flags = "--executor ray --workers 3 --max-jobs 5 --retry failed --trial 1 --takeover"
     assert cli("run", "small.yaml", *flags.split()).code == 0

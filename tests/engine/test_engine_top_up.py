@@ -117,6 +117,31 @@ def test_an_interrupted_top_up_goes_on_where_it_was_without_cells_that_diverged(
     assert run(*small, trial=1).attempts == 8
 
 
+def test_a_look_waits_for_a_training_that_failed_until_it_is_retried(
+    run: Run, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("vary.bias=[dot, kl]", "controls=[]", "top_up={max_seeds: 9}")
+    monkeypatch.setenv("FAILS", "3")
+    summary = run(*small)
+    assert (summary.failed, summary.waiting, summary.unsought) == (1, 0, False)
+    assert summary.held == "The look at 7 seeds waits for trainings that failed and so have no result (kl: seed 3)"
+    assert seeds(db) == {"l2": 7, "dot": 7, "kl": 6}
+    assert run(*small).attempts == 0
+    monkeypatch.delenv("FAILS")
+    summary = run(*small, retry_failed=True)
+    assert (summary.attempts, summary.failed, summary.held) == (1 + 2 * 2, 0, None)
+    assert seeds(db) == {"l2": 9, "dot": 7, "kl": 9}
+
+
+def test_a_failed_training_is_left_out_where_that_was_declared(
+    run: Run, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "3")
+    summary = run("vary.bias=[dot, kl]", "controls=[]", "seeds=8", "top_up={max_seeds: 9, failed: leave_out}")
+    assert (summary.failed, summary.held) == (1, None)
+    assert seeds(db) == {"l2": 9, "dot": 8, "kl": 8}
+
+
 def test_all_decided_ends_it(run: Run, db: Database) -> None:
     assert run("vary.bias=[dot]", "controls=[]").attempts == 2 * 7
     assert "1 of 3 are taken; all that can be decided is" in stored_tables(db, "topped")[0].caption

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import optuna
 import pytest
 
+from miras_search.analysis.pilot import pilot
 from miras_search.analysis.stored import confirmed, stored_tables
 from miras_search.analysis.stored_findings import stored_findings
 from miras_search.engine.driver import RunOptions, run_study
@@ -78,6 +79,11 @@ def test_each_cell_reports_with_the_rate_that_was_best_on_validation(run: Run, d
     assert (dot.at_edge, dot.sign_depends) == ({"train.lr": "first"}, True)
     assert dot.verdict is not None and dot.verdict.endswith("; its sign depends on train.lr")
     assert any("dot: better than l2 at train.lr = 0.001 or 0.003, worse at 0.01," in note for note in first.notes)
+
+    # the spread that a plan reckons with is that of the reported seeds, which shift both cells alike
+    spreads = pilot(db, "tuned", queries.study(db, "tuned").config, own=True).spreads
+    assert [(one.task, one.cells, one.freedom) for one in spreads] == [(one.task, 1, 1) for one in (first, second)]
+    assert [one.sd for one in spreads] == pytest.approx([0.0, 0.0], abs=1e-12)
     assert any("dot: train.lr = 0.001 is the first of the values tried" in note for note in first.notes)
     assert "train.lr is chosen for each row, the best of 4 by accuracy on validation over 1 seed" in first.caption
     assert [row.tuned for row in second.rows] == [{"train.lr": "0.003"}, {"train.lr": "0.001"}]

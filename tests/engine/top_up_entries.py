@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from miras_search.engine.messages import Context
@@ -18,7 +19,7 @@ def value(bias: str, seed: int) -> float:
 
 
 def run(jobs: Sequence[Mapping[str, object]], context: Context) -> list[Outcome]:
-    """One outcome a job; l1 diverges on seed 7."""
+    """One outcome a job; l1 diverges on seed 7, and kl fails on the seed that FAILS in the environment names."""
     return [_run(job) for job in jobs]
 
 
@@ -26,6 +27,8 @@ def _run(job: Mapping[str, object]) -> Outcome:
     design = job["design"]
     assert isinstance(design, dict)
     bias, seed = next(iter(design["bias"])), int(str(job["seed"]))
+    if bias == "kl" and str(seed) == os.environ.get("FAILS"):
+        raise RuntimeError("a disk was full")
     if bias == "l1" and seed == 7:
         return Outcome("diverged", (Final("params", "", 12.0),), 7, 0.5, 100, "loss nan at step 8")
     found = value(bias, seed)

@@ -58,6 +58,8 @@ def test_it_is_part_of_what_is_compared() -> None:
     assert plain.space_hash != declared.space_hash
     assert plain.space_hash == read("seeds: 9\n").space_hash  # as ever without one
     assert "top_up" not in plain.config
+    waits, leaves = (read(f"seeds: 8\ntop_up: {{max_seeds: 12, failed: {rule}}}\n") for rule in ("wait", "leave_out"))
+    assert waits.space_hash == declared.space_hash != leaves.space_hash
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,7 @@ def test_it_is_part_of_what_is_compared() -> None:
             "top_up: {max_seeds: 300, spending: late}",  # its level is zero, and p would be divided by it
             "top_up.spending: 'late' leaves the look at 8 of 300 seeds nothing to decide with",
         ),
+        ("top_up: {max_seeds: 12, failed: skip}", "top_up.failed: 'skip' is none of wait, leave_out"),
         ("top_up: {max_seed: 12}", "top_up.max_seed: unknown key (did you mean 'max_seeds'?)"),
         ("top_up: {max_seeds: 12}\nmetric: params", "metric: params is a cost"),
         (
