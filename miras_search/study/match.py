@@ -100,7 +100,7 @@ class Resizer:
             if not self.match.holds(worst):
                 place = list(draft.places.values())[-1]
                 tried = ", ".join(path for path, _ in self._knobs(draft.variant)) or "none is free"
-                what = f"{draft.name}: its {self.match.by} come no nearer than {worst:.3g} times the base's"
+                what = f"{draft.name}: its {self.match.by} can come no nearer than {worst:.3g} times the base's"
                 cure = f"allow more by match: {{{self.match.by}: {{within: ...}}}}, or drop it"
                 problems.append(Problem(place, f"{what} (knobs: {tried}): {cure}"))
         if problems:

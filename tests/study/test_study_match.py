@@ -71,7 +71,7 @@ def test_knobs_come_in_order_and_one_alone_may_do() -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["match=state"], "vary.memory.0: mlp: its state come no nearer than 0.855 times the base's"),
+        (["match=state"], "vary.memory.0: mlp: its state can come no nearer than 0.855 times the base's"),
         (["match=state", "vary.model.key_dim=[4]"], "(knobs: none is free)"),
         (["match=size"], "unknown match 'size' (known: flops, none, params, state)"),
         (["match={params: 3}"], "expected `within`, as in {params: {within: 0.1}}, got 3"),
