@@ -239,13 +239,14 @@ class JobLoop:
         if not message.rows:  # a sign of life
             return []
         assert running.attempt_id is not None, "points before the start of an attempt"
-        self._writer.add_points(running.attempt_id, [Point(*row) for row in message.rows])
+        self._writer.add_points(running.attempt_id, [*map(Point._make, message.rows)])
         return [partial(self._progress, running, message)]
 
     def _progress(self, running: _Running, message: Points) -> None:
         """Tell of points, and end the job where the pruner says so."""
         job = running.job
-        metrics = {label(split, name): value for _, name, split, value in message.rows}
+        newest = {(split, name): value for _, name, split, value in message.rows}
+        metrics = {label(split, name): value for (split, name), value in newest.items()}
         if self._hooks.points is not None and self._hooks.points(job, message.rows):
             assert running.attempt_id is not None, "points before the start of an attempt"
             del self._running[message.ticket]

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from miras_search.store import lease
 from miras_search.store.measured import final_rows
-from miras_search.store.states import Place, set_jobs, touch
+from miras_search.store.states import Place, set_jobs
 from miras_search.store.tables import Attempt, FinalMetric, Job, Trial
 from miras_search.store.types import Final, JobState
 
@@ -36,8 +36,10 @@ _END = (
 _FINALS = insert(FinalMetric)
 
 
-def start(connection: Connection, job_id: int, run_id: int, now: datetime, about: Mapping[str, object]) -> int:
-    """Begin a try of a waiting job, `about` which host, process and device are known; returns the attempt's id.
+def start(
+    connection: Connection, job_id: int, run_id: int, now: datetime, about: Mapping[str, object]
+) -> tuple[int, int]:
+    """Begin a try of a waiting job, `about` which host, process and device are known; its id and that of its study.
 
     Raises LeaseLost when the run has lost its lease, ValueError when the job is not waiting.
     """
@@ -49,8 +51,7 @@ def start(connection: Connection, job_id: int, run_id: int, now: datetime, about
     attempt_id = int(connection.execute(_START, row).scalar_one())
     connection.execute(_SPEAKS, {"job": job_id, "attempt_": attempt_id})
     set_jobs(connection, now, [job_id], "running")
-    touch(connection, study_id, now)
-    return attempt_id
+    return attempt_id, study_id
 
 
 def finish(
@@ -72,4 +73,3 @@ def finish(
     if finals:
         connection.execute(_FINALS, final_rows(attempt, finals, names))
     set_jobs(connection, now, [attempt.job_id], job_state)
-    touch(connection, attempt.study_id, now)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import Connection, inspect, make_url
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, inspect
+from sqlalchemy.dialects import sqlite
 
-from miras_search.store.address import DRIVERS
 from miras_search.store.states import Place
 from miras_search.store.tables import MetricPoint, encode_value
 from miras_search.store.types import Final, Point
@@ -26,13 +25,12 @@ def insert_points(connection: Connection, attempt_id: int, points: Sequence[Poin
 
 @cache
 def _upsert(dialect: str) -> str:
-    """The statement that inserts a point or replaces it, which each dialect has of its own."""
-    place = inspect(MetricPoint).primary_key
-    row = sqlite.insert(MetricPoint) if dialect == "sqlite" else postgresql.insert(MetricPoint)
+    """The statement that inserts a point or replaces it. The same in both dialects, but for the marks of its values."""
+    row = sqlite.insert(MetricPoint)
     newer = {"value": row.excluded.value, "flag": row.excluded.flag}
-    statement = row.on_conflict_do_update(index_elements=place, set_=newer)
-    of = make_url(f"{DRIVERS.get(dialect, dialect)}://").get_dialect()
-    return str(statement.compile(dialect=of(paramstyle="qmark" if dialect == "sqlite" else "format")))
+    statement = row.on_conflict_do_update(index_elements=inspect(MetricPoint).primary_key, set_=newer)
+    words = str(statement.compile(dialect=sqlite.dialect()))
+    return words if dialect == "sqlite" else words.replace("?", "%s")
 
 
 def final_rows(attempt: Place, finals: Sequence[Final], names: Mapping[str, int]) -> list[dict[str, object]]:

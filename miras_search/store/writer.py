@@ -50,6 +50,7 @@ class Writer:
         self.db = db
         self._now = now
         self._joined: Connection | None = None
+        self._touched: set[int] = set()  # studies that are written about in the transaction that is open
         self._names: Mapping[str, int] = {}  # the ids of metrics that are known to be stored
 
     @contextmanager
@@ -71,11 +72,14 @@ class Writer:
             with self.db.transaction() as connection:
                 self._joined = connection
                 yield connection
+                for study_id in sorted(self._touched):
+                    touch(connection, study_id, self._now())
         except BaseException:
             self._names = {}  # new ones among them are not stored
             raise
         finally:
             self._joined = None
+            self._touched.clear()
 
     def _ids(self, connection: Connection, measured: Iterable[Point | Final]) -> Mapping[str, int]:
         """The id of each metric that is measured."""
@@ -295,7 +299,9 @@ class Writer:
         """
         about = {"host": host, "pid": pid, "device": device}
         with self._writing() as connection:
-            return attempts.start(connection, job_id, run_id, self._now(), about)
+            attempt_id, study_id = attempts.start(connection, job_id, run_id, self._now(), about)
+            self._touched.add(study_id)
+            return attempt_id
 
     def add_points(self, attempt_id: int, points: Sequence[Point]) -> None:
         """Append to an attempt's curves. A point that is there already is replaced.
@@ -307,7 +313,7 @@ class Writer:
         with self._writing() as connection:
             attempt = reach(connection, attempt_id, max(point.step for point in points))
             insert_points(connection, attempt_id, points, self._ids(connection, points))
-            touch(connection, attempt.study_id, self._now())
+            self._touched.add(attempt.study_id)
 
     def finish_attempt(
         self,
@@ -347,18 +353,16 @@ class Writer:
             }
             names = self._ids(connection, finals)
             attempts.finish(connection, attempt, finals, self._now(), ended=ended, job_state=job_state, names=names)
+            self._touched.add(attempt.study_id)
 
     def add_artifact(
         self, attempt_id: int, *, kind: str, uri: str, sha256: str, bytes: int, step: int | None = None
     ) -> None:
         """Note a file that an attempt left (checkpoint, log). The file itself stays where `uri` says."""
-        now = self._now()
+        about = {"kind": kind, "uri": uri, "sha256": sha256, "bytes": bytes, "step": step, "created_at": self._now()}
         with self._writing() as connection:
-            row = insert(tables.Artifact).values(
-                attempt_id=attempt_id, kind=kind, uri=uri, sha256=sha256, bytes=bytes, step=step, created_at=now
-            )
-            connection.execute(row)
-            touch(connection, find_attempt(connection, attempt_id).study_id, now)
+            connection.execute(insert(tables.Artifact), {"attempt_id": attempt_id, **about})
+            self._touched.add(find_attempt(connection, attempt_id).study_id)
 
     def register_metrics(self) -> None:
         """Bring the metric registry in the database up to date; `put_study` does it too."""
