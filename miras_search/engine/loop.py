@@ -27,7 +27,7 @@ from miras_search.store.writer import Writer
 from miras_search.study.study import Study
 
 MAX_ATTEMPTS = {"lost": 3, "timeout": 2, "oom": 2}  # of a job in one run, by how they ended
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5  # as often as a training reports; the end of a task is waited for, not looked for
 
 Told = list[Callable[[], None]]
 """What is to be done once the rows are committed: the hooks write to the same database on connections of their own."""
