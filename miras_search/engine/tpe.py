@@ -116,6 +116,7 @@ class SharedTPESampler(TPESampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As Optuna's: every parameter that may be drawn with others, by name."""
+        study._thread_local.cached_all_trials = None  # read once a trial, also where one that was begun goes on
         if not self._group:
             return super().infer_relative_search_space(study, trial)
         assert self._group_decomposed_search_space is not None
@@ -137,7 +138,7 @@ class SharedTPESampler(TPESampler):
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         if self._split is None:
             states = [*ENDED, TrialState.RUNNING]
-            # as of the ask, which has read them all: this process alone writes them
+            # as they were when the trial began: this process alone writes them, one after the other
             trials = study._get_trials(deepcopy=False, states=states, use_cache=True)
             self._split = self._parted(study, [it for it in trials if it.number != trial.number])
         below, above = self._split
