@@ -79,7 +79,7 @@ class Hooks:
     trained: Callable[[JobRow], bytes | None] = _untrained
     """The checkpoint that a job evaluates; None where it is trained."""
     attempted: Callable[[JobRow, int], None] = _unheard
-    """With a job and the id of its attempt, once that is stored."""
+    """With a job and the id of its attempt, in the transaction that stores it."""
 
 
 class JobLoop:
@@ -225,11 +225,10 @@ class JobLoop:
         if device and running.group.size > 1:
             device = f"{device}, pack of {running.group.size}"
         running.attempt_id = self._writer.start_attempt(job.id, self._run_id, host=host, pid=pid, device=device)
-        attempt_id = running.attempt_id
+        self._hooks.attempted(job, running.attempt_id)
 
         def told() -> None:
             self.attempts += 1
-            self._hooks.attempted(job, attempt_id)
             self._hooks.begun(job.trial_number)
             self._hooks.event(JobStarted(job.cell, job.task, job.seed, running.attempt))
 
