@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Books:
     def states(self) -> list[str]:
         return [job.state for job in queries.jobs(self.db, self.id)]
 
-    def loop(self, executor: Script, points: Callable[[JobRow, object], bool] | None = None) -> JobLoop:
+    def loop(self, executor: Script, points: Callable[[JobRow, Sequence[Row]], bool] | None = None) -> JobLoop:
         hooks = Hooks(
             event=lambda event: self.events.append((type(event), self.states())),
             begun=lambda number: None,
@@ -102,7 +102,7 @@ def test_hooks_see_what_has_been_committed(books: Books) -> None:
 def test_a_pruner_decides_between_two_messages(books: Books) -> None:
     executor = Script()
 
-    def prune(job: JobRow, rows: tuple[Row, ...]) -> bool:
+    def prune(job: JobRow, rows: Sequence[Row]) -> bool:
         return job.trial_number == 1 and rows[0][0] == 10
 
     books.loop(executor, prune).run(queries.jobs(books.db, books.id))
@@ -112,8 +112,10 @@ def test_a_pruner_decides_between_two_messages(books: Books) -> None:
 
 
 def test_a_run_that_is_taken_over_writes_nothing_of_what_has_come(books: Books) -> None:
-    executor = Script(before=lambda: books.writer.begin_run(books.id, provenance={}, takeover=True) and None)
-    loop = books.loop(executor)
+    def take_over() -> None:
+        books.writer.begin_run(books.id, provenance={}, takeover=True)
+
+    loop = books.loop(Script(before=take_over))
     with pytest.raises(LeaseLost):
         loop.run(queries.jobs(books.db, books.id))
     loop.abandon()  # finds no attempt that it would have to close
