@@ -46,8 +46,10 @@ class History:
         self._found: list[tuple[float, int]] = []  # value and number of those that may be called good
         self._groups: tuple[list[frozenset[str]], list[dict[str, BaseDistribution]]] = [], []
 
-    def take(self, ended: Iterable[FrozenTrial]) -> None:
-        """Take in those that were not."""
+    def take(self, ended: Sequence[FrozenTrial]) -> None:
+        """Take in those of all ended trials that were not."""
+        if len(ended) == len(self._sets):
+            return
         for trial in ended:
             if trial.number in self._sets:
                 continue
@@ -96,11 +98,10 @@ class _Rest:
     running: list[FrozenTrial]
 
     @classmethod
-    def of(cls, trials: Sequence[FrozenTrial], history: History) -> _Rest:
+    def of(cls, trials: Sequence[FrozenTrial]) -> _Rest:
         ended = [it for it in trials if it.state != TrialState.RUNNING]
         found = np.zeros(1 + max((it.number for it in ended), default=-1), dtype=bool)
         found[[it.number for it in ended]] = True
-        history.take(ended)
         return cls(found, [it for it in trials if it.state == TrialState.RUNNING])
 
 
@@ -165,7 +166,7 @@ class SharedTPESampler(TPESampler):
         if self._split is None or trials is not self._split[1]:  # the good ones are few
             return super()._get_internal_repr(trials, search_space, study)
         if self._rest is None:
-            self._rest = _Rest.of(trials, self._history)
+            self._rest = _Rest.of(trials)
         wanted = self._rest.ended
         columns = {name: self._history.column(name) for name in search_space}
         shared = _shared([numbers for numbers, _ in columns.values()])
