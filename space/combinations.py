@@ -332,13 +332,14 @@ def _trait(option: object, path: str) -> Hashable:
         return cast(Hashable, _canonical(option))
     value = option
     for name in path.split(".") if path else ():
-        method = _method(type(value), name)
+        kind: Hashable = type(value)
+        method = _method(kind, name)
         value = getattr(value, name, None) if method is None else method
     return value if isinstance(value, Hashable) else id(value)
 
 
 @functools.cache
-def _method(kind: type, name: str) -> types.FunctionType | None:
+def _method(kind: Hashable, name: str) -> types.FunctionType | None:
     """The function of a class by that name; None where it is something else."""
     found = inspect.getattr_static(kind, name, None)
     return found if isinstance(found, types.FunctionType) else None
