@@ -332,8 +332,7 @@ def _trait(option: object, path: str) -> Hashable:
         return cast(Hashable, _canonical(option))
     value = option
     for name in path.split(".") if path else ():
-        kind: Hashable = type(value)
-        method = _method(kind, name)
+        method = _method(cast(Hashable, type(value)), name)
         value = getattr(value, name, None) if method is None else method
     return value if isinstance(value, Hashable) else id(value)
 
