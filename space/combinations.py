@@ -332,6 +332,13 @@ def _trait(option: object, path: str) -> Hashable:
         return cast(Hashable, _canonical(option))
     value = option
     for name in path.split(".") if path else ():
-        found = inspect.getattr_static(value, name, None)
-        value = found if isinstance(found, types.FunctionType) else getattr(value, name, None)
+        method = _method(cast(Hashable, type(value)), name)
+        value = getattr(value, name, None) if method is None else method
     return value if isinstance(value, Hashable) else id(value)
+
+
+@functools.cache
+def _method(kind: Hashable, name: str) -> types.FunctionType | None:
+    """The function of a class by that name; None where it is something else."""
+    found = inspect.getattr_static(kind, name, None)
+    return found if isinstance(found, types.FunctionType) else None

@@ -6,7 +6,7 @@ import shlex
 
 import streamlit as st
 
-from miras_search.analysis.stored import commit_of
+from miras_search.analysis.commits import commit_of
 from miras_search.dashboard import frames, page
 from miras_search.dashboard.designs import cards
 from miras_search.dashboard.links import linked_select

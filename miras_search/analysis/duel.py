@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
-
 from miras_search.analysis.search import sought_of
 from miras_search.metrics import METRICS
 from miras_search.seeds import confirms
@@ -76,7 +74,9 @@ def duel(db: Database, study: StudyRow) -> Duel | None:
     found = [_side(db, one, study.metric, split) for one in (study, other)]
     if found[0] is None or found[1] is None:
         return None
-    from miras_search.analysis.paired import interval, sign_flip_each  # scipy, which `status` need not load
+    import numpy as np  # `status` need load neither it nor scipy
+
+    from miras_search.analysis.paired import interval, sign_flip_each
 
     (mine, ours), (theirs, others) = found[0], found[1]
     shared = sorted(ours.keys() & others.keys())

@@ -6,7 +6,6 @@ shape: the same model and length of training on the same task.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from miras_search.analysis import timing
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed, deciding_p
 from miras_search.analysis.noise import Flags, uneven
 from miras_search.analysis.paired import Floats, smallest_p
+from miras_search.analysis.timing import Timing
 from miras_search.analysis.tuned import Tuning
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import METRICS
@@ -37,16 +38,6 @@ COUNTED = 10  # seeds whose flips are all counted
 PRECISION = 0.01  # of the difference that is sought
 _BLOCK = 2**18  # flipped cells that are handled at once
 Places: TypeAlias = NDArray[np.intp]
-LENGTH = ("steps", "batch")  # of the training's settings those that decide how long it takes and what is learned
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long a job took on average, in seconds, and of which jobs."""
-
-    seconds: float
-    jobs: int
-    study: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +66,17 @@ class Pilot:
 
 def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -> Pilot:
     """What the database says of the study called `name`; `own` is whether what it holds of that name is this study."""
-    stored = queries.studies(db)
-    candidates = [row for row in stored if own and row.name == name]
-    # an evaluation takes no time to speak of, and its spread is that of the trainings it looks at
-    candidates += [row for row in reversed(stored) if row not in candidates and "evaluated" not in row.config]
-    timing: Timing | None = None
+    timed: Timing | None = None
     spreads: dict[str, Spread] = {}
     params: dict[int, float] | None = None
     base: dict[str, float] | None = None
-    wanted = _shapes(config)
+    wanted = timing.shapes(config)
     metric = str(config["metric"])
-    for row in candidates:
-        if timing and len(spreads) == len(wanted):
+    for row in timing.models(db, name, own=own):
+        if timed and len(spreads) == len(wanted):
             break
         is_own = own and row.name == name
-        theirs = _shapes(row.config)
+        theirs = timing.shapes(row.config)
         same = {task: [other for other, shape in theirs.items() if shape == wanted[task]] for task in wanted}
         if not any(same.values()):
             continue
@@ -99,11 +86,12 @@ def pilot(db: Database, name: str, config: Mapping[str, object], *, own: bool) -
         if is_own:
             params, base = _params(results), _accuracy(results, cast(Sequence[int], config["seeds"]))
         tasks = {other for others in same.values() for other in others}
-        timing = timing or _timing([one for one in results if one.task in tasks], row)
+        seconds = [one.values[timing.SECONDS] for one in results if one.task in tasks and timing.SECONDS in one.values]
+        timed = timed or timing.of(seconds, row)
         for task, others in same.items():
             if others and task not in spreads and (found := _spread(reported, task, others[0], metric, row)):
                 spreads[task] = found
-    return Pilot(timing, tuple(spreads[task] for task in wanted if task in spreads), params, base)
+    return Pilot(timed, tuple(spreads[task] for task in wanted if task in spreads), params, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +163,6 @@ def _decided(differences: Floats, is_uneven: Flags, level: float) -> Flags:
     t = np.abs(first.mean(axis=1)) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
     found: Flags = (np.concatenate(p) < level) & (t > special.stdtrit(seeds - 1, 0.975))  # an interval without zero
     return found
-
-
-def _shapes(config: Mapping[str, object]) -> dict[str, str]:
-    """For each task of a study what decides how long its trainings take and what they can learn, as text."""
-    base = cast(Mapping[str, Mapping[str, object]], config["base"])
-    tasks = cast(Sequence[Mapping[str, object]], config["tasks"])
-    around = [base["model"], [base["train"].get(key) for key in LENGTH]]
-    return {str(task["name"]): json.dumps([around, task["spec"]], sort_keys=True) for task in tasks}
-
-
-def _timing(results: Sequence[ResultRow], study: StudyRow) -> Timing | None:
-    seconds = [one.values[key] for one in results if (key := ("wall_seconds", "")) in one.values]
-    return Timing(statistics.fmean(seconds), len(seconds), study.name) if seconds else None
 
 
 def _spread(results: Sequence[ResultRow], task: str, theirs: str, metric: str, study: StudyRow) -> Spread | None:

@@ -87,7 +87,7 @@ def search_report(db: Database, study: StudyRow, results: Sequence[ResultRow] | 
     roles = {number: role for number, role, _ in states}
     ranked = [it for it in candidates(results, sought, limits) if it.number]
     ranks = {it.number: place for place, it in enumerate(ranked, 1)}
-    base = [it for it in candidates(results, sought, {}) if not it.number]
+    base = candidates([row for row in results if not row.number], sought, {})
     fresh = {row.number for row in results if confirms(row.seed)}
     shown = [it for it in ranked if it.number in fresh] or ranked[:SHOWN]
     rows = tuple(_found(it, roles[it.number], results, sought, ranks.get(it.number)) for it in [*shown, *base])

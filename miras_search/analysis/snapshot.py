@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from miras_search.analysis.stored import commits
+from miras_search.analysis.commits import commits
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.tuned import Scheme
@@ -65,8 +65,11 @@ class Snapshot:
         return commits(ended or self.attempts, self.runs)
 
 
-def load(db: Database, name: str, *, designs: bool = True) -> Snapshot:
-    """Read the study; without `designs` only the trials of which a job runs. Raises StudyNotFound."""
+def load(db: Database, name: str, *, designs: bool = True, metrics: Collection[str] | None = None) -> Snapshot:
+    """Read the study; without `designs` only the trials of which a job runs, with `metrics` only those final numbers.
+
+    Raises StudyNotFound.
+    """
     study = queries.study(db, name)
     jobs, running = queries.jobs(db, study.id), queries.running(db, study.id)
     at_work = {job.trial_number for job in jobs if job.state == "running"}
@@ -74,7 +77,7 @@ def load(db: Database, name: str, *, designs: bool = True) -> Snapshot:
         study=study,
         trials=queries.trials(db, study.id, None if designs else at_work),
         jobs=jobs,
-        results=queries.results(db, study.id),
+        results=queries.results(db, study.id, metrics=metrics),
         attempts=queries.attempts(db, study.id),
         running=running,
         runs=queries.runs(db, study.id),

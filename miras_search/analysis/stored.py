@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import cast
 
 from miras_search.analysis.cells import gather, metric_named, task_names
+from miras_search.analysis.commits import commits
 from miras_search.analysis.locked import lock_text
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
 from miras_search.analysis.matched import with_ratios
@@ -212,22 +213,6 @@ def added_seeds(runs: Sequence[RunRow], attempts: Sequence[AttemptRow]) -> set[i
             added |= set(asked) - known
         known |= set(asked)
     return added
-
-
-def commits(attempts: Sequence[AttemptRow], runs: Sequence[RunRow]) -> str | None:
-    """The short commits of the code that made these attempts; None where they are unknown."""
-    used = {attempt.run_id for attempt in attempts}
-    found = dict.fromkeys(commit_of(run.provenance) for run in runs if run.id in used)
-    return " and ".join(commit for commit in found if commit) or None
-
-
-def commit_of(provenance: Mapping[str, object]) -> str | None:
-    """The code's commit in a run's provenance: seven digits, `+` behind them where files differed from it."""
-    for place in ("package", "folder"):  # an installed package has no checkout: then the one that it was run in
-        checkout = provenance.get(place)
-        if isinstance(checkout, Mapping) and checkout.get("commit"):
-            return str(checkout["commit"])[:7] + ("+" if checkout.get("dirty") else "")
-    return None
 
 
 def chance_levels(study: StudyRow) -> dict[str, float | None]:

@@ -172,7 +172,7 @@ def _measured(db: Database, study_id: int, run_id: int, values: np.ndarray, step
     now = datetime.now(UTC)
     with db.writing() as session:
         jobs = list(session.scalars(select(Job.id).join(Trial).where(Trial.study_id == study_id).order_by(Job.id)))
-        names = metric_ids(session, {name for name, _ in FINALS})
+        names = metric_ids(session.connection(), {name for name, _ in FINALS})
         about = {"attempt": 1, "run_id": run_id, "state": "complete", "host": "here", "pid": 1, "device": "cpu"}
         about |= {"started_at": now - timedelta(seconds=SECONDS), "ended_at": now, "wall_seconds": SECONDS}
         session.execute(insert(Attempt), [{"job_id": job, "last_step": steps, **about} for job in jobs])

@@ -27,6 +27,7 @@ from miras_search.errors import MirasError
 
 if TYPE_CHECKING:
     from miras_search.analysis.pilot import Detectable, Pilot, Spread
+    from miras_search.analysis.timing import Timing
     from miras_search.store.types import LockRow, StudyRow
     from miras_search.study.drafts import Cell
     from miras_search.study.plan import Plan
@@ -81,8 +82,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
     except MirasError:  # planned here, to be run where there are GPUs
         slots = 1
     counts = {str(state): count for state, count in known.row.jobs.items()} if known.row and not clash else {}
-    timing = known.pilot.timing if known.pilot else None
-    seconds = timing.seconds if timing else None
+    seconds = known.timing.seconds if known.timing else None
     if clash:
         note(
             f"{study.name}: the database holds a study of that name that compares something else, so `run` will refuse "
@@ -121,7 +121,7 @@ def show_plan(study: Study, db: str | None, *, as_json: bool) -> None:
                 "tuned": study.tuning.to_plain() if study.tuning else None,
                 "conflict": clash,
                 "slots": slots,
-                "timed": timing,
+                "timed": known.timing,
                 "detectable": [
                     {"task": one.task, "difference": found and found.difference, "sd": one.sd, "freedom": one.freedom}
                     | {"cells": one.cells, "study": one.study, "power_error": found and found.error}
@@ -144,7 +144,10 @@ class _Known:
     """The study of that name."""
     clash: bool = False
     """Whether that one compares something else."""
+    timing: Timing | None = None
+    """How long its jobs take."""
     pilot: Pilot | None = None
+    """What else is known before; of a search, which tests nothing, not looked for."""
     lock: LockRow | None = None
 
     def whose(self, study: str) -> str:
@@ -296,7 +299,7 @@ def _rival(study: Study) -> list[list[str]]:
 def _estimate(made: Plan | SearchPlan, slots: int, known: _Known) -> str:
     if not made.remaining:
         return "nothing left to train"
-    timing = known.pilot.timing if known.pilot else None
+    timing = known.timing
     if made.estimate_seconds is None or timing is None:
         return f"not known before a first job has run ({slots} at once on this machine)"
     basis = f"{many(timing.jobs, 'job')} of {known.whose(timing.study)}"
@@ -308,7 +311,7 @@ def _known(study: Study, db: str | None) -> _Known:
     setting = database_setting(db)
     if setting.source == "default" and not Path(setting.value).exists():
         return _Known()  # nothing has been run here; SQLAlchemy need not be loaded to know that
-    from miras_search.analysis.pilot import pilot
+    from miras_search.analysis.timing import timing
     from miras_search.store import queries
     from miras_search.store.address import parse_database, sqlite_path
     from miras_search.store.database import Database
@@ -320,6 +323,11 @@ def _known(study: Study, db: str | None) -> _Known:
     with Database.open(setting.value, read_only=True) as database:
         row = next((row for row in queries.studies(database) if row.name == study.name), None)
         clash = row is not None and row.space_hash != study.space_hash  # what `run` refuses
-        found = pilot(database, study.name, study.config, own=row is not None and not clash)
+        own = row is not None and not clash
         lock = lock_of(database, row.id) if row is not None and not clash else None
-    return _Known(row, clash, found, lock)
+        if study.search is not None:
+            return _Known(row, clash, timing(database, study.name, study.config, own=own), lock=lock)
+        from miras_search.analysis.pilot import pilot  # loads scipy
+
+        found = pilot(database, study.name, study.config, own=own)
+    return _Known(row, clash, found.timing, found, lock)

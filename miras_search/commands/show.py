@@ -249,7 +249,7 @@ def _attempts(attempts: Sequence[AttemptRow]) -> str:
 
 
 def _run(run: RunRow) -> str:
-    from miras_search.analysis.stored import commit_of
+    from miras_search.analysis.commits import commit_of
 
     versions = mapping(run.provenance.get("versions"))
     told = ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -89,14 +89,18 @@ def _all(studies: Sequence[StudyRow], where: str, as_json: bool) -> None:
 def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> None:
     # the dashboard's reckoning, so that both say the same; its data side loads neither Streamlit nor pandas
     from miras_search.analysis.duel import duel
-    from miras_search.analysis.search import search_report
+    from miras_search.analysis.search import search_report, sought_of
     from miras_search.analysis.snapshot import load
     from miras_search.commands.search import duel_text
     from miras_search.commands.search import text as search_text
     from miras_search.dashboard.progress import current, time_left
 
     now = datetime.now(UTC)
-    snapshot = load(database, study.name, designs=False)
+    shown: set[str] = set()  # of the final numbers; a study may have very many
+    if study.kind == "search":
+        sought, limits = sought_of(study)
+        shown = {name for name, _, _ in sought} | limits.keys()
+    snapshot = load(database, study.name, designs=False, metrics=shown)
     report, against = search_report(database, study, snapshot.results), duel(database, study)
     levels = failures(snapshot.results)
     left = time_left(snapshot, now)
@@ -166,6 +170,8 @@ def failures(results: Sequence[ResultRow]) -> list[Level]:
     A cell counts at each level that sets it apart from the base, and the base counts as a level of its own, so that one
     bad option stands out in a factorial study too.
     """
+    if not any(row.state in ("failed", "diverged") for row in results):
+        return []
     found: dict[tuple[str, str], list[str]] = {}
     for row in results:
         for level in row.changes.items() or [(BASE, row.cell)]:

@@ -220,7 +220,7 @@ class _Run:
                 ended=lambda job, state, value: search.ended(job, state),
                 check=check,
                 more=more,
-                points=search.points,
+                points=search.points if search.watches else None,
             )
             try:
                 self._train(run_id, first, hooks)

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import AttemptLost, Event, JobFinished, JobStarted, Progress, label
@@ -26,7 +27,10 @@ from miras_search.store.writer import Writer
 from miras_search.study.study import Study
 
 MAX_ATTEMPTS = {"lost": 3, "timeout": 2, "oom": 2}  # of a job in one run, by how they ended
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5  # as often as a training reports; the end of a task is waited for, not looked for
+
+Told = list[Callable[[], None]]
+"""What is to be done once the rows are committed: the hooks write to the same database on connections of their own."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,10 +51,6 @@ class _Running:
     attempt: int
     group: _Group
     attempt_id: int | None = None  # once a worker has taken it up
-
-
-def _keep_on(job: JobRow, rows: Sequence[Row]) -> bool:
-    return False
 
 
 def _untrained(job: JobRow) -> None:
@@ -74,12 +74,12 @@ class Hooks:
     """Called between steps; raises to stop the loop."""
     more: Callable[[], Sequence[JobRow]] = tuple
     """Further jobs, asked for whenever there is room and none is left."""
-    points: Callable[[JobRow, Sequence[Row]], bool] = _keep_on
-    """With a job and points of its curve, once they are stored; whether to end it as pruned."""
+    points: Callable[[JobRow, Sequence[Row]], bool] | None = None
+    """With a job and points of its curve, once they are stored; whether to end it as pruned. None never does."""
     trained: Callable[[JobRow], bytes | None] = _untrained
     """The checkpoint that a job evaluates; None where it is trained."""
     attempted: Callable[[JobRow, int], None] = _unheard
-    """With a job and the id of its attempt, once that is stored."""
+    """With a job and the id of its attempt, in the transaction that stores it."""
 
 
 class JobLoop:
@@ -119,8 +119,7 @@ class JobLoop:
             self._fill()
             if not self._queue and not self._running:
                 return
-            for message in self._executor.poll(POLL_SECONDS):
-                self._handle(message)
+            self._take(self._executor.poll(POLL_SECONDS))
             self._end_silent()
 
     def _put(self, jobs: Sequence[JobRow]) -> None:
@@ -132,8 +131,7 @@ class JobLoop:
         self._executor.stop()
         until = time.monotonic() + grace
         while any(one.attempt_id is not None for one in self._running.values()) and time.monotonic() < until:
-            for message in self._executor.poll(POLL_SECONDS):
-                self._handle(message)
+            self._take(self._executor.poll(POLL_SECONDS))
 
     def abandon(self) -> None:
         """Close the books on what is running: the attempts are lost, their jobs wait for the next run."""
@@ -167,28 +165,50 @@ class JobLoop:
         """The tasks under way."""
         return {running.group for running in self._running.values()}
 
-    def _handle(self, message: Message) -> None:
-        running = self._running.get(message.ticket)
-        if running is None:
-            return
-        running.group.heard = time.monotonic()
+    def _take(self, messages: Sequence[Message]) -> None:
+        """Write what the messages say in one transaction, then tell of it. A pruner decides between two of them."""
+        for message in messages:
+            if isinstance(message, Started):
+                _check_versions(message)
+        now = time.monotonic()
+        for block in [[message] for message in messages] if self._hooks.points is not None else [messages]:
+            told: Told = []
+            begun: list[_Running] = []
+            try:
+                with self._writer.together():
+                    for message in block:
+                        running = self._running.get(message.ticket)
+                        if running is not None:
+                            if running.attempt_id is None:
+                                begun.append(running)
+                            running.group.heard = now
+                            told += self._written(running, message)
+            except BaseException:
+                for running in begun:  # its row is not there
+                    running.attempt_id = None
+                raise
+            for tell in told:
+                tell()
+
+    def _written(self, running: _Running, message: Message) -> Told:
+        """Write what a message says; returns what is to be done once that is committed."""
         match message:
             case Started():
-                _check_versions(message)
-                self._start(running, message.host, message.pid, message.device)
+                return self._start(running, message.host, message.pid, message.device)
             case Points():
-                self._points(running, message)
+                return self._points(running, message)
             case Saved():
-                self._checkpoints.keep(snapshot_name(self._study, running.job), message.data)
+                return [partial(self._checkpoints.keep, snapshot_name(self._study, running.job), message.data)]
             case Stopped():
                 del self._running[message.ticket]
                 self._stopped(running, message)
+                return []
             case Finished():
                 del self._running[message.ticket]
-                self._finished(running, message)
+                return self._finished(running, message)
             case Failed():
                 del self._running[message.ticket]
-                self._failed(running, message)
+                return self._failed(running, message)
 
     def _end_silent(self) -> None:
         """Kill what hangs: a training reports twice a second, or after each step that takes longer."""
@@ -198,42 +218,50 @@ class JobLoop:
                 left = sorted(ticket for ticket, running in self._running.items() if running.group is group)
                 self._executor.kill(left[0])
                 why = f"the worker said nothing for {self._silence:g} s and was killed"
-                for ticket in left:
-                    self._handle(Failed(ticket, "timeout", "Silent", why))
+                self._take([Failed(ticket, "timeout", "Silent", why) for ticket in left])
 
-    def _start(self, running: _Running, host: str, pid: int, device: str) -> int:
+    def _start(self, running: _Running, host: str, pid: int, device: str) -> Told:
         job = running.job
         if device and running.group.size > 1:
             device = f"{device}, pack of {running.group.size}"
         running.attempt_id = self._writer.start_attempt(job.id, self._run_id, host=host, pid=pid, device=device)
-        self.attempts += 1
         self._hooks.attempted(job, running.attempt_id)
-        self._hooks.begun(job.trial_number)
-        self._hooks.event(JobStarted(job.cell, job.task, job.seed, running.attempt))
-        return running.attempt_id
 
-    def _points(self, running: _Running, message: Points) -> None:
+        def told() -> None:
+            self.attempts += 1
+            self._hooks.begun(job.trial_number)
+            self._hooks.event(JobStarted(job.cell, job.task, job.seed, running.attempt))
+
+        return [told]
+
+    def _points(self, running: _Running, message: Points) -> Told:
         if not message.rows:  # a sign of life
-            return
+            return []
         assert running.attempt_id is not None, "points before the start of an attempt"
-        self._writer.add_points(running.attempt_id, [Point(*row) for row in message.rows])
+        self._writer.add_points(running.attempt_id, [*map(Point._make, message.rows)])
+        return [partial(self._progress, running, message)]
+
+    def _progress(self, running: _Running, message: Points) -> None:
+        """Tell of points, and end the job where the pruner says so."""
         job = running.job
-        steps = self._study.trials[job.trial_number].train.steps
-        metrics = {label(split, name): value for _, name, split, value in message.rows}
-        if self._hooks.points(job, message.rows):
+        newest = {(split, name): value for _, name, split, value in message.rows}
+        metrics = {label(split, name): value for (split, name), value in newest.items()}
+        if self._hooks.points is not None and self._hooks.points(job, message.rows):
+            assert running.attempt_id is not None, "points before the start of an attempt"
             del self._running[message.ticket]
             self._executor.kill(message.ticket)
             self._close(running.attempt_id, "pruned", "Pruned", "the pruner has seen enough", final=True)
             self._hooks.ended(job, "pruned", None)
             self._tell_end(job, "pruned", metrics, None, None)
             return
+        steps = self._study.trials[job.trial_number].train.steps
         self._hooks.event(Progress(job.cell, job.task, job.seed, max(row[0] for row in message.rows), steps, metrics))
 
-    def _finished(self, running: _Running, message: Finished) -> None:
-        assert running.attempt_id is not None, "an end before the start of an attempt"
-        outcome, job = message.outcome, running.job
+    def _finished(self, running: _Running, message: Finished) -> Told:
+        attempt_id, outcome, job = running.attempt_id, message.outcome, running.job
+        assert attempt_id is not None, "an end before the start of an attempt"
         self._writer.finish_attempt(
-            running.attempt_id,
+            attempt_id,
             state=outcome.state,
             finals=[Final(final.name, final.split, final.value) for final in outcome.finals],
             last_step=outcome.last_step,
@@ -243,46 +271,42 @@ class JobLoop:
             error_text=outcome.note or None,
             final_for_job=True,
         )
-        values = {(final.name, final.split): final.value for final in outcome.finals}
-        self._hooks.ended(job, outcome.state, values.get(self._metric))
-        metrics = {label(split, name): value for (name, split), value in values.items()}
-        self._tell_end(job, outcome.state, metrics, outcome.wall_seconds, outcome.note or None)
-        if message.checkpoint is not None:
-            name = checkpoint_name(self._study, job, running.attempt)
-            self._checkpoints.save(running.attempt_id, name, message.checkpoint, outcome.last_step)
+
+        def told() -> None:
+            values = {(final.name, final.split): final.value for final in outcome.finals}
+            self._hooks.ended(job, outcome.state, values.get(self._metric))
+            metrics = {label(split, name): value for (name, split), value in values.items()}
+            self._tell_end(job, outcome.state, metrics, outcome.wall_seconds, outcome.note or None)
+            if message.checkpoint is not None:
+                name = checkpoint_name(self._study, job, running.attempt)
+                self._checkpoints.save(attempt_id, name, message.checkpoint, outcome.last_step)
+
+        return [told]
 
     def _stopped(self, running: _Running, message: Stopped) -> None:
         assert running.attempt_id is not None, "an end before the start of an attempt"
         self._close(running.attempt_id, "lost", "Interrupted", f"the run was stopped: {message.text}")
 
-    def _failed(self, running: _Running, message: Failed) -> None:
+    def _failed(self, running: _Running, message: Failed) -> Told:
         job = running.job
-        attempt_id = running.attempt_id
-        if attempt_id is None:  # its worker died before it could say that it had begun
-            attempt_id = self._start(running, "", 0, "")
+        # a worker may die before it could say that it had begun
+        told = self._start(running, "", 0, "") if running.attempt_id is None else []
+        assert running.attempt_id is not None, "it has begun by now"
         self._queue.split(job, running.group.size, message.state)
         again = packed = running.group.size > 1
         if not packed:
             self._bad[job.id, message.state] += 1
             again = self._bad[job.id, message.state] < MAX_ATTEMPTS.get(message.state, 1)
-        self._close(attempt_id, message.state, message.error_type, message.error_text, final=not again)
+        self._close(running.attempt_id, message.state, message.error_type, message.error_text, final=not again)
+        why = _brief(message)
         if again:
             if message.state == "oom" and not packed:
                 self._alone.add(job.id)
             self._queue.put_back(job)
-            self._hooks.event(
-                AttemptLost(
-                    job.cell,
-                    job.task,
-                    job.seed,
-                    running.attempt,
-                    message.state,
-                    _brief(message),
-                )
-            )
-        else:
-            self._hooks.ended(job, "failed", None)
-            self._tell_end(job, "failed", {}, None, _brief(message))
+            lost = AttemptLost(job.cell, job.task, job.seed, running.attempt, message.state, why)
+            return [*told, partial(self._hooks.event, lost)]
+        ended = partial(self._hooks.ended, job, "failed", None)
+        return [*told, ended, partial(self._tell_end, job, "failed", {}, None, why)]
 
     def _close(self, attempt_id: int, state: AttemptState, kind: str, text: str, *, final: bool = False) -> None:
         """End an attempt that found nothing."""

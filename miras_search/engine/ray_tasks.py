@@ -19,22 +19,22 @@ End = Finished | Stopped
 
 
 class Mailbox:
-    """An actor that keeps messages until the driver fetches them. Asynchronous: no worker waits for another."""
+    """An actor that keeps messages until the driver fetches them."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._stopping = False
 
-    async def put(self, messages: Sequence[Message]) -> bool:
+    def put(self, messages: Sequence[Message]) -> bool:
         """Take messages in; the reply is whether to stop."""
         self._messages.extend(messages)
         return self._stopping
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Tell every worker with its next message to stop."""
         self._stopping = True
 
-    async def drain(self) -> list[Message]:
+    def drain(self) -> list[Message]:
         """Every message since the last call, oldest first."""
         messages, self._messages = self._messages, []
         return messages

@@ -148,10 +148,15 @@ class SearchRun:
         """Whether all is asked for and all of that handed out."""
         return self._confirmed and not (self._loose or self._active)
 
+    @property
+    def watches(self) -> bool:
+        """Whether the pruner looks at trainings on their way."""
+        return self.search.pruner not in ("none", "wilcoxon")
+
     def points(self, job: JobRow, rows: Sequence[Row]) -> bool:
         """Whether the pruner ends the job after these points; it watches the first job of each trial."""
         it = self._owner(job)
-        if it is None or self.search.pruner in ("none", "wilcoxon") or (job.task, job.seed) != it.keys[0]:
+        if it is None or not self.watches or (job.task, job.seed) != it.keys[0]:
             return False
         metric, split, _ = self._sought[0]
         train = self.cells[it.number].train

@@ -8,6 +8,7 @@ different sets of parameters alone. The tests hold it against Optuna's own.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,13 @@ from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_gamma_multiobjective
+from optuna.samplers._tpe.sampler import (
+    _get_infeasible_trial_score,
+    _split_trials,
+    default_gamma,
+    default_gamma_multiobjective,
+)
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -36,19 +43,32 @@ class History:
         self._numbers: dict[str, list[int]] = {}  # by parameter, the trials that have it
         self._values: dict[str, list[float]] = {}  # beside them, as Optuna's estimators see them
         self._sorted: dict[str, tuple[Array, Array]] = {}
+        self._found: list[tuple[float, int]] = []  # value and number of those that may be called good
         self._groups: tuple[list[frozenset[str]], list[dict[str, BaseDistribution]]] = [], []
 
-    def take(self, ended: Iterable[FrozenTrial]) -> None:
-        """Take in those that were not."""
+    def take(self, ended: Sequence[FrozenTrial]) -> None:
+        """Take in those of all ended trials that were not."""
+        if len(ended) == len(self._sets):
+            return
         for trial in ended:
             if trial.number in self._sets:
                 continue
             names = frozenset(trial.distributions)
             self._sets[trial.number] = self._different.setdefault(names, names)
+            if trial.state == TrialState.COMPLETE and len(trial.values) == 1 and not _get_infeasible_trial_score(trial):
+                self._found.append((trial.values[0], trial.number))
             for name, distribution in trial.distributions.items():
                 self._numbers.setdefault(name, []).append(trial.number)
                 self._values.setdefault(name, []).append(distribution.to_internal_repr(trial.params[name]))
                 self._sorted.pop(name, None)
+
+    def best(self, count: int, *, maximize: bool) -> set[int]:
+        """The numbers of the best trials with one objective that came to an end within the limits; the older of equals.
+
+        Fewer than `count` where there are fewer.
+        """
+        sign = -1.0 if maximize else 1.0
+        return {number for _, number in heapq.nsmallest(count, [(sign * value, it) for value, it in self._found])}
 
     def groups(self, ended: Sequence[FrozenTrial]) -> list[dict[str, BaseDistribution]]:
         """The groups of parameters that always occur together in these trials."""
@@ -78,11 +98,10 @@ class _Rest:
     running: list[FrozenTrial]
 
     @classmethod
-    def of(cls, trials: Sequence[FrozenTrial], history: History) -> _Rest:
+    def of(cls, trials: Sequence[FrozenTrial]) -> _Rest:
         ended = [it for it in trials if it.state != TrialState.RUNNING]
         found = np.zeros(1 + max((it.number for it in ended), default=-1), dtype=bool)
         found[[it.number for it in ended]] = True
-        history.take(ended)
         return cls(found, [it for it in trials if it.state == TrialState.RUNNING])
 
 
@@ -98,6 +117,7 @@ class SharedTPESampler(TPESampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As Optuna's: every parameter that may be drawn with others, by name."""
+        study._thread_local.cached_all_trials = None  # read once a trial, also where one that was begun goes on
         if not self._group:
             return super().infer_relative_search_space(study, trial)
         assert self._group_decomposed_search_space is not None
@@ -119,10 +139,9 @@ class SharedTPESampler(TPESampler):
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         if self._split is None:
             states = [*ENDED, TrialState.RUNNING]
-            trials = [it for it in study._get_trials(deepcopy=False, states=states) if it.number != trial.number]
-            ended = sum(it.state != TrialState.RUNNING for it in trials)
-            share = default_gamma if len(study.directions) == 1 else default_gamma_multiobjective
-            self._split = _split_trials(study, trials, share(ended))
+            # as they were when the trial began: this process alone writes them, one after the other
+            trials = study._get_trials(deepcopy=False, states=states, use_cache=True)
+            self._split = self._parted(study, [it for it in trials if it.number != trial.number])
         below, above = self._split
         good = self._build_parzen_estimator(study, search_space, below, handle_below=True)
         rest = self._build_parzen_estimator(study, search_space, above, handle_below=False)
@@ -130,13 +149,24 @@ class SharedTPESampler(TPESampler):
         best = self._compare(tried, self._compute_acquisition_func(tried, good, rest))
         return {name: it.to_external_repr(best[name]) for name, it in search_space.items()}
 
+    def _parted(self, study: Study, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """The good trials and the others, each by number."""
+        ended = [it for it in trials if it.state != TrialState.RUNNING]
+        several = len(study.directions) > 1
+        count = (default_gamma_multiobjective if several else default_gamma)(len(ended))
+        self._history.take(ended)
+        best = set() if several else self._history.best(count, maximize=study.direction == StudyDirection.MAXIMIZE)
+        if not best or len(best) < count:  # pruned ones, or some over a limit, may be among the good
+            return _split_trials(study, trials, count)
+        return [it for it in trials if it.number in best], [it for it in trials if it.number not in best]
+
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
     ) -> dict[str, Array]:
         if self._split is None or trials is not self._split[1]:  # the good ones are few
             return super()._get_internal_repr(trials, search_space, study)
         if self._rest is None:
-            self._rest = _Rest.of(trials, self._history)
+            self._rest = _Rest.of(trials)
         wanted = self._rest.ended
         columns = {name: self._history.column(name) for name in search_space}
         shared = _shared([numbers for numbers, _ in columns.values()])

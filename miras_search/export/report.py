@@ -14,11 +14,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from miras_search import __version__
+from miras_search.analysis.commits import commit_of
 from miras_search.analysis.curves import KINDS, bands, ends
 from miras_search.analysis.numbers import NOTHING, decimals_for, fixed
 from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.standing import compared, headline, left_out
-from miras_search.analysis.stored import commit_of, confirmed, stored_tables
+from miras_search.analysis.stored import confirmed, stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.export import figures, html
 from miras_search.metrics import METRICS

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import URL, Engine, create_engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import DatabaseError, InterfaceError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
@@ -36,6 +36,7 @@ class Database:
         self.url = url
         self.engine = engine
         self.read_only = read_only
+        self._writer: Engine | None = None
 
     @classmethod
     def open(
@@ -88,13 +89,24 @@ class Database:
 
         Raises EnvironmentProblem on a read-only database; an exception within rolls everything back.
         """
+        with self._problems(), Session(self._locking()) as session, session.begin():
+            _lock(session.connection())
+            yield session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As `writing`, without a session, which takes longer to make than a few rows to write."""
+        with self._problems(), self._locking().begin() as connection:
+            _lock(connection)
+            yield connection
+
+    def _locking(self) -> Engine:
+        """An engine whose transactions take the write lock when they begin. Raises EnvironmentProblem."""
         if self.read_only:
             raise EnvironmentProblem(f"{self.name}: opened to read only")
-        engine = self.engine.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
-        with self._problems(), Session(engine) as session, session.begin():
-            if engine.dialect.name == "postgresql":  # what it reads before it writes must hold, as on SQLite
-                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
-            yield session
+        if self._writer is None:
+            self._writer = self.engine.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
+        return self._writer
 
     def revision(self) -> str:
         """The revision of the tables; "" where there are none."""
@@ -223,6 +235,12 @@ def _make_engine(url: URL, *, read_only: bool) -> Engine:
     elif read_only and engine.dialect.name == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
     return engine
+
+
+def _lock(connection: Connection) -> None:
+    """What a transaction reads before it writes must hold on PostgreSQL too."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
 
 
 def _is_ours(error: DatabaseError | InterfaceError) -> bool:

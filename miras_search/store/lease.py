@@ -11,13 +11,14 @@ import socket
 import sys
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from miras_search.store.tables import Run, Study
 from miras_search.store.types import LeaseLost, StudyBusy
 
 LEASE_SECONDS = 60.0  # a driver beats every few seconds; this allows for a long checkpoint or a busy disk
+_STATUS = select(Run.status).where(Run.id == bindparam("run"))
 
 
 def this_host() -> tuple[str, str]:
@@ -66,8 +67,8 @@ def give_up_dead(session: Session, study_id: int, now: datetime, *, takeover: bo
         session.execute(update(Run).where(Run.id == run.id).values(status="lost", ended_at=run.heartbeat_at))
 
 
-def require(session: Session, run_id: int) -> None:
+def require(connection: Connection, run_id: int) -> None:
     """Raise LeaseLost unless the run still holds its lease."""
-    run = session.get_one(Run, run_id)
-    if run.status != "running":
-        raise LeaseLost(f"run {run_id} is {run.status}: another run has taken the study over; stop this one")
+    status = connection.scalar(_STATUS, {"run": run_id})
+    if status != "running":
+        raise LeaseLost(f"run {run_id} is {status}: another run has taken the study over; stop this one")

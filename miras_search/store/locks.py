@@ -37,7 +37,7 @@ def put_lock(db: Database, study_id: int, content: Mapping[str, object]) -> Lock
                 )
             session.execute(delete(Lock).where(Lock.study_id == study_id))
             session.execute(insert(Lock).values(study_id=study_id, content=dict(content), hash=digest, locked_at=now))
-            touch(session, study_id, now)
+            touch(session.connection(), study_id, now)
     found = lock_of(db, study_id)
     assert found is not None, "it was there or has been written"
     return found

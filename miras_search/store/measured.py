@@ -5,41 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import Insert, inspect
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, inspect
+from sqlalchemy.dialects import sqlite
 
-from miras_search.store.metric_names import metric_ids
-from miras_search.store.tables import Attempt, MetricPoint, encode_value
+from miras_search.store.states import Place
+from miras_search.store.tables import MetricPoint, encode_value
 from miras_search.store.types import Final, Point
 
 
-def insert_points(session: Session, attempt_id: int, points: Sequence[Point], names: Mapping[str, int]) -> None:
+def insert_points(connection: Connection, attempt_id: int, points: Sequence[Point], names: Mapping[str, int]) -> None:
     """Insert points; one with the same metric, split and step replaces the older, so that a batch can be sent again.
 
-    `names` has the id of each metric. Below the ORM: the curves are most of what a driver writes.
+    `names` has the id of each metric. The curves are most of what a driver writes: they go to the database's own
+    driver as tuples.
     """
-    rows: dict[tuple[int, str, int], dict[str, object]] = {}
-    for point in points:
-        value, flag = encode_value(point.value)
-        key = (names[point.name], point.split, point.step)
-        rows[key] = dict(attempt_id=attempt_id, name_id=key[0], split=key[1], step=key[2], value=value, flag=flag)
-    connection = session.connection()
-    connection.execute(_upsert(connection.dialect.name), list(rows.values()))
+    rows = [(attempt_id, names[it.name], it.split, it.step, *encode_value(it.value)) for it in points]
+    connection.exec_driver_sql(_upsert(connection.dialect.name), rows)
 
 
 @cache
-def _upsert(dialect: str) -> Insert:
-    """The statement that inserts a point or replaces it, which each dialect has of its own."""
-    place = inspect(MetricPoint).primary_key
-    row = sqlite.insert(MetricPoint) if dialect == "sqlite" else postgresql.insert(MetricPoint)
+def _upsert(dialect: str) -> str:
+    """The statement that inserts a point or replaces it. The same in both dialects, but for the marks of its values."""
+    row = sqlite.insert(MetricPoint)
     newer = {"value": row.excluded.value, "flag": row.excluded.flag}
-    return row.on_conflict_do_update(index_elements=place, set_=newer)
+    statement = row.on_conflict_do_update(index_elements=inspect(MetricPoint).primary_key, set_=newer)
+    words = str(statement.compile(dialect=sqlite.dialect()))
+    return words if dialect == "sqlite" else words.replace("?", "%s")
 
 
-def final_rows(session: Session, attempt: Attempt, finals: Sequence[Final]) -> list[dict[str, object]]:
+def final_rows(attempt: Place, finals: Sequence[Final], names: Mapping[str, int]) -> list[dict[str, object]]:
     """Rows for `ms_final_metric`. Raises ValueError for a metric that is given twice on a split."""
-    names = metric_ids(session, {final.name for final in finals})
     rows = {}
     for final in finals:
         value, flag = encode_value(final.value)
@@ -50,7 +45,7 @@ def final_rows(session: Session, attempt: Attempt, finals: Sequence[Final]) -> l
             "job_id": attempt.job_id,
             "name_id": key[0],
             "split": final.split,
-            "attempt_id": attempt.id,
+            "attempt_id": attempt.attempt_id,
             "value": value,
             "flag": flag,
         }

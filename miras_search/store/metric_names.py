@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.orm import Session
 
 from miras_search.metrics import METRICS
@@ -29,10 +29,11 @@ def register_metrics(session: Session) -> None:
             session.execute(update(MetricName).where(MetricName.id == row.id).values(**facts))
 
 
-def metric_ids(session: Session, names: Collection[str]) -> dict[str, int]:
+def metric_ids(connection: Connection, names: Collection[str]) -> dict[str, int]:
     """The id of each name. A name outside the registry (a telemetry curve) is added without a description."""
     wanted = select(MetricName.name, MetricName.id).where(MetricName.name.in_(names))
-    ids = dict(session.execute(wanted).all())
+    ids = dict(connection.execute(wanted).all())
     for name in sorted(set(names) - set(ids)):
-        ids[name] = session.execute(insert(MetricName).values(name=name).returning(MetricName.id)).scalar_one()
+        row = insert(MetricName).values(name=name).returning(MetricName.id)
+        ids[name] = connection.execute(row).scalar_one()
     return ids

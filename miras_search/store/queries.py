@@ -20,7 +20,6 @@ from miras_search.store.types import (
     JOB_STATES,
     ArtifactRow,
     AttemptRow,
-    AttemptState,
     CurveRow,
     JobRow,
     JobState,
@@ -50,6 +49,7 @@ __all__ = [
     "change_token",
     "curve_names",
     "curves",
+    "finals",
     "job_values",
     "jobs",
     "pending_jobs",
@@ -217,10 +217,25 @@ def _jobs(db: Database, study_id: int, *, waiting_only: bool, trial_number: int 
         ]
 
 
-def results(db: Database, study_id: int, numbers: Collection[int] | None = None) -> list[ResultRow]:
+def finals(db: Database, study_id: int, metric: str, split: str) -> list[tuple[str, float]]:
+    """Task and value of one final number, of each job that has it."""
+    wanted = (
+        select(Job.task, FinalMetric.value, FinalMetric.flag)
+        .join(Job, FinalMetric.job_id == Job.id)
+        .join(Trial, Job.trial_id == Trial.id)
+        .join(MetricName, FinalMetric.name_id == MetricName.id)
+        .where(Trial.study_id == study_id, MetricName.name == metric, FinalMetric.split == split)
+    )
+    with db.session() as session:
+        return [(task, decode(value, flag)) for task, value, flag in session.execute(wanted)]
+
+
+def results(
+    db: Database, study_id: int, numbers: Collection[int] | None = None, *, metrics: Collection[str] | None = None
+) -> list[ResultRow]:
     """One row a job, unfinished ones included, by trial number, then in the order in which the jobs were stored.
 
-    Of all trials, or of those of the given numbers.
+    Of all trials, or of those of the given numbers; with all final numbers, or with those of the given metrics.
     """
     mine = _of(study_id, numbers)
     final = (
@@ -231,6 +246,8 @@ def results(db: Database, study_id: int, numbers: Collection[int] | None = None)
         .where(mine)
         .order_by(FinalMetric.job_id, MetricName.id, FinalMetric.split)
     )
+    if metrics is not None:
+        final = final.where(MetricName.name.in_(metrics))
     wanted = (
         select(Job.id, Job.trial_id, Job.task, Job.seed, Job.state, Attempt.last_step)
         .join(Trial, Job.trial_id == Trial.id)
@@ -311,7 +328,26 @@ def curve_names(db: Database, study_id: int) -> list[tuple[str, str]]:
 def attempts(db: Database, study_id: int, trial_number: int | None = None) -> list[AttemptRow]:
     """Every try of every job of one trial (None: of all), lost and failed ones included; by job, then by attempt."""
     wanted = (
-        select(Attempt, Job.task, Job.seed)
+        # columns: an object of the ORM for each would take five times as long
+        select(
+            Attempt.id,
+            Attempt.job_id,
+            Job.task,
+            Job.seed,
+            Attempt.attempt,
+            Attempt.state,
+            Attempt.error_type,
+            Attempt.error_text,
+            Attempt.host,
+            Attempt.pid,
+            Attempt.device,
+            Attempt.started_at,
+            Attempt.ended_at,
+            Attempt.wall_seconds,
+            Attempt.peak_memory_bytes,
+            Attempt.last_step,
+            Attempt.run_id,
+        )
         .join(Job, Attempt.job_id == Job.id)
         .join(Trial, Job.trial_id == Trial.id)
         .where(Trial.study_id == study_id)
@@ -320,28 +356,7 @@ def attempts(db: Database, study_id: int, trial_number: int | None = None) -> li
     if trial_number is not None:
         wanted = wanted.where(Trial.number == trial_number)
     with db.session() as session:
-        return [
-            AttemptRow(
-                id=row.id,
-                job_id=row.job_id,
-                task=task,
-                seed=seed,
-                attempt=row.attempt,
-                state=cast(AttemptState, row.state),
-                error_type=row.error_type,
-                error_text=row.error_text,
-                host=row.host,
-                pid=row.pid,
-                device=row.device,
-                started_at=row.started_at,
-                ended_at=row.ended_at,
-                wall_seconds=row.wall_seconds,
-                peak_memory_bytes=row.peak_memory_bytes,
-                last_step=row.last_step,
-                run_id=row.run_id,
-            )
-            for row, task, seed in session.execute(wanted)
-        ]
+        return [AttemptRow(**row) for row in session.execute(wanted).mappings()]
 
 
 def runs(db: Database, study_id: int) -> list[RunRow]:

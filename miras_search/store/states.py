@@ -1,77 +1,108 @@
 """States kept in step: a job's, its trial's, and the study's change counter. Each within the caller's transaction.
 
-On its connection, below the ORM, which would look after each statement whether an object in memory has changed: these
-run several times a job.
+On its connection, below the ORM, which would look after each statement whether an object in memory has changed; and
+from statements that are put together once, which takes SQLAlchemy longer than SQLite takes to run them: these run
+several times a job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import bindparam, case, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from miras_search.store.tables import Attempt, Job, Study, Trial
-from miras_search.store.types import FINAL_STATES, JobState, LeaseLost, trial_state
+from miras_search.store.types import FINAL_STATES, AttemptState, JobState, LeaseLost, trial_state
+
+_TOUCH = (
+    update(Study)
+    .where(Study.id == bindparam("study"))
+    .values({Study.changes: Study.changes + 1, Study.updated_at: bindparam("now")})
+)
+_SET_JOBS = (
+    update(Job)
+    .where(Job.id.in_(bindparam("jobs", expanding=True)))
+    .values({Job.state: bindparam("new"), Job.updated_at: bindparam("now")})
+)
+_TRIALS = select(Job.trial_id).where(Job.id.in_(bindparam("jobs", expanding=True))).distinct()
+_COUNTS = (
+    select(Job.trial_id, Job.state, func.count())
+    .where(Job.trial_id.in_(bindparam("trials", expanding=True)))
+    .group_by(Job.trial_id, Job.state)
+)
+_SET_TRIAL = (
+    update(Trial)
+    .where(Trial.id == bindparam("trial"))
+    .values(
+        {Trial.state: bindparam("new"), Trial.updated_at: bindparam("now"), Trial.finished_at: bindparam("finished")}
+    )
+)
+_REACH = update(Attempt).where(Attempt.id == bindparam("attempt_")).values({Attempt.last_step: bindparam("step")})
+_ATTEMPT = (
+    select(Attempt.job_id, Trial.study_id, Attempt.state, Attempt.last_step)
+    .join(Job, Attempt.job_id == Job.id)
+    .join(Trial, Job.trial_id == Trial.id)
+    .where(Attempt.id == bindparam("attempt_"))
+)
 
 
-def touch(session: Session, study_id: int, now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An attempt, where it belongs and how it stands."""
+
+    attempt_id: int
+    job_id: int
+    study_id: int
+    state: AttemptState
+    last_step: int | None
+
+
+def touch(connection: Connection, study_id: int, now: datetime) -> None:
     """Let every reader's cache of this study expire."""
-    values = {"changes": Study.changes + 1, "updated_at": now}
-    session.connection().execute(update(Study).where(Study.id == study_id).values(values))
+    connection.execute(_TOUCH, {"study": study_id, "now": now})
 
 
-def touch_attempt(session: Session, attempt_id: int, now: datetime) -> None:
-    """`touch` for the study to which an attempt belongs."""
-    owner = select(Trial.study_id).join(Job).join(Attempt, Attempt.job_id == Job.id).where(Attempt.id == attempt_id)
-    values = {Study.changes: Study.changes + 1, Study.updated_at: now}
-    touched = update(Study).where(Study.id == owner.scalar_subquery()).values(values)
-    session.connection().execute(touched)
-
-
-def study_of(session: Session, job_id: int) -> int:
-    """The id of the study to which a job belongs."""
-    wanted = select(Trial.study_id).join(Job, Job.trial_id == Trial.id).where(Job.id == job_id)
-    return session.connection().execute(wanted).scalar_one()
-
-
-def set_jobs(session: Session, now: datetime, job_ids: Sequence[int], state: JobState) -> None:
+def set_jobs(connection: Connection, now: datetime, job_ids: Sequence[int], state: JobState) -> None:
     """Set the jobs' state, and the state of their trials from it."""
-    connection = session.connection()
-    connection.execute(update(Job).where(Job.id.in_(job_ids)).values(state=state, updated_at=now))
-    refresh_trials(session, now, connection.scalars(select(Job.trial_id).where(Job.id.in_(job_ids)).distinct()))
+    connection.execute(_SET_JOBS, {"jobs": job_ids, "new": state, "now": now})
+    refresh_trials(connection, now, connection.scalars(_TRIALS, {"jobs": job_ids}))
 
 
-def refresh_trials(session: Session, now: datetime, trial_ids: Iterable[int]) -> None:
+def refresh_trials(connection: Connection, now: datetime, trial_ids: Iterable[int]) -> None:
     """Recompute the trials' states from their jobs; `finished_at` is set while every job has ended."""
     ids = list(trial_ids)
     counts: dict[int, dict[JobState, int]] = {trial_id: {} for trial_id in ids}
-    counted = select(Job.trial_id, Job.state, func.count()).where(Job.trial_id.in_(ids))
-    connection = session.connection()
-    for trial_id, state, count in connection.execute(counted.group_by(Job.trial_id, Job.state)):
+    for trial_id, state, count in connection.execute(_COUNTS, {"trials": ids}):
         counts[trial_id][cast(JobState, state)] = count
     rows: list[dict[str, object]] = []
     for trial_id, jobs in counts.items():
         new = trial_state(jobs)
         finished = now if new in FINAL_STATES else None
-        rows.append({"trial": trial_id, "state": new, "updated_at": now, "finished_at": finished})
+        rows.append({"trial": trial_id, "new": new, "now": now, "finished": finished})
     if rows:
-        connection.execute(update(Trial).where(Trial.id == bindparam("trial")), rows)
+        connection.execute(_SET_TRIAL, rows)
 
 
-def reach(session: Session, attempt_id: int, step: int) -> None:
+def reach(connection: Connection, attempt_id: int, step: int) -> Place:
     """Note that a running attempt has come to a step, unless it was further. Raises LeaseLost like `open_attempt`."""
-    further = case((Attempt.last_step > step, Attempt.last_step), else_=step)
-    moved = update(Attempt).where(Attempt.id == attempt_id, Attempt.state == "running").values(last_step=further)
-    if not session.connection().execute(moved).rowcount:
-        open_attempt(session, attempt_id)
+    attempt = open_attempt(connection, attempt_id)
+    if attempt.last_step is None or attempt.last_step < step:
+        connection.execute(_REACH, {"attempt_": attempt_id, "step": step})
+    return attempt
 
 
-def open_attempt(session: Session, attempt_id: int) -> Attempt:
+def open_attempt(connection: Connection, attempt_id: int) -> Place:
     """The attempt, still running. Raises LeaseLost when it has ended: another run gave it up for lost."""
-    attempt = session.get_one(Attempt, attempt_id)
+    attempt = find_attempt(connection, attempt_id)
     if attempt.state != "running":
         raise LeaseLost(f"attempt {attempt_id} is {attempt.state}, not running: another run may have taken over")
     return attempt
+
+
+def find_attempt(connection: Connection, attempt_id: int) -> Place:
+    """The attempt of that id, which must be there."""
+    job_id, study_id, state, last_step = connection.execute(_ATTEMPT, {"attempt_": attempt_id}).one()
+    return Place(attempt_id, job_id, study_id, cast(AttemptState, state), last_step)

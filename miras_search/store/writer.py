@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from miras_search.store import lease, tables
+from miras_search.store import attempts, lease, tables
 from miras_search.store.database import Database
-from miras_search.store.measured import final_rows, insert_points
+from miras_search.store.measured import insert_points
 from miras_search.store.metric_names import metric_ids, register_metrics
-from miras_search.store.states import open_attempt, reach, refresh_trials, set_jobs, study_of, touch, touch_attempt
+from miras_search.store.states import find_attempt, open_attempt, reach, refresh_trials, set_jobs, touch
 from miras_search.store.tables import Attempt, FinalMetric, Job, Study, Trial, utcnow
 from miras_search.store.types import (
     ENDED_ATTEMPTS,
@@ -48,7 +49,44 @@ class Writer:
         """Write to `db`; `now` is the clock (aware), which a test may replace."""
         self.db = db
         self._now = now
+        self._joined: Connection | None = None
+        self._touched: set[int] = set()  # studies that are written about in the transaction that is open
         self._names: Mapping[str, int] = {}  # the ids of metrics that are known to be stored
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for all that is written within about attempts; a commit costs as much as many rows.
+
+        Committed at the end; an exception within rolls everything back. Nothing else may be written meanwhile.
+        """
+        with self._writing():
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """The transaction that is open, or one of its own."""
+        if self._joined is not None:
+            yield self._joined
+            return
+        try:
+            with self.db.transaction() as connection:
+                self._joined = connection
+                yield connection
+                for study_id in sorted(self._touched):
+                    touch(connection, study_id, self._now())
+        except BaseException:
+            self._names = {}  # new ones among them are not stored
+            raise
+        finally:
+            self._joined = None
+            self._touched.clear()
+
+    def _ids(self, connection: Connection, measured: Iterable[Point | Final]) -> Mapping[str, int]:
+        """The id of each metric that is measured."""
+        wanted = {one.name for one in measured}
+        if not wanted <= self._names.keys():
+            self._names = {**self._names, **metric_ids(connection, wanted)}
+        return self._names
 
     # The study and its plan
 
@@ -93,7 +131,7 @@ class Writer:
                 )
             if any(getattr(stored, key) != value for key, value in values.items()):
                 session.execute(update(Study).where(Study.id == stored.id).values(**values))
-                touch(session, stored.id, now)
+                touch(session.connection(), stored.id, now)
             return stored.id
 
     def put_trials(self, study_id: int, trials: Sequence[NewTrial]) -> None:
@@ -130,7 +168,7 @@ class Writer:
             if new:
                 session.execute(insert(Trial), new)
             if new or changed:
-                touch(session, study_id, now)
+                touch(session.connection(), study_id, now)
 
     def put_jobs(self, study_id: int, jobs: Sequence[NewJob]) -> None:
         """Store the jobs that are missing, by (trial, task, seed). The order in which seeds first come is kept.
@@ -153,8 +191,8 @@ class Writer:
                     rows.append(dict(trial_id=key[0], task=job.task, seed=job.seed, state="waiting", updated_at=now))
             if rows:
                 session.execute(insert(Job), rows)
-                refresh_trials(session, now, {int(str(row["trial_id"])) for row in rows})
-                touch(session, study_id, now)
+                refresh_trials(session.connection(), now, {int(str(row["trial_id"])) for row in rows})
+                touch(session.connection(), study_id, now)
 
     # Runs
 
@@ -182,13 +220,13 @@ class Writer:
                 )
                 .returning(tables.Run.id)
             ).scalar_one()
-            touch(session, study_id, now)
+            touch(session.connection(), study_id, now)
         return Run(int(run_id), study_id, token)
 
     def heartbeat(self, run_id: int) -> None:
         """Say that the run lives; every few seconds. Raises LeaseLost once another run has taken over."""
         with self.db.writing() as session:
-            lease.require(session, run_id)
+            lease.require(session.connection(), run_id)
             session.execute(update(tables.Run).where(tables.Run.id == run_id).values(heartbeat_at=self._now()))
 
     def end_run(self, run_id: int, status: RunStatus) -> None:
@@ -201,7 +239,7 @@ class Writer:
             if run.status == "running":
                 ended = update(tables.Run).where(tables.Run.id == run_id)
                 session.execute(ended.values(status=status, ended_at=now, heartbeat_at=now))
-                touch(session, run.study_id, now)
+                touch(session.connection(), run.study_id, now)
 
     def reconcile(self, study_id: int) -> list[LostAttempt]:
         """Close what earlier runs left open: their running attempts become `lost`, the jobs wait again.
@@ -225,8 +263,8 @@ class Writer:
             if lost:
                 closed = update(Attempt).where(Attempt.id.in_([row.attempt_id for row in lost]))
                 session.execute(closed.values(state="lost", ended_at=now))
-                set_jobs(session, now, [row.job_id for row in lost], "waiting")
-                touch(session, study_id, now)
+                set_jobs(session.connection(), now, [row.job_id for row in lost], "waiting")
+                touch(session.connection(), study_id, now)
             return lost
 
     def reset_failed(self, study_id: int) -> int:
@@ -248,8 +286,8 @@ class Writer:
         if job_ids:
             now = self._now()
             session.execute(delete(FinalMetric).where(FinalMetric.job_id.in_(job_ids)))
-            set_jobs(session, now, job_ids, "waiting")
-            touch(session, study_id, now)
+            set_jobs(session.connection(), now, job_ids, "waiting")
+            touch(session.connection(), study_id, now)
         return len(job_ids)
 
     # Attempts
@@ -259,28 +297,10 @@ class Writer:
 
         Raises LeaseLost when the run has lost its lease, ValueError when the job is not waiting.
         """
-        now = self._now()
-        with self.db.writing() as session:
-            lease.require(session, run_id)
-            job = session.get_one(Job, job_id)
-            if job.state != "waiting":
-                raise ValueError(f"job {job_id} is {job.state}, not waiting")
-            connection = session.connection()
-            before = connection.scalar(select(func.max(Attempt.attempt)).where(Attempt.job_id == job_id)) or 0
-            row = insert(Attempt).values(
-                job_id=job_id,
-                attempt=before + 1,
-                run_id=run_id,
-                state="running",
-                host=host,
-                pid=pid,
-                device=device,
-                started_at=now,
-            )
-            attempt_id = int(connection.execute(row.returning(Attempt.id)).scalar_one())
-            connection.execute(update(Job).where(Job.id == job_id).values(attempt_id=attempt_id))
-            set_jobs(session, now, [job_id], "running")
-            touch(session, study_of(session, job_id), now)
+        about = {"host": host, "pid": pid, "device": device}
+        with self._writing() as connection:
+            attempt_id, study_id = attempts.start(connection, job_id, run_id, self._now(), about)
+            self._touched.add(study_id)
             return attempt_id
 
     def add_points(self, attempt_id: int, points: Sequence[Point]) -> None:
@@ -290,13 +310,10 @@ class Writer:
         """
         if not points:
             return
-        now, wanted = self._now(), {point.name for point in points}
-        with self.db.writing() as session:
-            reach(session, attempt_id, max(point.step for point in points))
-            names = self._names if wanted <= self._names.keys() else metric_ids(session, wanted)
-            insert_points(session, attempt_id, points, names)
-            touch_attempt(session, attempt_id, now)
-        self._names = {**self._names, **names}  # once they are committed
+        with self._writing() as connection:
+            attempt = reach(connection, attempt_id, max(point.step for point in points))
+            insert_points(connection, attempt_id, points, self._ids(connection, points))
+            self._touched.add(attempt.study_id)
 
     def finish_attempt(
         self,
@@ -321,42 +338,31 @@ class Writer:
             raise ValueError(f"an attempt does not end as {state!r}: {', '.join(ENDED_ATTEMPTS)}")
         if not final_for_job and (finals or state in ("complete", "diverged")):
             raise ValueError(f"a {state} attempt with {len(finals)} finals must be final for its job")
-        now = self._now()
-        with self.db.writing() as session:
-            attempt, connection = open_attempt(session, attempt_id), session.connection()
-            connection.execute(
-                update(Attempt)
-                .where(Attempt.id == attempt_id)
-                .values(
-                    state=state,
-                    ended_at=now,
-                    wall_seconds=wall_seconds,
-                    peak_memory_bytes=peak_memory_bytes,
-                    last_step=attempt.last_step if last_step is None else last_step,
-                    error_type=_clean(error_type, 200),
-                    error_text=_clean(error_text, ERROR_TEXT_LIMIT),
-                )
-            )
-            if finals:
-                connection.execute(insert(FinalMetric), final_rows(session, attempt, finals))
-            job_state: JobState = "waiting"
-            if final_for_job:
-                job_state = state if state in ("complete", "pruned", "diverged") else "failed"
-            set_jobs(session, now, [attempt.job_id], job_state)
-            touch(session, study_of(session, attempt.job_id), now)
+        job_state: JobState = "waiting"
+        if final_for_job:
+            job_state = state if state in ("complete", "pruned", "diverged") else "failed"
+        with self._writing() as connection:
+            attempt = open_attempt(connection, attempt_id)
+            ended = {
+                "state": state,
+                "wall_seconds": wall_seconds,
+                "peak_memory_bytes": peak_memory_bytes,
+                "last_step": attempt.last_step if last_step is None else last_step,
+                "error_type": _clean(error_type, 200),
+                "error_text": _clean(error_text, ERROR_TEXT_LIMIT),
+            }
+            names = self._ids(connection, finals)
+            attempts.finish(connection, attempt, finals, self._now(), ended=ended, job_state=job_state, names=names)
+            self._touched.add(attempt.study_id)
 
     def add_artifact(
         self, attempt_id: int, *, kind: str, uri: str, sha256: str, bytes: int, step: int | None = None
     ) -> None:
         """Note a file that an attempt left (checkpoint, log). The file itself stays where `uri` says."""
-        now = self._now()
-        with self.db.writing() as session:
-            job_id = session.get_one(Attempt, attempt_id).job_id
-            row = insert(tables.Artifact).values(
-                attempt_id=attempt_id, kind=kind, uri=uri, sha256=sha256, bytes=bytes, step=step, created_at=now
-            )
-            session.execute(row)
-            touch(session, study_of(session, job_id), now)
+        about = {"kind": kind, "uri": uri, "sha256": sha256, "bytes": bytes, "step": step, "created_at": self._now()}
+        with self._writing() as connection:
+            connection.execute(insert(tables.Artifact), {"attempt_id": attempt_id, **about})
+            self._touched.add(find_attempt(connection, attempt_id).study_id)
 
     def register_metrics(self) -> None:
         """Bring the metric registry in the database up to date; `put_study` does it too."""

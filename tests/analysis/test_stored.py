@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from miras_search.analysis.stored import chance_levels, commit_of, stored_tables, table_context
+from miras_search.analysis.commits import commit_of
+from miras_search.analysis.stored import chance_levels, stored_tables, table_context
 from miras_search.errors import MirasError
 from miras_search.store import queries
 from miras_search.store.database import Database

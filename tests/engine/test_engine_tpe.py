@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.trial import Trial, TrialState
 
@@ -71,6 +72,24 @@ def test_it_suggests_what_optunas_suggests_for_several_objectives() -> None:
     assert sought(True, NopPruner(), directions, 24) == sought(False, NopPruner(), directions, 24)
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("complete", [12, 0])
+def test_good_trials_are_those_that_optuna_calls_good(direction: str, complete: int) -> None:
+    study, random = optuna.create_study(direction=direction), np.random.default_rng(2)
+    for place in range(40):
+        trial = study.ask()
+        trial.report(float(random.random()), 1)
+        trial.set_constraint("size", float(random.random()) - 0.7)
+        value = float(random.integers(3))  # many are equal
+        study.tell(trial, value if place < complete else None, state=None if place < complete else TrialState.PRUNED)
+    study.ask()  # one runs
+    trials = study.get_trials(deepcopy=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = SharedTPESampler(History(), seed=0, n_startup_trials=4, group=True)
+    assert ours._parted(study, trials) == _split_trials(study, trials, default_gamma(40))
+
+
 def test_groups_are_cut_as_optuna_cuts_them() -> None:
     random = np.random.default_rng(0)
     names = [f"p{place}" for place in range(12)]
@@ -93,8 +112,8 @@ def test_what_a_history_knows_does_not_depend_on_the_order_in_which_trials_ended
     trials = study.get_trials()
     forth, back = History(), History()
     forth.take(trials)
-    for trial in reversed(trials):
-        back.take([trial])
+    for first in reversed(range(6)):  # the last ended first
+        back.take(trials[first:])
     for name in {name for trial in trials for name in trial.params}:
         assert [list(column) for column in forth.column(name)] == [list(column) for column in back.column(name)]
     assert forth.groups(trials) == back.groups(trials)

@@ -53,6 +53,15 @@ def counts(**some: int) -> dict[str, int]:
     return dict.fromkeys(JOB_STATES, 0) | some
 
 
+def test_some_of_the_final_numbers(reader: Database, study_id: int) -> None:
+    assert queries.finals(reader, study_id, "accuracy", "test") == [("recall", 0.5), ("recall", 0.75)]
+    assert queries.finals(reader, study_id, "accuracy", "train") == []
+    whole, some = queries.results(reader, study_id), queries.results(reader, study_id, metrics={"params"})
+    assert [row.values for row in some[:1]] == [{("params", ""): 1000.0}]
+    assert [(row.number, row.seed, row.state) for row in some] == [(row.number, row.seed, row.state) for row in whole]
+    assert all(not row.values for row in queries.results(reader, study_id, metrics=()))
+
+
 def test_a_study_with_its_counts(reader: Database, clock: Clock) -> None:
     (study,) = queries.studies(reader)
     assert study == queries.study(reader, "bias")

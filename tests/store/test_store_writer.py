@@ -247,6 +247,28 @@ def test_wrong_endings_are_refused_and_change_nothing(db: Database, writer: Writ
     assert queries.results(db, study_id)[0].values == {}
 
 
+def test_what_is_written_together_is_one_transaction(db: Database, writer: Writer, study_id: int, run: Run) -> None:
+    before = queries.change_token(db, study_id)[0]
+    with writer.together():
+        attempt = start(writer, run, 1)
+        writer.add_points(attempt, [Point(1, "grad_norm", "train", 1.0)])
+        assert states(db, study_id)[0] == "waiting", "nobody else sees it yet"
+        finish(writer, attempt, "complete", Final("loss", "test", 1.0))
+    assert states(db, study_id)[0] == "complete"
+    assert queries.change_token(db, study_id)[0] == before + 1, "a reader reads anew once"
+
+
+def test_of_what_is_written_together_all_goes_back_or_none(
+    db: Database, writer: Writer, study_id: int, run: Run
+) -> None:
+    with pytest.raises(ValueError, match="job 1 is running"), writer.together():
+        writer.add_points(start(writer, run, 1), [Point(1, "new_one", "train", 1.0)])
+        start(writer, run, 1)
+    assert set(states(db, study_id)) == {"waiting"}
+    writer.add_points(start(writer, run, 2), [Point(1, "new_one", "train", 2.0)])  # its name went back too
+    assert [row.value for row in queries.curves(db, study_id, "new_one", "train")] == [2.0]
+
+
 def test_long_errors_keep_their_end(db: Database, writer: Writer, study_id: int, run: Run) -> None:
     text = "start\x00" + "x" * ERROR_TEXT_LIMIT + "\x00ValueError: bad lr"  # PostgreSQL takes no NUL
     finish(writer, start(writer, run, 1), "failed", error_type="ValueError", error_text=text)
