@@ -236,6 +236,7 @@ def test_on_ray_a_search_draws_and_finds_the_same(bench: Bench, ray_running: Non
     assert other.report() == bench.report()
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.parametrize("where", ["postgres"], indirect=True)
 def test_on_postgres_a_search_draws_and_finds_the_same(bench: Bench) -> None:
