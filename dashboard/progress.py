@@ -102,11 +102,9 @@ def time_left(snapshot: Snapshot, now: datetime) -> TimeLeft:
     left = [job for job in snapshot.jobs if job.state in ("waiting", "running")]
     if not left:
         return TimeLeft(0.0, "every job has ended")
-    jobs = {job.id: job for job in snapshot.jobs}
     seconds: dict[tuple[str, str], list[float]] = {}
-    for row in snapshot.attempts:
-        if row.state == "complete" and row.wall_seconds is not None:
-            seconds.setdefault((jobs[row.job_id].cell, row.task), []).append(row.wall_seconds)
+    for cell, task, took in snapshot.took:
+        seconds.setdefault((cell, task), []).append(took)
     done = sum(map(len, seconds.values()))
     if done == 0:
         return TimeLeft(None, "no training has completed yet to estimate from")

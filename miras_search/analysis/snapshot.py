@@ -33,6 +33,7 @@ class Snapshot:
     attempts: list[AttemptRow]
     running: list[RunningRow]
     runs: list[RunRow]
+    took: list[tuple[str, str, float]]  # cell, task and seconds of each training that is complete
 
     @property
     def tasks(self) -> list[str]:
@@ -65,8 +66,9 @@ class Snapshot:
         return commits(ended or self.attempts, self.runs)
 
 
-def load(db: Database, name: str, *, designs: bool = True, metrics: Collection[str] | None = None) -> Snapshot:
-    """Read the study; without `designs` only the trials of which a job runs, with `metrics` only those final numbers.
+def load(db: Database, name: str, *, whole: bool = True, metrics: Collection[str] | None = None) -> Snapshot:
+    """Read the study; unless `whole` only the trials of which a job runs and no attempts, with `metrics` only those
+    final numbers.
 
     Raises StudyNotFound.
     """
@@ -75,12 +77,13 @@ def load(db: Database, name: str, *, designs: bool = True, metrics: Collection[s
     at_work = {job.trial_number for job in jobs if job.state == "running"}
     return Snapshot(
         study=study,
-        trials=queries.trials(db, study.id, None if designs else at_work),
+        trials=queries.trials(db, study.id, None if whole else at_work),
         jobs=jobs,
         results=queries.results(db, study.id, metrics=metrics),
-        attempts=queries.attempts(db, study.id),
+        attempts=queries.attempts(db, study.id) if whole else [],
         running=running,
         runs=queries.runs(db, study.id),
+        took=queries.wall_seconds(db, study.id),
     )
 
 

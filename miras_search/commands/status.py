@@ -100,7 +100,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
     if study.kind == "search":
         sought, limits = sought_of(study)
         shown = {name for name, _, _ in sought} | limits.keys()
-    snapshot = load(database, study.name, designs=False, metrics=shown)
+    snapshot = load(database, study.name, whole=False, metrics=shown)
     report, against = search_report(database, study, snapshot.results), duel(database, study)
     levels = failures(snapshot.results)
     left = time_left(snapshot, now)

@@ -359,6 +359,19 @@ def attempts(db: Database, study_id: int, trial_number: int | None = None) -> li
         return [AttemptRow(**row) for row in session.execute(wanted).mappings()]
 
 
+def wall_seconds(db: Database, study_id: int) -> list[tuple[str, str, float]]:
+    """Cell, task and wall time of every try that ended with a result."""
+    wanted = (
+        select(Trial.cell, Job.task, Attempt.wall_seconds)
+        .join(Job, Job.trial_id == Trial.id)
+        .join(Attempt, Attempt.job_id == Job.id)
+        .where(Trial.study_id == study_id, Attempt.state == "complete")
+        .order_by(Job.id, Attempt.attempt)
+    )
+    with db.session() as session:
+        return [(cell, task, seconds) for cell, task, seconds in session.execute(wanted) if seconds is not None]
+
+
 def runs(db: Database, study_id: int) -> list[RunRow]:
     """The invocations of the driver, the newest last. Whether a `running` one is alive shows in its heartbeat."""
     with db.session() as session:
