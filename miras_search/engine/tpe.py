@@ -36,25 +36,27 @@ class History:
     """What the ended trials of one study have tried, by parameter. It grows, and is shared by the samplers of a run."""
 
     def __init__(self) -> None:
-        self._sets: dict[int, frozenset[str]] = {}  # by number, a trial's parameters
-        self._different: dict[
-            frozenset[str], frozenset[str]
-        ] = {}  # equal sets are one object, quickly told from others
+        self._known: set[int] = set()  # the trials, by number
         self._numbers: dict[str, list[int]] = {}  # by parameter, the trials that have it
         self._values: dict[str, list[float]] = {}  # beside them, as Optuna's estimators see them
         self._sorted: dict[str, tuple[Array, Array]] = {}
         self._found: list[tuple[float, int]] = []  # value and number of those that may be called good
+        self._firsts: dict[frozenset[str], FrozenTrial] = {}  # by a set of parameters, the oldest trial with it
         self._groups: tuple[list[frozenset[str]], list[dict[str, BaseDistribution]]] = [], []
 
     def take(self, ended: Sequence[FrozenTrial]) -> None:
         """Take in those of all ended trials that were not."""
-        if len(ended) == len(self._sets):
-            return
-        for trial in ended:
-            if trial.number in self._sets:
+        missing = len(ended) - len(self._known)
+        for trial in reversed(ended):  # as a rule the youngest
+            if not missing:
+                return
+            if trial.number in self._known:
                 continue
+            missing -= 1
+            self._known.add(trial.number)
             names = frozenset(trial.distributions)
-            self._sets[trial.number] = self._different.setdefault(names, names)
+            if names not in self._firsts or trial.number < self._firsts[names].number:
+                self._firsts[names] = trial
             if trial.state == TrialState.COMPLETE and len(trial.values) == 1 and not _get_infeasible_trial_score(trial):
                 self._found.append((trial.values[0], trial.number))
             for name, distribution in trial.distributions.items():
@@ -73,11 +75,9 @@ class History:
     def groups(self, ended: Sequence[FrozenTrial]) -> list[dict[str, BaseDistribution]]:
         """The groups of parameters that always occur together in these trials."""
         self.take(ended)
-        first: dict[frozenset[str], Mapping[str, BaseDistribution]] = {}
-        for trial in ended:
-            first.setdefault(self._sets[trial.number], trial.distributions)
-        if self._groups[0] != (order := list(first)):
-            self._groups = order, groups(first.values())
+        order = sorted(self._firsts, key=lambda names: self._firsts[names].number)
+        if self._groups[0] != order:
+            self._groups = order, groups(self._firsts[names].distributions for names in order)
         return self._groups[1]
 
     def column(self, name: str) -> tuple[Array, Array]:
@@ -99,9 +99,9 @@ class _Rest:
 
     @classmethod
     def of(cls, trials: Sequence[FrozenTrial]) -> _Rest:
-        ended = [it for it in trials if it.state != TrialState.RUNNING]
-        found = np.zeros(1 + max((it.number for it in ended), default=-1), dtype=bool)
-        found[[it.number for it in ended]] = True
+        ended = [it.number for it in trials if it.state != TrialState.RUNNING]
+        found = np.zeros(1 + max(ended, default=-1), dtype=bool)
+        found[ended] = True
         return cls(found, [it for it in trials if it.state == TrialState.RUNNING])
 
 
@@ -158,7 +158,11 @@ class SharedTPESampler(TPESampler):
         best = set() if several else self._history.best(count, maximize=study.direction == StudyDirection.MAXIMIZE)
         if not best or len(best) < count:  # pruned ones, or some over a limit, may be among the good
             return _split_trials(study, trials, count)
-        return [it for it in trials if it.number in best], [it for it in trials if it.number not in best]
+        below: list[FrozenTrial] = []
+        above: list[FrozenTrial] = []
+        for it in trials:
+            (below if it.number in best else above).append(it)
+        return below, above
 
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
