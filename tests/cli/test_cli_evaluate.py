@@ -191,16 +191,18 @@ def test_of_several_tasks_one_is_named(cli, folder: Path) -> None:
     assert own["loss", "test"] == theirs["loss", "test"]
 
 
+def means(cli, study: str) -> list[tuple[str, float, int]]:
+    """Cell, mean and number of seeds of each row of its table."""
+    return [(row["cell"], row["mean"], row["n"]) for row in cli("table", study, "--json").json["rows"]]
+
+
 @pytest.mark.slow
 def test_of_a_tuned_study_it_is_the_chosen_models(cli, folder: Path) -> None:
     text = STUDY.replace("controls: [no_write]", "tune: {train.lr: [1e-3, 3e-3, 1e-2, 3e-2], seeds: 1}")
     (folder / "tuned.yaml").write_text(text.replace("name: small", "name: tuned"))
     assert cli("run", "tuned.yaml", "--quiet").code == 0
     assert cli("eval", "tuned", "--as", "own", "--quiet").code == 0
-    rows, theirs = cli("table", "own", "--json").json["rows"], cli("table", "tuned", "--json").json["rows"]
-    assert [(row["cell"], row["mean"], row["n"]) for row in rows] == [
-        (row["cell"], row["mean"], row["n"]) for row in theirs
-    ]
+    assert means(cli, "own") == means(cli, "tuned")
 
 
 @pytest.mark.slow
@@ -212,10 +214,7 @@ def test_of_a_search_it_is_what_was_confirmed(cli, folder: Path) -> None:
     assert "sought: nothing is confirmed on fresh seeds yet" in cli("eval", "sought").err
     assert cli("run", "sought.yaml", "--quiet").code == 0
     assert cli("eval", "sought", "--as", "own", "--quiet").code == 0
-    own, theirs = cli("table", "own", "--json").json["rows"], cli("table", "sought", "--json").json["rows"]
-    assert [(row["cell"], row["mean"], row["n"]) for row in own] == [
-        (row["cell"], row["mean"], row["n"]) for row in theirs
-    ]
+    assert means(cli, "own") == means(cli, "sought")
 
 
 @pytest.mark.slow

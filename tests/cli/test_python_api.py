@@ -68,7 +68,7 @@ def test_mistakes_are_one_line_with_the_cure(stored: Path, here: Path) -> None:
     with pytest.raises(MirasError, match="give plain values"):
         ms.run({"name": object()})
     with pytest.raises(AttributeError, match="no attribute 'opne'"):
-        getattr(ms, "opne")  # noqa: B009
+        getattr(ms, "opne")  # noqa: B009 - a bare attribute would be an expression without use
 
 
 def test_the_import_loads_nothing_heavy() -> None:

@@ -12,8 +12,8 @@ from triton_device import DEVICE, RUNS
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from miras_search.kernels.triton.signals import pair_of  # noqa: E402
-from miras_search.space.bias import BIAS  # noqa: E402
+from miras_search.kernels.triton.signals import pair_of  # noqa: E402 - they need Triton
+from miras_search.space.bias import BIAS  # noqa: E402 - they need Triton
 
 pytestmark = RUNS
 V = 13  # in tiles of 16: padding must not reach the channels

@@ -19,10 +19,10 @@ from triton_device import DEVICE, NEEDS_CUDA, RUNS
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from miras_search.kernels.triton import autograd  # noqa: E402
-from miras_search.kernels.triton.autograd import chunked  # noqa: E402
-from miras_search.space.bias import L2, Huber  # noqa: E402
-from miras_search.space.jit import Jit  # noqa: E402
+from miras_search.kernels.triton import autograd  # noqa: E402 - they need Triton
+from miras_search.kernels.triton.autograd import chunked  # noqa: E402 - they need Triton
+from miras_search.space.bias import L2, Huber  # noqa: E402 - they need Triton
+from miras_search.space.jit import Jit  # noqa: E402 - they need Triton
 
 pytestmark = RUNS
 

@@ -16,9 +16,9 @@ from triton_device import DEVICE, INTERPRETED, RUNS
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from miras_search.kernels.triton.links import link_of  # noqa: E402
-from miras_search.kernels.triton.loop_launch import block  # noqa: E402
-from miras_search.space.retention import RETENTION, Retention  # noqa: E402
+from miras_search.kernels.triton.links import link_of  # noqa: E402 - they need Triton
+from miras_search.kernels.triton.loop_launch import block  # noqa: E402 - they need Triton
+from miras_search.space.retention import RETENTION, Retention  # noqa: E402 - they need Triton
 
 pytestmark = RUNS
 FTRL: dict[str, Any] = {"view": "ftrl", "shrink": 0.5}

@@ -351,7 +351,7 @@ def test_arguments_that_no_layer_has_are_refused(arguments: dict[str, Any], mess
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_names_and_shapes_are_those_of_the_package(name: str) -> None:
     """Where flash-linear-attention is installed: its own layers give and take the tensors."""
-    layers = pytest.importorskip("fla.layers", exc_type=ImportError)
+    layers = pytest.importorskip("fla.layers", exc_type=ImportError, reason="fla-core is not installed")
     kind, extra = LAYERS[name]
     widths: dict[str, Any] = {"hidden_size": 16, "num_heads": 2, **extra}
     if kind == "gated_delta_net":
