@@ -22,7 +22,7 @@ from miras_search.engine.messages import Executor, Failed, Finished, Message, Po
 from miras_search.engine.packs import Packs, pack_size
 from miras_search.engine.task import versions
 from miras_search.errors import EnvironmentProblem
-from miras_search.store.types import AttemptState, Final, JobRow, JobState, Point
+from miras_search.store.types import AttemptState, Final, JobRow, JobState
 from miras_search.store.writer import Writer
 from miras_search.study.study import Study
 
@@ -238,7 +238,7 @@ class JobLoop:
         if not message.rows:  # a sign of life
             return []
         assert running.attempt_id is not None, "points before the start of an attempt"
-        self._writer.add_points(running.attempt_id, [*map(Point._make, message.rows)])
+        self._writer.add_points(running.attempt_id, message.rows)
         return [partial(self._progress, running, message)]
 
     def _progress(self, running: _Running, message: Points) -> None:

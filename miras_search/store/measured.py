@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from sqlalchemy import Connection, inspect
@@ -10,17 +10,23 @@ from sqlalchemy.dialects import sqlite
 
 from miras_search.store.states import Place
 from miras_search.store.tables import MetricPoint, encode_value
-from miras_search.store.types import Final, Point
+from miras_search.store.types import Final, PlainPoint
+
+PointRow = tuple[int, int, str, int, float | None, str | None]
+"""A row of `ms_metric_point`."""
 
 
-def insert_points(connection: Connection, attempt_id: int, points: Sequence[Point], names: Mapping[str, int]) -> None:
+def point_rows(attempt_id: int, points: Iterable[PlainPoint], names: Mapping[str, int]) -> list[PointRow]:
+    """Rows of an attempt's points; `names` has the id of each metric."""
+    return [(attempt_id, names[name], split, step, *encode_value(value)) for step, name, split, value in points]
+
+
+def insert_points(connection: Connection, rows: Sequence[PointRow]) -> None:
     """Insert points; one with the same metric, split and step replaces the older, so that a batch can be sent again.
 
-    `names` has the id of each metric. The curves are most of what a driver writes: they go to the database's own
-    driver as tuples.
+    The curves are most of what a driver writes: they go to the database's own driver as tuples.
     """
-    rows = [(attempt_id, names[it.name], it.split, it.step, *encode_value(it.value)) for it in points]
-    connection.exec_driver_sql(_upsert(connection.dialect.name), rows)
+    connection.exec_driver_sql(_upsert(connection.dialect.name), list(rows))
 
 
 @cache

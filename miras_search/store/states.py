@@ -7,12 +7,12 @@ several times a job.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, case, func, select, update
 
 from miras_search.store.tables import Attempt, Job, Study, Trial
 from miras_search.store.types import FINAL_STATES, AttemptState, JobState, LeaseLost, trial_state
@@ -40,7 +40,12 @@ _SET_TRIAL = (
         {Trial.state: bindparam("new"), Trial.updated_at: bindparam("now"), Trial.finished_at: bindparam("finished")}
     )
 )
-_REACH = update(Attempt).where(Attempt.id == bindparam("attempt_")).values({Attempt.last_step: bindparam("step")})
+_STEP: BindParameter[int] = bindparam("step")
+_REACH = (
+    update(Attempt)
+    .where(Attempt.id == bindparam("attempt_"), Attempt.state == "running")
+    .values({Attempt.last_step: case((Attempt.last_step > _STEP, Attempt.last_step), else_=_STEP)})
+)
 _ATTEMPT = (
     select(Attempt.job_id, Trial.study_id, Attempt.state, Attempt.last_step)
     .join(Job, Attempt.job_id == Job.id)
@@ -86,12 +91,15 @@ def refresh_trials(connection: Connection, now: datetime, trial_ids: Iterable[in
         connection.execute(_SET_TRIAL, rows)
 
 
-def reach(connection: Connection, attempt_id: int, step: int) -> Place:
-    """Note that a running attempt has come to a step, unless it was further. Raises LeaseLost like `open_attempt`."""
-    attempt = open_attempt(connection, attempt_id)
-    if attempt.last_step is None or attempt.last_step < step:
-        connection.execute(_REACH, {"attempt_": attempt_id, "step": step})
-    return attempt
+def reach(connection: Connection, steps: Mapping[int, int]) -> None:
+    """Note that running attempts have come to these steps, unless they were further.
+
+    Raises LeaseLost like `open_attempt`.
+    """
+    rows = [{"attempt_": attempt_id, "step": step} for attempt_id, step in steps.items()]
+    if connection.execute(_REACH, rows).rowcount < len(rows):
+        for attempt_id in steps:
+            open_attempt(connection, attempt_id)  # says which
 
 
 def open_attempt(connection: Connection, attempt_id: int) -> Place:

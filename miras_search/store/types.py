@@ -71,8 +71,12 @@ class NewJob:
     seed: int
 
 
+PlainPoint = tuple[int, str, str, float]
+"""A `Point` as workers send it: a driver takes hundreds of thousands, and has no use for their names."""
+
+
 class Point(NamedTuple):
-    """One value on a curve. NaN and infinities are kept. A tuple: a driver makes hundreds of thousands."""
+    """One value on a curve. NaN and infinities are kept."""
 
     step: int
     name: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from miras_search.store import attempts, lease, tables
 from miras_search.store.database import Database
-from miras_search.store.measured import insert_points
+from miras_search.store.measured import PointRow, insert_points, point_rows
 from miras_search.store.metric_names import metric_ids, register_metrics
 from miras_search.store.states import find_attempt, open_attempt, reach, refresh_trials, set_jobs, touch
 from miras_search.store.tables import Attempt, FinalMetric, Job, Study, Trial, utcnow
@@ -33,7 +33,7 @@ from miras_search.store.types import (
     LostAttempt,
     NewJob,
     NewTrial,
-    Point,
+    PlainPoint,
     Run,
     RunStatus,
     StudyChanged,
@@ -52,6 +52,9 @@ class Writer:
         self._joined: Connection | None = None
         self._touched: set[int] = set()  # studies that are written about in the transaction that is open
         self._names: Mapping[str, int] = {}  # the ids of metrics that are known to be stored
+        self._studies: dict[int, int] = {}  # of the attempts that are known to be stored
+        self._reached: dict[int, int] = {}  # steps that attempts have come to, and points, not sent yet
+        self._points: list[PointRow] = []
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -72,18 +75,28 @@ class Writer:
             with self.db.transaction() as connection:
                 self._joined = connection
                 yield connection
+                self._send(connection)
                 for study_id in sorted(self._touched):
                     touch(connection, study_id, self._now())
         except BaseException:
-            self._names = {}  # new ones among them are not stored
+            self._names, self._studies = {}, {}  # new ones among them are not stored
             raise
         finally:
             self._joined = None
             self._touched.clear()
+            self._reached.clear()
+            self._points.clear()
 
-    def _ids(self, connection: Connection, measured: Iterable[Point | Final]) -> Mapping[str, int]:
-        """The id of each metric that is measured."""
-        wanted = {one.name for one in measured}
+    def _send(self, connection: Connection) -> None:
+        """Write what has been measured: one statement for many messages costs half of many statements."""
+        if self._reached:
+            reach(connection, self._reached)
+            insert_points(connection, self._points)
+            self._reached.clear()
+            self._points.clear()
+
+    def _ids(self, connection: Connection, wanted: Set[str]) -> Mapping[str, int]:
+        """The ids of the metrics of these names."""
         if not wanted <= self._names.keys():
             self._names = {**self._names, **metric_ids(connection, wanted)}
         return self._names
@@ -303,7 +316,7 @@ class Writer:
             self._touched.add(study_id)
             return attempt_id
 
-    def add_points(self, attempt_id: int, points: Sequence[Point]) -> None:
+    def add_points(self, attempt_id: int, points: Sequence[PlainPoint]) -> None:
         """Append to an attempt's curves. A point that is there already is replaced.
 
         Raises LeaseLost when the attempt was given up for lost.
@@ -311,9 +324,12 @@ class Writer:
         if not points:
             return
         with self._writing() as connection:
-            attempt = reach(connection, attempt_id, max(point.step for point in points))
-            insert_points(connection, attempt_id, points, self._ids(connection, points))
-            self._touched.add(attempt.study_id)
+            names = self._ids(connection, {point[1] for point in points})
+            self._points += point_rows(attempt_id, points, names)
+            self._reached[attempt_id] = max(self._reached.get(attempt_id, 0), *(point[0] for point in points))
+            if attempt_id not in self._studies:
+                self._studies[attempt_id] = find_attempt(connection, attempt_id).study_id
+            self._touched.add(self._studies[attempt_id])
 
     def finish_attempt(
         self,
@@ -342,6 +358,7 @@ class Writer:
         if final_for_job:
             job_state = state if state in ("complete", "pruned", "diverged") else "failed"
         with self._writing() as connection:
+            self._send(connection)
             attempt = open_attempt(connection, attempt_id)
             ended = {
                 "state": state,
@@ -351,7 +368,7 @@ class Writer:
                 "error_type": _clean(error_type, 200),
                 "error_text": _clean(error_text, ERROR_TEXT_LIMIT),
             }
-            names = self._ids(connection, finals)
+            names = self._ids(connection, {final.name for final in finals})
             attempts.finish(connection, attempt, finals, self._now(), ended=ended, job_state=job_state, names=names)
             self._touched.add(attempt.study_id)
 
