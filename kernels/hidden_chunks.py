@@ -78,6 +78,8 @@ class Saved(NamedTuple):
     bent: Tensor  # s''(a) times the signal at s(a)
     d: Tensor  # signal at a, descending and limited
     out: Tensor  # [n,G,N,V] output layer of the keys, before it is finished
+    mean: Tensor  # [n,G,N,1] of that, where it is normed
+    rate: Tensor
     u: Tensor  # signal there, descending
     b: Tensor  # [n,G,C,E] hidden layer of the queries before s
     g: Tensor  # and after
@@ -129,6 +131,8 @@ def _buffers(given: Given, rows: int) -> Saved:
         bent=empty(writes, hidden),
         d=empty(writes, hidden),
         out=empty(writes, values),
+        mean=empty(writes, 1),
+        rate=empty(writes, 1),
         u=empty(writes, values),
         b=empty(tokens, hidden),
         g=empty(tokens, hidden),
@@ -138,21 +142,24 @@ def _buffers(given: Given, rows: int) -> Saved:
     )
 
 
-def _signal(rule: Rule, out: Tensor, x: Given, static: Parameters) -> Tensor:
+def _signal(rule: Rule, to: Saved, x: Given, static: Parameters) -> Tensor:
     """The gradient of the loss of finish(out): the bias's signal, pulled back."""
-    place = rule.hidden.finish.at(out, static)
+    place = rule.hidden.finish.at(to.out, static)
+    if place.mean is not None and place.rate is not None:
+        to.mean.copy_(place.mean)
+        to.rate.copy_(place.rate)
     return place.pulled(rule.bias.signal(place.value(x.k), x.v, x.threshold))
 
 
 def _signal_back(
-    rule: Rule, out: Tensor, x: Given, static: Parameters, gradient: Tensor
+    rule: Rule, s: Saved, x: Given, static: Parameters, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor], Parameters]:
-    """From the gradient of `_signal` those of out; of the prediction, v and the threshold; and of the parameters."""
-    place = rule.hidden.finish.at(out, static)
+    """From the gradient of -u those of out; of the prediction, v and the threshold; and of the parameters."""
+    place = rule.hidden.finish.again(s.out, s.mean, s.rate, static)
     leaves = [t.detach().requires_grad_() for t in (place.value(x.k), x.v, x.threshold) if t is not None]
     with torch.enable_grad():  # only the bias, whatever it is
         u = rule.bias.signal(leaves[0], leaves[1], leaves[2] if len(leaves) > 2 else None)
-    of_u, of_out = place.bent(u.detach(), gradient)
+    of_u, of_out = place.bent(u.detach(), -s.u, gradient)
     if not u.requires_grad:  # a signal of steps alone: its derivative is zero
         return of_out, [torch.zeros_like(t) for t in leaves], place.parameters(torch.zeros_like(u), u, gradient)
     found = torch.autograd.grad(u, leaves, of_u, allow_unused=True, materialize_grads=True)
@@ -174,7 +181,7 @@ def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tens
         # the signals, all at the chunk's start
         f.jet(torch.bmm(x.k, z1, out=wide), to.h, to.slope, to.bent)
         torch.bmm(to.h, _transposed(z2), out=to.out)
-        torch.neg(_signal(rule, to.out, x, static), out=to.u)
+        torch.neg(_signal(rule, to, x, static), out=to.u)
         to.bent.mul_(torch.bmm(to.u, z2, out=wide))
         torch.mul(wide, to.slope, out=to.d).clamp_(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         u = to.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
@@ -217,7 +224,7 @@ def _backward(
         wide = torch.bmm(s.h, _transposed(d_second))
         torch.bmm(weighed(x.shares, u), d_second, out=dh)
         by_part = _by_part(wide, parts)
-        torch.sum(by_part * u.unsqueeze(-2), -1, out=to.shares)
+        torch.linalg.vecdot(by_part, u.unsqueeze(-2), out=to.shares)
         du = (by_part * x.shares.unsqueeze(-1)).sum(-2)
         if x.keep is not None and to.keep is not None:
             pairs = ((d_first, s.first), (d_second, s.second))
@@ -227,7 +234,7 @@ def _backward(
         # the reads of the second layer
         d_start = d_read
         if x.reach is not None and to.reach is not None:
-            torch.sum(_by_part(s.seen, parts) * d_read.unsqueeze(-2), -1, out=to.reach)
+            torch.linalg.vecdot(_by_part(s.seen, parts), d_read.unsqueeze(-2), out=to.reach)
             d_start = weighed(x.reach, d_read)
         torch.bmm(d_read, _transposed(u), out=overlap)
         du.baddbmm_(_transposed(torch.mul(x.writes, s.hiddens, out=square)), d_read)
@@ -249,12 +256,12 @@ def _backward(
             to.q.baddbmm_(db, _transposed(s.first))
         d_first.baddbmm_(_transposed(x.q if x.asked is None else x.asked), db)
         # the signals
-        torch.ops.aten.hardtanh_backward(dd, s.d, -SIGNAL_LIMIT, SIGNAL_LIMIT, grad_input=dd)
+        torch.ops.aten.hardtanh_backward.grad_input(dd, s.d, -SIGNAL_LIMIT, SIGNAL_LIMIT, grad_input=dd)
         torch.mul(dd, s.bent, out=da)
         back = dd.mul_(s.slope)
         du = torch.ops.aten.hardtanh_backward(du, s.u, -SIGNAL_LIMIT, SIGNAL_LIMIT)
         du.baddbmm_(back, _transposed(z2))
-        d_out, (d_value, *others), d_static = _signal_back(rule, s.out, x, static, du.neg_())
+        d_out, (d_value, *others), d_static = _signal_back(rule, s, x, static, du.neg_())
         dh.baddbmm_(d_out, z2)
         d_second[:, :values].baddbmm_(_transposed(s.u), back).baddbmm_(_transposed(d_out), s.h)
         da.addcmul_(dh, s.slope)

@@ -17,6 +17,9 @@ from torch.nn import functional
 
 WORTH = 16_384  # elements below which calling two functions of our own costs more than it saves
 _DENSITY = 1 / math.sqrt(2 * math.pi)
+# numbers that stand first in a subtraction or sum: as tensors they take one pass where a number would take two
+_HALF = torch.tensor(0.5, dtype=torch.float64)
+_TWO_DENSITIES = torch.tensor(2 * _DENSITY, dtype=torch.float64)
 
 
 class Derivatives(NamedTuple):
@@ -35,7 +38,7 @@ def _gelu_fill(x: Tensor, y: Tensor) -> None:
 
 
 def _gelu_pull(g: Tensor, x: Tensor) -> None:
-    torch.ops.aten.gelu_backward(g, x, grad_input=g)
+    torch.ops.aten.gelu_backward.grad_input(g, x, grad_input=g)
 
 
 def _gelu_bend(x: Tensor) -> Tensor:
@@ -46,12 +49,13 @@ def _gelu_bend(x: Tensor) -> Tensor:
 
 def _gelu_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
     """x Phi, Phi + x phi, (2 - x^2) phi."""
-    torch.mul(x, x, out=bend)
-    density = torch.mul(bend, -0.5).exp_().mul_(_DENSITY)
-    torch.mul(x, math.sqrt(0.5), out=slope).erf_().add_(1).mul_(0.5)
+    e = x * x
+    torch.sub(_TWO_DENSITIES, e, alpha=_DENSITY, out=bend)
+    e.mul_(-0.5).exp_()  # phi over its density at 0
+    bend.mul_(e)
+    torch.add(_HALF, torch.mul(x, math.sqrt(0.5), out=slope).erf_(), alpha=0.5, out=slope)
     torch.mul(x, slope, out=y)
-    slope.addcmul_(x, density)
-    bend.sub_(2).mul_(density.neg_())
+    slope.addcmul_(x, e, value=_DENSITY)
 
 
 def _silu_fill(x: Tensor, y: Tensor) -> None:
@@ -59,7 +63,7 @@ def _silu_fill(x: Tensor, y: Tensor) -> None:
 
 
 def _silu_pull(g: Tensor, x: Tensor) -> None:
-    torch.ops.aten.silu_backward(g, x, grad_input=g)
+    torch.ops.aten.silu_backward.grad_input(g, x, grad_input=g)
 
 
 def _silu_bend(x: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ def _relu_fill(x: Tensor, y: Tensor) -> None:
 
 
 def _relu_pull(g: Tensor, x: Tensor) -> None:
-    torch.ops.aten.threshold_backward(g, x, 0, grad_input=g)
+    torch.ops.aten.threshold_backward.grad_input(g, x, 0, grad_input=g)
 
 
 def _relu_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
@@ -97,7 +101,7 @@ def _tanh_fill(x: Tensor, y: Tensor) -> None:
 
 
 def _tanh_pull(g: Tensor, x: Tensor) -> None:
-    torch.ops.aten.tanh_backward(g, torch.tanh(x), grad_input=g)
+    torch.ops.aten.tanh_backward.grad_input(g, torch.tanh(x), grad_input=g)
 
 
 def _tanh_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:

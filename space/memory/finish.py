@@ -42,6 +42,12 @@ class Finish:
         normed, mean, rate = torch.native_layer_norm(y, y.shape[-1:], None, None, EPS)
         return Place(self, static, y, normed, mean, rate)
 
+    def again(self, y: Tensor, mean: Tensor, rate: Tensor, static: Mapping[str, Tensor]) -> Place:
+        """The same from the mean and rate [..,N,1] that `at` has found, whatever they are where there is no norm."""
+        if not self.norm:
+            return self.at(y, static)
+        return Place(self, static, y, (y - mean).mul_(rate), mean, rate)
+
     def _ended(self, normed: Tensor, x: Tensor, static: Mapping[str, Tensor]) -> Tensor:
         if self.affine:
             normed = normed * static["norm.weight"] + static["norm.bias"]
@@ -67,17 +73,17 @@ class Place:
         """The gradient of y from that of the value, J (w g) with the norm's scale w."""
         return self._through(self._scaled(g))
 
-    def bent(self, g: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """From the gradient c of `pulled(g)` those of g, w (J c), and of y,
+    def bent(self, g: Tensor, pulled: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """From the gradient c of d = pulled(g), which is given, those of g, w (J c), and of y,
 
-        -r/V ((c.d) n + (w g.n) J c + (c.n) d),    d = pulled(g).
+        -r/V ((c.d) n + (w g.n) J c + (c.n) d).
         """
         if self.rate is None:
             return gradient, torch.zeros_like(self.y)
-        through, scaled, n = self._through(gradient), self._scaled(g), self.normed
-        d, dot = self._through(scaled), torch.linalg.vecdot
-        found = dot(gradient, d).unsqueeze(-1) * n
-        found.addcmul_(dot(scaled, n).unsqueeze(-1), through).addcmul_(dot(gradient, n).unsqueeze(-1), d)
+        through, n, dot = self._through(gradient), self.normed, torch.linalg.vecdot
+        found = dot(gradient, pulled).unsqueeze(-1) * n
+        found.addcmul_(dot(self._scaled(g), n).unsqueeze(-1), through)
+        found.addcmul_(dot(gradient, n).unsqueeze(-1), pulled)
         return self._scaled(through), found.mul_(self.rate * (-1 / n.shape[-1]))
 
     def parameters(self, of_value: Tensor, g: Tensor, gradient: Tensor) -> dict[str, Tensor]:
