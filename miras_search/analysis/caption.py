@@ -13,6 +13,7 @@ from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
 
 EXPONENTIAL = "t tests against noise as skewed as an exponential's"
+LEANING = "t that leans with the cell's skewness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> s
     careful = {item.cell.name for item in found if (test := cells.get(item.cell.number)) and test.is_guarded}
     if not careful:
         return f"{kind} intervals {alone}"
-    widened = f"{EXPONENTIAL}{'' if kind == 't' else f', or {kind} where that is wider'}"
+    widened = f"{LEANING}{'' if kind == 't' else f', or {kind} where that is wider'}"
     others = [item for item in found if item.cell.name not in careful]
     if all(item.cell.role == "control" for item in others):
         return f"intervals {alone}, by {widened}{f'; of controls by {kind}' if others else ''}"

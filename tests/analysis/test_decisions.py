@@ -9,7 +9,15 @@ import pytest
 
 from miras_search.analysis.comparison import family_test
 from miras_search.analysis.noise import noise_of, skewness
-from miras_search.analysis.paired import exponential_t_p, holm, paired_t_p, sign_flip_each, sign_flip_stepdown
+from miras_search.analysis.paired import (
+    exponential_t_p,
+    holm,
+    leaning_interval,
+    paired_t_p,
+    sign_flip_each,
+    sign_flip_stepdown,
+    t_interval,
+)
 from miras_search.analysis.pareto import pareto
 from miras_search.analysis.ranks import critical_difference, rank_table
 
@@ -61,6 +69,31 @@ def test_little_to_compare_is_not_checked() -> None:
         found = noise_of(one)
         assert found is not None
         assert not found.is_noisier
+
+
+@pytest.mark.parametrize("n", [6, 12])
+def test_leaning_intervals_cover_skewed_and_plain_noise_alike(n: int) -> None:
+    random = np.random.default_rng(n)
+    drawn = {"right": random.exponential(size=(2500, n)) - 1, "even": random.normal(size=(2500, n))}
+    drawn["left"] = -drawn["right"]
+    for name, noise in drawn.items():
+        ends = [leaning_interval(one) for one in noise]
+        share = np.mean([low <= 0 <= high for low, high in ends])
+        assert 0.925 <= share <= 0.97, (name, share)
+    students = [t_interval(one) for one in drawn["right"]]
+    assert np.mean([low <= 0 <= high for low, high in students]) < 0.92  # what the leaning is for
+
+
+def test_a_leaning_interval_is_longer_where_the_sample_leans() -> None:
+    d = np.array([0.1, 0.12, 0.11, 0.1, 0.13, 0.6])
+    low, high = leaning_interval(d)
+    assert high - d.mean() > t_interval(d)[1] - d.mean() > d.mean() - low > 0
+    assert leaning_interval(-d) == pytest.approx((-high, -low))
+    assert leaning_interval(np.full(5, 0.25)) == (0.25, 0.25)
+    inner = leaning_interval(d, 0.8)
+    assert low < inner[0] < d.mean() < inner[1] < high
+    with pytest.raises(ValueError, match="at least two seeds"):
+        leaning_interval(d[:1])
 
 
 def test_the_t_test_against_exponential_noise_holds_for_it_and_is_careful_with_normal_noise() -> None:

@@ -10,7 +10,7 @@ import pytest
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import joint_test
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
-from miras_search.analysis.paired import exponential_t_interval, t_interval
+from miras_search.analysis.paired import leaning_interval, t_interval
 from miras_search.analysis.table import ablation_table
 
 test_in_looks.__test__ = False  # it is no test of pytest's
@@ -135,15 +135,13 @@ def test_a_cell_is_told_by_the_look_that_decided_it(results, noise: np.ndarray, 
 
     table = ablation_table(rows, study="s", metric="accuracy", task="recall", looks=LOOKS)
     shown = {row.cell: row for row in table.rows}
-    careful = {
-        name: exponential_t_interval if one else t_interval for name, one in zip(("dot", "kl"), guarded, strict=True)
-    }
+    careful = {name: leaning_interval if one else t_interval for name, one in zip(("dot", "kl"), guarded, strict=True)}
     for name, ends in careful.items():
         d = values[name] - base[: len(values[name])]
         assert (shown[name].ci_low, shown[name].ci_high) == pytest.approx(ends(d))
     assert shown["dot"].verdict is not None and shown["dot"].verdict.endswith("decided")
     name = "dot" if guarded[0] else "kl"
-    assert f"intervals for each cell alone, of {name} by t tests against noise" in table.caption
+    assert f"intervals for each cell alone, of {name} by t that leans" in table.caption
     assert f"p of {name}: because the differences look skewed" in table.caption
     other = "kl" if guarded[0] else "dot"
     assert f"p of {other}: joint per-seed sign flips (n = {len(values[other])}, exact, smallest p" in table.caption

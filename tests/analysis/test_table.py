@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from miras_search.analysis.paired import (
-    exponential_t_interval,
     exponential_t_p,
     holm,
+    leaning_interval,
     sign_flip_each,
     sign_flip_stepdown,
     t_interval,
@@ -383,18 +383,18 @@ def test_the_order_of_the_results_does_not_matter(results) -> None:
     assert _table(rows[::-1]) == _table(rows)
 
 
-def test_skewed_differences_get_a_careful_p_and_wider_intervals(results) -> None:
+def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> None:
     random = np.random.default_rng(2)
     base = [0.5] * 8
     cells = {f"c{j}": (0.6 - 0.03 * random.exponential(size=8)).tolist() for j in range(4)}
     table = _table(results({"l2": base, **cells}))
     assert "p: because the differences look skewed (skewness -" in table.caption
     careful = "t tests against noise as skewed as an exponential's"
-    assert f"with 95 % intervals for each cell alone, by {careful}." in table.caption
+    assert "with 95 % intervals for each cell alone, by t that leans with the cell's skewness." in table.caption
     assert f"and Holm's over the cells' {careful}; smallest p 0.0078" in table.caption
     for row in table.rows[1:]:
         d = np.asarray(cells[row.cell]) - 0.5
-        assert (row.ci_low, row.ci_high) == pytest.approx(exponential_t_interval(d))
+        assert (row.ci_low, row.ci_high) == pytest.approx(leaning_interval(d))
         assert row.ci_low is not None and row.ci_low < t_interval(d)[0]
         assert row.p is not None and row.p >= exponential_t_p(d)
 
@@ -405,6 +405,6 @@ def test_the_smallest_p_is_that_of_all_tests_that_decide_and_intervals_of_contro
     table = _table(results({"l2": [0.5] * 16, **noise, "no_write": BASE * 2}, controls=["no_write"]))
     assert f"smallest p {4 / 65_537:.2g};" in table.caption  # flips alone would reach 2/2^16
     assert min(row.p for row in table.rows[1:5] if row.p is not None) >= 4 / 65_537
-    assert "exponential's; of controls by t. p" in table.caption
+    assert "the cell's skewness; of controls by t. p" in table.caption
     control = _row(table, "no_write")
     assert (control.ci_low, control.ci_high) == pytest.approx(t_interval(np.asarray(BASE * 2) - 0.5))
