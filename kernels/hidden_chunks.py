@@ -25,6 +25,7 @@ from miras_search.kernels.recurrence import SIGNAL_LIMIT
 from miras_search.kernels.vmap import VmapInfo, folded
 from miras_search.space.bias import Bias
 from miras_search.space.memory import Hidden
+from miras_search.space.memory.finish import Place
 from miras_search.space.smooth import DERIVATIVES
 
 Gradient = Tensor | None
@@ -104,6 +105,8 @@ def run(given: Given, static: dict[str, Tensor], hidden: Hidden, bias: Bias) -> 
 
 def weighed(weights: Tensor, x: Tensor) -> Tensor:
     """x [..,N,V] as every part weighs it: [..,N,m] times that is [..,N,m*V]."""
+    if weights.shape[-1] == 1:
+        return weights * x
     return (weights.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
 
 
@@ -151,19 +154,60 @@ def _signal(rule: Rule, to: Saved, x: Given, static: Parameters) -> Tensor:
     return place.pulled(rule.bias.signal(place.value(x.k), x.v, x.threshold))
 
 
-def _signal_back(
-    rule: Rule, s: Saved, x: Given, static: Parameters, gradient: Tensor
-) -> tuple[Tensor, list[Tensor], Parameters]:
-    """From the gradient of -u those of out; of the prediction, v and the threshold; and of the parameters."""
-    place = rule.hidden.finish.again(s.out, s.mean, s.rate, static)
-    leaves = [t.detach().requires_grad_() for t in (place.value(x.k), x.v, x.threshold) if t is not None]
+class _Signals(NamedTuple):
+    """What the derivative of a chunk's signals needs; all that does not depend on later chunks."""
+
+    place: Place
+    g: Tensor  # [G,N,V] the bias's own signal
+    along: Tensor
+    pulled: Tensor
+    slopes: tuple[Tensor, ...] | None  # of it in the prediction, v and the threshold, channel by channel
+
+    @classmethod
+    def of(cls, rule: Rule, given: Given, saved: Saved, static: Parameters) -> list[_Signals]:
+        """Each chunk's, found for all at once: these tensors are small, and calls cost more than what they do."""
+        place = rule.hidden.finish.again(saved.out, saved.mean, saved.rate, static)
+        threshold, coupled = given.threshold, rule.bias.couples_channels
+        if threshold is not None and not coupled:
+            threshold = threshold.expand_as(given.v)
+        leaves = _leaves(place.value(given.k), given.v, threshold)
+        g, slopes = _own_signal(rule.bias, leaves), None
+        along, pulled = place.along(g.detach()), -saved.u
+        if not coupled:
+            slopes = zip(*(x.unbind() for x in _pulled_back(g, leaves, torch.ones_like(g))), strict=True)
+        rows = zip(place.unbind(), g.detach().unbind(), along.unbind(), pulled.unbind(), strict=True)
+        return [cls(*row, None if slopes is None else next(slopes)) for row in rows]
+
+
+def _leaves(value: Tensor, v: Tensor, threshold: Tensor | None) -> list[Tensor]:
+    """The bias's inputs, apart from what made them."""
+    return [t.detach().requires_grad_() for t in (value, v, threshold) if t is not None]
+
+
+def _own_signal(bias: Bias, leaves: Sequence[Tensor]) -> Tensor:
     with torch.enable_grad():  # only the bias, whatever it is
-        u = rule.bias.signal(leaves[0], leaves[1], leaves[2] if len(leaves) > 2 else None)
-    of_u, of_out = place.bent(u.detach(), -s.u, gradient)
-    if not u.requires_grad:  # a signal of steps alone: its derivative is zero
-        return of_out, [torch.zeros_like(t) for t in leaves], place.parameters(torch.zeros_like(u), u, gradient)
-    found = torch.autograd.grad(u, leaves, of_u, allow_unused=True, materialize_grads=True)
-    return of_out + place.pulled(found[0]), list(found), place.parameters(found[0], u.detach(), gradient)
+        return bias.signal(leaves[0], leaves[1], leaves[2] if len(leaves) > 2 else None)
+
+
+def _pulled_back(g: Tensor, leaves: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor]:
+    if not g.requires_grad:  # a signal of steps alone: its derivative is zero
+        return [torch.zeros_like(t) for t in leaves]
+    return torch.autograd.grad(g, leaves, gradient, allow_unused=True, materialize_grads=True)
+
+
+def _signal_back(
+    rule: Rule, signals: _Signals, x: Given, gradient: Tensor
+) -> tuple[Tensor, Sequence[Tensor], Parameters]:
+    """From the gradient of -u those of out; of the prediction, v and the threshold; and of the parameters."""
+    place = signals.place
+    of_g, of_out = place.bent(signals.along, signals.pulled, gradient)
+    found: Sequence[Tensor]
+    if signals.slopes is None:
+        leaves = _leaves(place.value(x.k), x.v, x.threshold)
+        found = _pulled_back(_own_signal(rule.bias, leaves), leaves, of_g)
+    else:
+        found = [slope * of_g for slope in signals.slopes]
+    return of_out.add_(place.pulled(found[0])), found, place.parameters(found[0], signals.g, gradient)
 
 
 def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tensor, Tensor, Saved]:
@@ -212,10 +256,11 @@ def _backward(
         reads = given.v.new_zeros(*given.q.shape[:3], values)
     d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
     d_second = torch.zeros_like(given.second[0]) if second is None else second[0].clone()
-    every = [*zip(given.chunks(), found.chunks(), saved.chunks(), reads.unbind(), strict=True)]
+    signals = _Signals.of(rule, given, saved, static)
+    every = [*zip(given.chunks(), found.chunks(), saved.chunks(), signals, reads.unbind(), strict=True)]
     dd, dh, da = (torch.empty_like(saved.h[0]) for _ in range(3))
     db, overlap, square = torch.empty_like(saved.b[0]), torch.empty_like(saved.keys[0]), torch.empty_like(saved.keys[0])
-    for x, to, s, d_read in reversed(every):
+    for x, to, s, at, d_read in reversed(every):
         u = s.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         z1, z2 = s.first[:, :keys], s.second[:, :values]
         # the end
@@ -225,7 +270,7 @@ def _backward(
         torch.bmm(weighed(x.shares, u), d_second, out=dh)
         by_part = _by_part(wide, parts)
         torch.linalg.vecdot(by_part, u.unsqueeze(-2), out=to.shares)
-        du = (by_part * x.shares.unsqueeze(-1)).sum(-2)
+        du = wide * x.shares if parts == 1 else (by_part * x.shares.unsqueeze(-1)).sum(-2)
         if x.keep is not None and to.keep is not None:
             pairs = ((d_first, s.first), (d_second, s.second))
             one, other = (parted(d, x.keep) @ _transposed(parted(start, x.keep)) for d, start in pairs)
@@ -261,7 +306,7 @@ def _backward(
         back = dd.mul_(s.slope)
         du = torch.ops.aten.hardtanh_backward(du, s.u, -SIGNAL_LIMIT, SIGNAL_LIMIT)
         du.baddbmm_(back, _transposed(z2))
-        d_out, (d_value, *others), d_static = _signal_back(rule, s, x, static, du.neg_())
+        d_out, (d_value, *others), d_static = _signal_back(rule, at, x, du.neg_())
         dh.baddbmm_(d_out, z2)
         d_second[:, :values].baddbmm_(_transposed(s.u), back).baddbmm_(_transposed(d_out), s.h)
         da.addcmul_(dh, s.slope)
@@ -270,7 +315,7 @@ def _backward(
             to.k.add_(d_value)
         for target, one in zip((to.v, to.threshold), others, strict=False):  # the threshold where there is one
             if target is not None:
-                target.copy_(one)
+                target.copy_(one if one.shape == target.shape else one.sum(-1, keepdim=True))
         for name, one in d_static.items():
             of_static[name].add_(one)
         d_first[:, :keys].baddbmm_(_transposed(x.k), da)

@@ -73,8 +73,13 @@ class Place:
         """The gradient of y from that of the value, J (w g) with the norm's scale w."""
         return self._through(self._scaled(g))
 
-    def bent(self, g: Tensor, pulled: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """From the gradient c of d = pulled(g), which is given, those of g, w (J c), and of y,
+    def along(self, g: Tensor) -> Tensor:
+        """w g . n [..,N,1], what `bent` needs of the gradient g of the value."""
+        found: Tensor = torch.linalg.vecdot(self._scaled(g), self.normed).unsqueeze(-1)
+        return found
+
+    def bent(self, along: Tensor, pulled: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """From the gradient c of d = pulled(g) those of g, w (J c), and of y; d and along(g) are given.
 
         -r/V ((c.d) n + (w g.n) J c + (c.n) d).
         """
@@ -82,9 +87,15 @@ class Place:
             return gradient, torch.zeros_like(self.y)
         through, n, dot = self._through(gradient), self.normed, torch.linalg.vecdot
         found = dot(gradient, pulled).unsqueeze(-1) * n
-        found.addcmul_(dot(self._scaled(g), n).unsqueeze(-1), through)
-        found.addcmul_(dot(gradient, n).unsqueeze(-1), pulled)
-        return self._scaled(through), found.mul_(self.rate * (-1 / n.shape[-1]))
+        found.addcmul_(along, through).addcmul_(dot(gradient, n).unsqueeze(-1), pulled)
+        return self._scaled(through), found.mul_(self.rate).mul_(-1 / n.shape[-1])
+
+    def unbind(self) -> list[Place]:
+        """The places along the first axis of y, which the static parameters do not have."""
+        if self.mean is None or self.rate is None:
+            return [Place(self.finish, self.static, y, y, None, None) for y in self.y]
+        rows = zip(self.y.unbind(), self.normed.unbind(), self.mean.unbind(), self.rate.unbind(), strict=True)
+        return [Place(self.finish, self.static, *row) for row in rows]
 
     def parameters(self, of_value: Tensor, g: Tensor, gradient: Tensor) -> dict[str, Tensor]:
         """The gradients of the static parameters, from those of the value and of `pulled(g)`."""

@@ -22,6 +22,10 @@ DESIGNS: dict[str, dict[str, object]] = {
         "algorithm": {"multi_step": {"writes": 2}},
     },
     "no norm": {"memory": {"mlp": {"residual": False, "norm": "none"}}, "retention": "l2", "bias": "logcosh"},
+    "each channel": {"memory": "mlp", "bias": {"huber": {"form": "coordinate", "delta": SOFT}}},
+    "one threshold": {"memory": "mlp", "bias": {"huber": {"form": "norm", "delta": 0.5}}, "retention": "l2"},
+    "channels together": {"memory": "mlp", "bias": "kl"},
+    "a power": {"memory": {"mlp": {"affine": True}}, "bias": {"lp": {"p": 3.0}}},
     "nothing predicted": {"memory": {"mlp": {"residual": False, "activation": "relu"}}, "bias": "dot"},
 }
 CHUNK, TOKENS = 4, (1, 4, 11)

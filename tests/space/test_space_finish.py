@@ -30,9 +30,11 @@ def test_value_and_two_derivatives(finish: Finish) -> None:
     )
     with torch.no_grad():
         place = finish.at(y, static)
-        bent_g, bent_y = place.bent(g, place.pulled(g), c)
+        bent_g, bent_y = place.bent(place.along(g), place.pulled(g), c)
         found = [place.value(x), place.pulled(g), bent_g, bent_y + place.pulled(e), *place.parameters(e, g, c).values()]
         again = finish.again(y, *((y, y) if place.mean is None else (place.mean, place.rate)), static)
         torch.testing.assert_close(again.value(x), value, rtol=1e-12, atol=1e-12)
+        several = finish.at(torch.stack([y, -y]), static).unbind()
+        torch.testing.assert_close(several[0].pulled(g), pulled, rtol=1e-12, atol=1e-12)
     for one, other in zip(found, [value, pulled, of_g, of_y, *of_static], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
