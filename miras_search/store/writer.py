@@ -88,7 +88,7 @@ class Writer:
             self._points.clear()
 
     def _send(self, connection: Connection) -> None:
-        """Write what has been measured: one statement for many messages costs half of many statements."""
+        """Write what has been measured: one statement for many messages costs less than one for each."""
         if self._reached:
             reach(connection, self._reached)
             insert_points(connection, self._points)
