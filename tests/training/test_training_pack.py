@@ -31,7 +31,7 @@ DESIGNS: dict[str, object] = {
     "muon": {"preset": "atlas", "execution": {"chunk": 8}},
 }
 
-SIMPLER = ("delta_net", "lp refined", "ascent")  # than others that take the same way
+SIMPLER = ("lp refined", "ascent")  # than others that take the same way
 
 
 def job(seed: int = 0, design: object = "delta_net", **settings: object) -> Job:
