@@ -86,7 +86,7 @@ def test_a_significant_test_with_an_interval_over_zero_is_not_decided(results) -
 
 def test_a_clear_interval_that_the_family_does_not_confirm(results) -> None:
     base = NINE[:7]
-    cell = [b + d for b, d in zip(base, [0.02, 0.03, 0.01, 0.02, 0.03, -0.001, 0.02], strict=True)]
+    cell = [b + d for b, d in zip(base, [0.02, 0.03, 0.01, 0.02, 0.03, 0.005, 0.02], strict=True)]
     noise = {
         f"cell {k}": [b + (1 if (k >> i) & 1 else -1) * (0.1 + 0.01 * i) for i, b in enumerate(base)]
         for k in range(1, 60, 4)
