@@ -315,7 +315,7 @@ def _backward(
             to.k.add_(d_value)
         for target, one in zip((to.v, to.threshold), others, strict=False):  # the threshold where there is one
             if target is not None:
-                target.copy_(one if one.shape == target.shape else one.sum(-1, keepdim=True))
+                target.copy_(one.sum_to_size(target.shape))
         for name, one in d_static.items():
             of_static[name].add_(one)
         d_first[:, :keys].baddbmm_(_transposed(x.k), da)

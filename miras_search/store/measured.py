@@ -21,12 +21,12 @@ def point_rows(attempt_id: int, points: Iterable[PlainPoint], names: Mapping[str
     return [(attempt_id, names[name], split, step, *encode_value(value)) for step, name, split, value in points]
 
 
-def insert_points(connection: Connection, rows: Sequence[PointRow]) -> None:
+def insert_points(connection: Connection, rows: list[PointRow]) -> None:
     """Insert points; one with the same metric, split and step replaces the older, so that a batch can be sent again.
 
     The curves are most of what a driver writes: they go to the database's own driver as tuples.
     """
-    connection.exec_driver_sql(_upsert(connection.dialect.name), list(rows))
+    connection.exec_driver_sql(_upsert(connection.dialect.name), rows)
 
 
 @cache
