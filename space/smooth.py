@@ -51,7 +51,7 @@ def _gelu_jet(x: Tensor, y: Tensor, slope: Tensor, bend: Tensor) -> None:
     """x Phi, Phi + x phi, (2 - x^2) phi."""
     e = x * x
     torch.sub(_TWO_DENSITIES, e, alpha=_DENSITY, out=bend)
-    e.mul_(-0.5).exp_()  # phi over its density at 0
+    e.mul_(-0.5 / math.log(2)).exp2_()  # phi over its density at 0; MKL's exp, which torch takes, is half as fast
     bend.mul_(e)
     torch.add(_HALF, torch.mul(x, math.sqrt(0.5), out=slope).erf_(), alpha=0.5, out=slope)
     torch.mul(x, slope, out=y)
