@@ -13,7 +13,7 @@ from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
 
 EXPONENTIAL = "t tests against noise as skewed as an exponential's"
-LEANING = "t that leans with the cell's skewness"
+LEANING = "t that leans with the skewness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], referenc
 def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> str:
     """How the intervals are made: by the test that decides the cell, for this one cell."""
     kind, alone = _interval_kind([item.pairs for item in found]), "for each cell alone"
-    careful = {item.cell.name for item in found if (test := cells.get(item.cell.number)) and test.is_guarded}
+    careful = {item.cell.name for item in found if (test := cells.get(item.cell.number)) and test.is_lopsided}
     if not careful:
         return f"{kind} intervals {alone}"
     widened = f"{LEANING}{'' if kind == 't' else f', or {kind} where that is wider'}"

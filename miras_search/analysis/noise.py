@@ -8,7 +8,8 @@ exponential's (`paired.exponential_t_p`), beside the sign flips.
 
 One cell's few differences tell little of their skewness, and least of all where they have one sign. The cells of a
 family tell together: by their mean skewness, if they lean to one side, or by its mean size. A base that is much noisier
-than the cells leans all of them to one side at once, so that is looked at too.
+than the cells leans all of them to one side at once, so that is looked at too. Intervals ask the same question less
+strictly, and take the side from all cells where these agree on one (`paired.leaning_interval`).
 
 Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once.
 """
@@ -30,6 +31,8 @@ LEVEL = 0.05  # of that check
 # Of the two checks of skewness. Wide: to miss it lets a study err, and to see it where there is none costs power alone,
 # which large effects do not need (`bench statistics` measures both).
 SKEW_LEVEL = 0.25
+LEAN_LEVEL = 0.5  # the same for intervals: to lean costs them no coverage where the noise is normal
+AGREED = 0.5  # of the cells' mean size of skewness: with more than this left in their mean, they lean to one side
 FEWEST = 4  # seeds that show anything
 _DRAWS = 8_000
 _NOTHING = 1e-24  # of the largest difference squared: less of a variance is rounding
@@ -49,6 +52,13 @@ class Noise:
     """The mean of its absolute values."""
     is_noisier: bool
     is_skewed: bool
+    is_lopsided: bool
+    """Whether intervals are to lean: noisier or perhaps skewed, by a wider check."""
+
+    @property
+    def side(self) -> float | None:
+        """The mean skewness, where the cells agree on a side."""
+        return self.skew if abs(self.skew) > AGREED * self.size else None
 
     @property
     def is_uneven(self) -> bool:
@@ -71,7 +81,12 @@ def noise_of(differences: Floats) -> Noise | None:
     if found is None or not found.is_noise:
         return None
     return Noise(
-        float(found.ratio), float(found.skew), float(found.size), bool(found.is_noisier), bool(found.is_skewed)
+        ratio=float(found.ratio),
+        skew=float(found.skew),
+        size=float(found.size),
+        is_noisier=bool(found.is_noisier),
+        is_skewed=bool(found.is_skewed),
+        is_lopsided=bool(found.is_lopsided),
     )
 
 
@@ -91,6 +106,7 @@ class _Measured(NamedTuple):
     size: Floats
     is_noisier: Flags
     is_skewed: Flags
+    is_lopsided: Flags
     is_noise: Flags
 
 
@@ -102,10 +118,9 @@ def _measured(differences: Floats) -> _Measured | None:
     ratio, is_noisier = _ratio(differences, scale)
     skews = skewness(differences)
     skew, size = skews.mean(axis=-1), np.abs(skews).mean(axis=-1)
-    most_skew, most_size = _limits(seeds, cells)
-    is_skewed = (np.abs(skew) > most_skew) | (size > most_size)
+    beyond = [(np.abs(skew) > most) | (size > most_size) for most, most_size in _limits(seeds, cells)]
     is_noise = differences.var(axis=-2).max(axis=-1) > _NOTHING * scale
-    return _Measured(ratio, skew, size, is_noisier, is_skewed, is_noise)
+    return _Measured(ratio, skew, size, is_noisier, beyond[0], is_noisier | beyond[1], is_noise)
 
 
 def _ratio(differences: Floats, scale: Floats) -> tuple[Floats, Flags]:
@@ -139,8 +154,9 @@ def skewness(differences: Floats) -> Floats:
 
 
 @lru_cache(maxsize=256)
-def _limits(seeds: int, cells: int) -> tuple[float, float]:
-    """What |mean skewness| and mean |skewness| of so many cells exceed once in so many studies with equal normal noise.
+def _limits(seeds: int, cells: int) -> tuple[tuple[float, float], ...]:
+    """What |mean skewness| and mean |skewness| of so many cells exceed once in so many studies with equal normal noise:
+    at `SKEW_LEVEL` and at `LEAN_LEVEL`.
 
     Simulated: the usual formulas need more seeds than a study has, and the cells share the reference's luck.
     """
@@ -151,5 +167,5 @@ def _limits(seeds: int, cells: int) -> tuple[float, float]:
         found.append(skewness(drawn))
     skews = np.concatenate(found)
     both = np.abs(skews.mean(axis=1)), np.abs(skews).mean(axis=1)
-    leaning, size = (float(np.quantile(one, 1 - SKEW_LEVEL)) for one in both)
-    return leaning, size
+    levels = (SKEW_LEVEL, LEAN_LEVEL)
+    return tuple((float(np.quantile(both[0], 1 - one)), float(np.quantile(both[1], 1 - one))) for one in levels)

@@ -390,11 +390,11 @@ def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> No
     table = _table(results({"l2": base, **cells}))
     assert "p: because the differences look skewed (skewness -" in table.caption
     careful = "t tests against noise as skewed as an exponential's"
-    assert "with 95 % intervals for each cell alone, by t that leans with the cell's skewness." in table.caption
+    assert "with 95 % intervals for each cell alone, by t that leans with the skewness." in table.caption
     assert f"and Holm's over the cells' {careful}; smallest p 0.0078" in table.caption
     for row in table.rows[1:]:
         d = np.asarray(cells[row.cell]) - 0.5
-        assert (row.ci_low, row.ci_high) == pytest.approx(leaning_interval(d))
+        assert (row.ci_low, row.ci_high) == pytest.approx(leaning_interval(d, side=-1))
         assert row.ci_low is not None and row.ci_low < t_interval(d)[0]
         assert row.p is not None and row.p >= exponential_t_p(d)
 
@@ -405,6 +405,6 @@ def test_the_smallest_p_is_that_of_all_tests_that_decide_and_intervals_of_contro
     table = _table(results({"l2": [0.5] * 16, **noise, "no_write": BASE * 2}, controls=["no_write"]))
     assert f"smallest p {4 / 65_537:.2g};" in table.caption  # flips alone would reach 2/2^16
     assert min(row.p for row in table.rows[1:5] if row.p is not None) >= 4 / 65_537
-    assert "the cell's skewness; of controls by t. p" in table.caption
+    assert "t that leans with the skewness; of controls by t. p" in table.caption
     control = _row(table, "no_write")
     assert (control.ci_low, control.ci_high) == pytest.approx(t_interval(np.asarray(BASE * 2) - 0.5))
