@@ -13,7 +13,6 @@ from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
 
 EXPONENTIAL = "t tests against noise as skewed as an exponential's"
-LEANING = "t that leans with the skewness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +102,10 @@ def notes(
             f"(n = {len(controls.seeds)})."
         )
     if gone.size:
+        careful = f"; and, because these look uneven, Holm's over their {EXPONENTIAL}" if gone.is_guarded else ""
         lines.append(
-            "An effect survives a control under which it is decidedly smaller, seed by seed "
-            f"(step-down over {_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)})."
+            "An effect survives a control under which it is decidedly smaller, seed by seed (step-down over "
+            f"{_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)}{careful})."
         )
     tests = [("cells", test) for test in _distinct(cells)] + [("controls", controls)]
     for name, test in tests:
@@ -116,6 +116,8 @@ def notes(
     tested = {*cells, *controls.p}
     if not reference.diverged:
         few = [item for item in found if item.cell.number not in tested and not item.cell.diverged and item.pairs]
+        if waits or not cells:  # which has been said of all cells
+            few = [item for item in few if item.cell.role == "control"]
         lines += [f"{item.cell.name}: {_many(item.pairs, 'paired seed')}, too few for the joint test." for item in few]
     everyone = [reference, *(item.cell for item in found)]
     lines += [f"{cell.name}: {cell.failed} of {_many(cell.of, 'job')} failed." for cell in everyone if cell.failed]
@@ -203,23 +205,29 @@ def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], referenc
 
 def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> str:
     """How the intervals are made: by the test that decides the cell, for this one cell."""
-    kind, alone = _interval_kind([item.pairs for item in found]), "for each cell alone"
-    careful = {item.cell.name for item in found if (test := cells.get(item.cell.number)) and test.is_lopsided}
+    alone, tests = "for each cell alone", {item.cell.name: cells.get(item.cell.number) for item in found}
+    careful = [item for item in found if (test := tests[item.cell.name]) is not None and test.is_guarded]
+    others = [item for item in found if item not in careful]
+    usual = _interval_kind("t", others)
     if not careful:
-        return f"{kind} intervals {alone}"
-    widened = f"{LEANING}{'' if kind == 't' else f', or {kind} where that is wider'}"
-    others = [item for item in found if item.cell.name not in careful]
+        return f"{usual} intervals {alone}"
+    noises = [test.noise for item in careful if (test := tests[item.cell.name]) and test.noise]
+    whose = {True: "the cells' mean", False: "each cell's own"}
+    sides = " or ".join(dict.fromkeys(whose[noise.is_agreed] for noise in noises))
+    leaning = _interval_kind(f"t that leans with {sides} skewness", careful)
     if all(item.cell.role == "control" for item in others):
-        return f"intervals {alone}, by {widened}{f'; of controls by {kind}' if others else ''}"
-    names = ", ".join(item.cell.name for item in found if item.cell.name in careful)
-    return f"intervals {alone}, of {names} by {widened}, else by {kind}"
+        return f"intervals {alone}, by {leaning}{f'; of controls by {usual}' if others else ''}"
+    names = ", ".join(item.cell.name for item in careful)
+    return f"intervals {alone}, of {names} by {leaning}, else by {usual}"
 
 
-def _interval_kind(pairs: Sequence[int]) -> str:
-    many = [count >= BCA_SEEDS for count in pairs if count >= 2]
+def _interval_kind(few: str, found: Sequence[Comparison]) -> str:
+    """`few` is the kind below 20 seeds."""
+    many = [item.pairs >= BCA_SEEDS for item in found if item.pairs >= 2]
+    own = f"{few}, t" if few != "t" else few
     if many and all(many):
-        return "t and BCa bootstrap (the outer end of both)"
-    return "t (from 20 seeds the outer end of t and BCa bootstrap)" if any(many) else "t"
+        return f"{own} and BCa bootstrap (the outer end of {'all' if few != 't' else 'both'})"
+    return f"{few} (from 20 seeds the outer end of {own} and BCa bootstrap)" if any(many) else few
 
 
 def _direction(metric: Metric) -> str:

@@ -120,9 +120,14 @@ def _side(db: Database, study: StudyRow, metric: str, split: str) -> tuple[Side,
         sd=statistics.stdev(values.values()) if len(values) > 1 else None,
         n=len(values),
         of=len({row.seed for row in fresh}),
-        diverged=sum(row.state == "diverged" for row in fresh),
+        diverged=sum(_diverged(row, metric, split) for row in fresh),
     )
     return side, values
+
+
+def _diverged(row: ResultRow, metric: str, split: str) -> bool:
+    """As cells count it: a value that is not finite is one too."""
+    return row.state == "diverged" or not math.isfinite(row.values.get((metric, split), 0.0))
 
 
 def _by_seed(rows: Sequence[ResultRow], metric: str, split: str) -> dict[int, float]:

@@ -95,7 +95,7 @@ def findings(
     margin = margin or usual_margin(table)
     limit = two_modes(cell.values.values() for cell in cells if cell.role != CONTROL) if limit is None else limit
     censored = {row.cell for row in table.rows if row.censored}
-    times = _times(curves, limit, higher, table.task)
+    times = {} if limit is None else _times(curves, cells, limit, higher, table.task)
     found = []
     for cell in cells:
         if cell is reference:
@@ -171,19 +171,26 @@ def _with_worst(cell: Cell, higher: bool) -> Mapping[int, float]:
     return {**cell.values, **dict.fromkeys(cell.diverged, -math.inf if higher else math.inf)}
 
 
-def _times(curves: Sequence[CurveRow], limit: float | None, higher: bool, task: str) -> dict[str, dict[int, Time]]:
-    """Cell -> seed -> when its curve passed the limit."""
-    if limit is None:
-        return {}
+def _times(
+    curves: Sequence[CurveRow], cells: Sequence[Cell], limit: float, higher: bool, task: str
+) -> dict[str, dict[int, Time]]:
+    """Cell -> seed -> when its curve passed the limit: never, and as long as anybody was trained, where it diverged.
+
+    A training that has come to no result has no time.
+    """
     points: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for row in curves:
         if row.task == task:
             points.setdefault((row.cell, row.seed), []).append((float(row.step), row.value))
+    last = max((step for curve in points.values() for step, _ in curve), default=0.0)
     found: dict[str, dict[int, Time]] = {}
-    for (cell, seed), curve in points.items():
-        time = time_to(sorted(curve), limit, higher_is_better=higher)
-        if time is not None:
-            found.setdefault(cell, {})[seed] = time
+    for cell in cells:
+        times = {
+            seed: time
+            for seed in cell.values
+            if (time := time_to(sorted(points.get((cell.name, seed), [])), limit, higher_is_better=higher))
+        }
+        found[cell.name] = times | dict.fromkeys(cell.diverged, Time(last, False)) if last else {}
     return found
 
 

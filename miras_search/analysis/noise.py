@@ -8,8 +8,8 @@ exponential's (`paired.exponential_t_p`), beside the sign flips.
 
 One cell's few differences tell little of their skewness, and least of all where they have one sign. The cells of a
 family tell together: by their mean skewness, if they lean to one side, or by its mean size. A base that is much noisier
-than the cells leans all of them to one side at once, so that is looked at too. Intervals ask the same question less
-strictly, and take the side from all cells where these agree on one (`paired.leaning_interval`).
+than the cells leans all of them to one side at once, so that is looked at too. The side to which an interval is longer
+is that of all cells as well, where they agree on one (`paired.leaning_interval`).
 
 Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once.
 """
@@ -31,7 +31,6 @@ LEVEL = 0.05  # of that check
 # Of the two checks of skewness. Wide: to miss it lets a study err, and to see it where there is none costs power alone,
 # which large effects do not need (`bench statistics` measures both).
 SKEW_LEVEL = 0.25
-LEAN_LEVEL = 0.5  # the same for intervals: to lean costs them no coverage where the noise is normal
 AGREED = 0.5  # of the cells' mean size of skewness: with more than this left in their mean, they lean to one side
 FEWEST = 4  # seeds that show anything
 _DRAWS = 8_000
@@ -50,15 +49,15 @@ class Noise:
     """The mean over cells of the differences' sample skewness."""
     size: float
     """The mean of its absolute values."""
+    sides: tuple[float, ...]
+    """Of each cell, by its sign, to which side its differences lean: that of all, or its own where they disagree."""
     is_noisier: bool
     is_skewed: bool
-    is_lopsided: bool
-    """Whether intervals are to lean: noisier or perhaps skewed, by a wider check."""
 
     @property
-    def side(self) -> float | None:
-        """The mean skewness, where the cells agree on a side."""
-        return self.skew if abs(self.skew) > AGREED * self.size else None
+    def is_agreed(self) -> bool:
+        """Whether several cells lean to one side."""
+        return len(self.sides) > len(set(self.sides)) == 1
 
     @property
     def is_uneven(self) -> bool:
@@ -84,9 +83,9 @@ def noise_of(differences: Floats) -> Noise | None:
         ratio=float(found.ratio),
         skew=float(found.skew),
         size=float(found.size),
+        sides=tuple(sides(differences).tolist()),
         is_noisier=bool(found.is_noisier),
         is_skewed=bool(found.is_skewed),
-        is_lopsided=bool(found.is_lopsided),
     )
 
 
@@ -106,7 +105,6 @@ class _Measured(NamedTuple):
     size: Floats
     is_noisier: Flags
     is_skewed: Flags
-    is_lopsided: Flags
     is_noise: Flags
 
 
@@ -118,9 +116,10 @@ def _measured(differences: Floats) -> _Measured | None:
     ratio, is_noisier = _ratio(differences, scale)
     skews = skewness(differences)
     skew, size = skews.mean(axis=-1), np.abs(skews).mean(axis=-1)
-    beyond = [(np.abs(skew) > most) | (size > most_size) for most, most_size in _limits(seeds, cells)]
+    most_skew, most_size = _limits(seeds, cells)
+    is_skewed = (np.abs(skew) > most_skew) | (size > most_size)
     is_noise = differences.var(axis=-2).max(axis=-1) > _NOTHING * scale
-    return _Measured(ratio, skew, size, is_noisier, beyond[0], is_noisier | beyond[1], is_noise)
+    return _Measured(ratio, skew, size, is_noisier, is_skewed, is_noise)
 
 
 def _ratio(differences: Floats, scale: Floats) -> tuple[Floats, Flags]:
@@ -153,10 +152,19 @@ def skewness(differences: Floats) -> Floats:
     return found
 
 
+def sides(differences: Floats) -> Floats:
+    """The skewness that tells to which side each cell leans, `[..., seeds, cells]` to `[..., cells]`: the mean of the
+    cells where they agree, else a cell's own.
+    """
+    own = skewness(differences)
+    mean, size = own.mean(axis=-1, keepdims=True), np.abs(own).mean(axis=-1, keepdims=True)
+    found: Floats = np.where(np.abs(mean) > AGREED * size, mean, own)
+    return found
+
+
 @lru_cache(maxsize=256)
-def _limits(seeds: int, cells: int) -> tuple[tuple[float, float], ...]:
-    """What |mean skewness| and mean |skewness| of so many cells exceed once in so many studies with equal normal noise:
-    at `SKEW_LEVEL` and at `LEAN_LEVEL`.
+def _limits(seeds: int, cells: int) -> tuple[float, float]:
+    """What |mean skewness| and mean |skewness| of so many cells exceed once in so many studies with equal normal noise.
 
     Simulated: the usual formulas need more seeds than a study has, and the cells share the reference's luck.
     """
@@ -167,5 +175,5 @@ def _limits(seeds: int, cells: int) -> tuple[tuple[float, float], ...]:
         found.append(skewness(drawn))
     skews = np.concatenate(found)
     both = np.abs(skews.mean(axis=1)), np.abs(skews).mean(axis=1)
-    levels = (SKEW_LEVEL, LEAN_LEVEL)
-    return tuple((float(np.quantile(both[0], 1 - one)), float(np.quantile(both[1], 1 - one))) for one in levels)
+    leaning, size = (float(np.quantile(one, 1 - SKEW_LEVEL)) for one in both)
+    return leaning, size

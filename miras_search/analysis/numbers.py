@@ -60,9 +60,12 @@ def plain(value: float) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p value with three decimals, or "<0.001"."""
+    """A p value with three decimals, or "<0.001"; four, rounded down, where three would reach the limit of a mark."""
     if p is None:
         return NOTHING
+    for limit in (0.05, 0.01):
+        if p < limit <= round(p, 3):
+            return f"{min(p, limit - 1e-4):.4f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 

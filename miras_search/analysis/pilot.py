@@ -15,13 +15,12 @@ from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from miras_search.analysis import timing
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed, deciding_p
-from miras_search.analysis.noise import Flags, uneven
-from miras_search.analysis.paired import Floats, smallest_p
+from miras_search.analysis.noise import Flags, sides, uneven
+from miras_search.analysis.paired import Floats, leaning_t, smallest_p, student_t
 from miras_search.analysis.timing import Timing
 from miras_search.analysis.tuned import Tuning
 from miras_search.analysis.verdict import ALPHA
@@ -160,8 +159,10 @@ def _decided(differences: Floats, is_uneven: Flags, level: float) -> Flags:
     blocks = [slice(start, start + step) for start in range(0, len(differences), step)]
     p = [deciding_p(differences[one], is_uneven[one], draws=FLIPS, exact=COUNTED)[:, 0] for one in blocks]
     first = differences[:, :, 0]
-    t = np.abs(first.mean(axis=1)) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
-    found: Flags = (np.concatenate(p) < level) & (t > special.stdtrit(seeds - 1, 0.975))  # an interval without zero
+    t = first.mean(axis=1) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
+    towards_zero = np.where(sides(differences)[:, 0] * t < 0, *leaning_t(seeds))
+    wanted = np.where(is_uneven, towards_zero, student_t(seeds))  # for an interval without zero
+    found: Flags = (np.concatenate(p) < level) & (np.abs(t) > wanted)
     return found
 
 

@@ -5,7 +5,8 @@ the mean over all orders, and the shares add up to the whole difference. Exactly
 best, which a complete factorial has. Elsewhere none is given: a share from a fitted model is a statement about the
 model.
 
-The best cell is chosen on the seeds that its gain is measured on, so the whole is flattered; the shares of it are not.
+The best cell is chosen on the seeds that its gain is measured on, so the whole is flattered, and so are the shares,
+which add up to it.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ def standing(row: Row, table: AblationTable) -> Standing:
     """Where the row stands; the reference itself is `open`."""
     if row.diverged:
         return "diverged"
-    if row.cell != table.base and (row.difference is None or row.ci_low is None or row.ci_high is None):
-        return "missing"
     if row.censored:
         return "censored"
+    if row.cell != table.base and row.difference is None:
+        return "missing"
     decided = row.p is not None and row.p < ALPHA
     if row.difference is None or row.ci_low is None or row.ci_high is None or not decided:
         return "open"

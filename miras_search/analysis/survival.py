@@ -21,7 +21,6 @@ from typing import Literal
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import Comparison, JointTest, by_seed, family_test
 from miras_search.analysis.numbers import measured
-from miras_search.analysis.paired import interval
 from miras_search.analysis.verdict import ALPHA, Limits, censored_side, is_decided
 
 Answer = Literal["yes", "no", "not decided"]
@@ -124,15 +123,15 @@ def survivals(
         if not (one.is_shared or one.diverged or item.cell.diverged or item.reference.diverged)
     ]
     most = max((len(left[i]) for i in left), default=0)
-    tests = [family_test({i: differences[i] for i in new}, most) for differences in (left, gone)]
+    tests = [family_test({i: differences[i] for i in new}, most, check=True) for differences in (left, gone)]
     by_number: dict[int, list[Survival]] = {}
     for i, (item, one) in enumerate(plain):
         sides = {limits.side(cell.values.values()) for cell in (one.cell, one.reference)}
         p = decided.get(item.cell.number)
         one = replace(
             one,
-            left=_mean(left[i], tests[0].p.get(i)),
-            gone=_mean(gone[i], p if one.is_shared else tests[1].p.get(i)),
+            left=_mean(left[i], tests[0], i),
+            gone=_whole(item, p) if one.is_shared and len(gone[i]) == item.pairs else _mean(gone[i], tests[1], i),
             at=sides.pop() if len(sides) == 1 else None,
         )
         if is_decided(item, p) and censored_side(item, limits) is None:
@@ -141,12 +140,19 @@ def survivals(
     return Survivals(by_number, tests[1])
 
 
-def _mean(differences: Mapping[int, float], p: float | None) -> Mean | None:
+def _whole(effect: Comparison, p: float | None) -> Mean | None:
+    """All of the effect, told as in its own row."""
+    if effect.difference is None:
+        return None
+    return Mean(effect.difference, effect.ci_low, effect.ci_high, effect.pairs, p)
+
+
+def _mean(differences: Mapping[int, float], test: JointTest, place: int) -> Mean | None:
     values = list(differences.values())
     if not values:
         return None
-    low, high = interval(values) if len(values) >= 2 else (None, None)
-    return Mean(sum(values) / len(values), low, high, len(values), p)
+    low, high = test.interval(place, values) if len(values) >= 2 else (None, None)
+    return Mean(sum(values) / len(values), low, high, len(values), test.p.get(place))
 
 
 def _answer(one: Survival, effect: float) -> Answer:

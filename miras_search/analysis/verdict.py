@@ -13,7 +13,7 @@ from typing import Literal
 
 from miras_search.analysis.comparison import Comparison
 from miras_search.analysis.numbers import ROUNDING, fixed, measured, p_text, plain
-from miras_search.analysis.paired import more_seeds, smallest_p
+from miras_search.analysis.paired import more_seeds, smallest_p, t_interval
 from miras_search.metrics import Metric
 
 ALPHA = 0.05
@@ -110,14 +110,14 @@ def is_decided(found: Comparison, p: float | None, level: float = ALPHA) -> bool
 
 def _undecided(found: Comparison, *, p: float | None, tested: int, margin: float, spans_zero: bool) -> str:
     """Why it is open, where that is not plain from the row, and the seeds to add."""
-    half = _half_width(found)
-    aim = margin if half > margin or half == 0 else _one_digit(half / 2.0)
-    wanted = more_seeds(found.differences, aim)
+    reach = _reach(found)
+    aim = margin if reach > margin or reach == 0 else _one_digit(reach / 2.0)
+    wanted = _more_seeds(found, aim, reach)
     missing = seeds_needed() - tested
     reasons: list[str] = []
     if missing > 0:
         reasons.append(f"{tested} seed{'' if tested == 1 else 's'} cannot reach p < {plain(ALPHA)}")
-        if half <= margin or wanted <= missing:
+        if reach <= margin or wanted <= missing:
             return f"{reasons[0]}; at least {missing} more"
     elif p is None:
         reasons.append(f"{_measured(found)} alone, without a joint test")
@@ -125,9 +125,9 @@ def _undecided(found: Comparison, *, p: float | None, tested: int, margin: float
         reasons.append(f"{_measured(found)} alone, but p = {p_text(p)} in the whole family")
     elif p < ALPHA:
         reasons.append(f"p = {p_text(p)}, but the interval spans zero")
-    elif half <= margin:
+    elif reach <= margin:
         reasons.append(f"{_measured(found)}, already within \N{PLUS-MINUS SIGN}{plain(margin)} of its mean")
-    if half > 0:
+    if reach > 0:
         count = f"more than {MANY_SEEDS}" if wanted > MANY_SEEDS else f"about {wanted}"
         seeds = "seed" if wanted == 1 else "seeds"
         reasons.append(f"{count} more {seeds} for \N{PLUS-MINUS SIGN}{plain(aim)}")
@@ -139,10 +139,19 @@ def _measured(found: Comparison) -> str:
     return measured(found.difference, found.ci_low or 0.0, found.ci_high or 0.0)
 
 
-def _half_width(found: Comparison) -> float:
-    low, high = found.ci_low or 0.0, found.ci_high or 0.0
-    half = (high - low) / 2.0
-    return half if half > ROUNDING * max(abs(low), abs(high)) else 0.0  # equal differences, equal but for rounding
+def _reach(found: Comparison) -> float:
+    """How far the interval reaches from the difference, to its longer side where it leans."""
+    middle, low, high = found.difference or 0.0, found.ci_low or 0.0, found.ci_high or 0.0
+    reach = max(high - middle, middle - low)
+    return reach if reach > ROUNDING * max(abs(low), abs(high)) else 0.0  # equal differences, equal but for rounding
+
+
+def _more_seeds(found: Comparison, aim: float, reach: float) -> int:
+    """About how many more seeds bring that to `aim`, as Student's interval narrows, whichever interval is shown."""
+    if reach == 0:
+        return 0
+    low, high = t_interval(found.differences)
+    return more_seeds(found.differences, aim * (high - low) / 2.0 / reach)
 
 
 def _with_worst(found: Comparison, decimals: int) -> str:

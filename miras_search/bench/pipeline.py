@@ -90,8 +90,8 @@ def run(setting: Setting, plan: Plan, random: np.random.Generator, effect: Float
     looked = test_in_looks(base, cells, plan.looks, check=True)
     first, *others = (_cell(number, values[: plan.seeds, number]) for number in range(values.shape[1]))
     test, found = joint_test(first, others, check=True), [compare(cell, first, worst=None) for cell in others]
-    at_once = frozenset(j for j, one in enumerate(found) if is_decided(one, test.p.get(j + 1)))
     found = [by_test(one, test) for one in found]
+    at_once = frozenset(j for j, one in enumerate(found) if is_decided(one, test.p.get(j + 1)))
     intervals = tuple((one.ci_low or 0.0, one.ci_high or 0.0) for one in found)
     return Outcome(frozenset(number - 1 for number in looked.decided), at_once, test.is_guarded, intervals)
 

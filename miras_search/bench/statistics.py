@@ -1,8 +1,8 @@
 """How often the statistics err: the family's error of a whole study, the coverage of intervals, the power.
 
 Null studies from a surrogate trainer go through the pipeline (tune, select, test, top up); a study errs if it decides
-anything. Figures come with a 95 % Clopper-Pearson interval of the simulation, because 5 % of few studies is a rough
-number.
+anything. Figures come with a 95 % interval of the simulation, because 5 % of few studies is a rough number:
+Clopper-Pearson's, and for coverage over studies, because intervals of one study err together.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(
             random = np.random.default_rng((start, place, n))
             found = [pipeline.run(SETTINGS[name], pipeline.Plan(seeds=n), random) for _ in range(studies)]
             family.append(_family(SETTINGS[name], n, found))
-            coverage.append(_covered(name, n, "table", [ends for one in found for ends in one.intervals]))
+            coverage.append(_covered(name, n, "table", [one.intervals for one in found]))
     fewer = max(studies // 4, 1)
     for name in ("normal", "skewed", "skewed base"):
         for n in BCA_SEEDS:
@@ -54,7 +54,7 @@ def run(
             ends = []
             for _ in range(fewer):
                 values = SETTINGS[name].trainings(random, n, 2)
-                ends.append(interval(values[:, 1] - values[:, 0]))
+                ends.append([interval(values[:, 1] - values[:, 0])])
             coverage.append(_covered(name, n, "t, BCa", ends))
     power: list[Plain] = []
     for n in seeds:
@@ -96,10 +96,12 @@ def _says(error: float, low: float) -> str:
     return "over 5.5 %"
 
 
-def _covered(name: str, n: int, kind: str, ends: Sequence[tuple[float, float]]) -> Plain:
-    hits = sum(low <= 0 <= high for low, high in ends)
-    share = hits / len(ends)
-    low, high = _around(hits, len(ends))
+def _covered(name: str, n: int, kind: str, studies: Sequence[Sequence[tuple[float, float]]]) -> Plain:
+    shares = np.array([np.mean([low <= 0 <= high for low, high in ends]) for ends in studies])
+    share = float(shares.mean())
+    alone = share * (1 - share)  # the variance of a study's share if it had but one interval, or copies of one
+    worth = len(studies) * alone / variance if (variance := float(shares.var())) > 0 else len(studies)
+    low, high = _around(share * worth, worth)
     return {
         "setting": name,
         "seeds": n,
@@ -129,9 +131,11 @@ def _power(n: int, size: float, studies: int, random: np.random.Generator) -> Pl
     return {"seeds": n, "effect": size, "power": hits / studies, "low": low, "high": high, "wrong": wrong / studies}
 
 
-def _around(hits: int, of: int) -> tuple[float, float]:
-    found = stats.binomtest(hits, of).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
+def _around(hits: float, of: float) -> tuple[float, float]:
+    """Clopper-Pearson's interval; of parts of a hit too, where studies are worth more than one and less than five."""
+    low = stats.beta.ppf(0.025, hits, of - hits + 1) if hits > 0 else 0.0
+    high = stats.beta.ppf(0.975, hits + 1, of - hits) if hits < of else 1.0
+    return float(low), float(high)
 
 
 _ENDS = (("low", "from", ".1%"), ("high", "to", ".1%"))

@@ -113,7 +113,7 @@ def _axes(found: Anova) -> list[str]:
     kind = (
         "exact, a complete factorial with the seed as a block; shares of the variation between cells"
         if found.method == "exact"
-        else "least squares with seed effects; shares beyond all other effects, of all but the seeds' variation"
+        else "least squares with seed effects; shares beyond effects that do not contain it, of what is not the seeds'"
     )
     sd = "" if found.noise_sd is None else f"; noise sd {found.noise_sd:.3g} on {found.noise_freedom} df"
     lines = [f"Effects of axes ({kind}{sd}); p takes normal noise for granted", *_grid(rows)]
@@ -126,7 +126,7 @@ def _axes(found: Anova) -> list[str]:
 def _shares(found: Shares, base: str, best: str) -> list[str]:
     rows = [["axis", "from", "to", "share, 95 %"]]
     rows += [[one.axis, one.start, one.end, measured(one.value, one.low, one.high)] for one in found.shares]
-    whole = f"{found.whole:+.3g} over {found.seeds} seeds, flattered by choosing the best on them"
+    whole = f"{found.whole:+.3g} over {found.seeds} seeds, flattered, as all shares of it, by choosing the best on them"
     return [f"Shapley's shares of the way from {base} to {best} ({whole})", *_grid(rows)]
 
 

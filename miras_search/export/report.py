@@ -6,6 +6,7 @@ browser to load anything. Hosts and paths of the machines that trained are left 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -142,7 +143,7 @@ def _trials(shown: Snapshot) -> str:
     found: dict[tuple[int, str], list[float]] = {}
     params: dict[int, float] = {}
     for row in shown.results:
-        if row.state == "complete" and key in row.values:
+        if row.state == "complete" and math.isfinite(row.values.get(key, math.nan)):
             found.setdefault((row.number, row.task), []).append(row.values[key])
         if ("params", "") in row.values:
             params[row.number] = row.values["params", ""]

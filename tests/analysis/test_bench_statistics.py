@@ -49,6 +49,19 @@ def test_cells_that_are_alike_share_their_noise() -> None:
     assert row["setting"] == name and row["guarded"] > 0
 
 
+def test_intervals_of_one_study_count_as_far_as_they_differ() -> None:
+    random = np.random.default_rng(0)
+    hits = (random.random((400, 5)) < 0.95).astype(float).tolist()
+    apart = [[(-one, 1.0) if one else (0.5, 1.0) for one in study] for study in hits]
+    alike = [study[:1] * 5 for study in apart]
+    widths = []
+    for studies in (apart, alike):
+        row = statistics._covered("normal", 8, "table", studies)
+        assert row["low"] < row["coverage"] < row["high"]
+        widths.append(row["high"] - row["low"])
+    assert widths[1] == pytest.approx(np.sqrt(5) * widths[0], rel=0.2)
+
+
 def test_stages_before_the_comparison_have_a_place() -> None:
     seen: list[Sequence[int]] = []
 

@@ -137,6 +137,26 @@ def test_seeds_in_two_modes_are_counted_and_timed() -> None:
     assert "base in 1 of 6" in text
 
 
+def test_a_divergence_never_solves_it_and_what_has_no_result_has_no_time() -> None:
+    """However early it diverged, and whatever its curve had reached."""
+    values = {"base": [0.95] * 7, "new": [0.95, 0.2, *["diverged"] * 4, "running"]}
+    rows = [
+        _row(number, cell, {"bias": cell} if number else {}, seed, value, role="cell" if number else "base")
+        for number, (cell, line) in enumerate(values.items())
+        for seed, value in enumerate(line)
+    ]
+    curves = [CurveRow("base", "recall", seed, step, 0.95) for seed in range(7) for step in (100, 300)]
+    curves += [CurveRow("new", "recall", 0, 100, 0.95), CurveRow("new", "recall", 1, 300, 0.2)]
+    curves += [CurveRow("new", "recall", seed, 10, 0.1) for seed in (2, 3)]  # diverged right then
+    curves += [CurveRow("new", "recall", seed, 20, 0.95) for seed in (4, 5, 6)]  # after it solved the task, or runs
+    (one,) = findings(rows, _table(rows), limit=0.9, curves=curves).cells
+    assert one.solved is not None and one.speed is not None
+    assert (one.solved.cell, one.solved.of) == (1, 6)
+    assert (one.speed.median, one.speed.reference_median) == (None, 100.0)
+    assert one.speed.exact == pytest.approx(2 / 2**5)  # five of six pairs differ, all to one side
+    assert one.speed.logrank is not None and one.speed.logrank < 0.01
+
+
 def test_nothing_finished_is_told_and_is_no_crash() -> None:
     rows = [_row(n, c, {"bias": c} if n else {}, s, "waiting", role="cell" if n else "base") for n, c in
             enumerate(("base", "new")) for s in range(3)]  # fmt: skip

@@ -33,7 +33,20 @@ def test_fixed_knows_no_negative_zero() -> None:
     assert fixed(None, 2) == "-"
 
 
-@pytest.mark.parametrize(("p", "text"), [(None, "-"), (0.00001, "<0.001"), (0.0005, "0.001"), (0.25, "0.250")])
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (None, "-"),
+        (0.00001, "<0.001"),
+        (0.0005, "0.001"),
+        (0.25, "0.250"),
+        (0.05, "0.050"),
+        (0.0497, "0.0497"),
+        (0.04999, "0.0499"),
+        (0.0096, "0.0096"),
+        (0.01, "0.010"),  # limits of marks
+    ],
+)
 def test_p_text(p: float | None, text: str) -> None:
     assert p_text(p) == text
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from miras_search.analysis.paired import sign_flip_stepdown
+from miras_search.analysis.paired import exponential_t_p, leaning_interval, sign_flip_stepdown
 from miras_search.analysis.table import AblationTable, Row, ablation_table
 from miras_search.export.formats import RENDERERS
 from miras_search.export.json_ import to_plain
@@ -81,6 +81,21 @@ def test_an_effect_that_is_gone_under_a_control_survives_it() -> None:
     assert numbers["p"] == pytest.approx(sign_flip_stepdown(gone[:, None])[0])
     shared = found.under["no_write"]  # one function there: nothing is left, and all of the effect is gone
     assert (shared["left"], shared["gone"], shared["p"]) == (0.0, pytest.approx(found.difference), found.p)
+
+
+def test_what_is_gone_under_skewed_noise_is_held_to_the_stricter_test() -> None:
+    skewed = np.random.default_rng(8).exponential(size=(N,)) - 1
+    base, under = [0.5] * N, [0.4] * N
+    cell, cell_under = (0.8 + 0.001 * NOISE[1]).tolist(), (0.65 + 0.05 * skewed).tolist()
+    table = table_of(study(base, cell, under, cell_under))
+    gone = np.array(cell) - np.array(base) - (np.array(cell_under) - np.array(under))
+    told = row(table).under["ascent"]
+    assert told["p"] == pytest.approx(max(exponential_t_p(gone), sign_flip_stepdown(gone[:, None])[0]))
+    assert (told["gone_low"], told["gone_high"]) == pytest.approx(leaning_interval(gone))
+    assert any("and, because these look uneven, Holm's over their t tests against" in note for note in table.notes)
+    shared = row(table).under["no_write"]  # cell and base are one there: all of the effect is gone
+    found = row(table)
+    assert (shared["gone"], shared["gone_low"], shared["gone_high"]) == (found.difference, found.ci_low, found.ci_high)
 
 
 def test_an_effect_that_stays_does_not_survive() -> None:

@@ -19,6 +19,7 @@ from miras_search.analysis.paired import (
     sign_flip_stepdown,
     t_interval,
 )
+from miras_search.analysis.standing import headline, standing
 from miras_search.analysis.table import AblationTable, Row, TableContext, ablation_table, ablation_tables
 from miras_search.errors import MirasError
 from miras_search.store.types import ResultRow
@@ -383,6 +384,23 @@ def test_the_order_of_the_results_does_not_matter(results) -> None:
     assert _table(rows[::-1]) == _table(rows)
 
 
+def test_one_pair_is_a_result_that_is_not_decided(results) -> None:
+    table = _table(results({"l2": [0.5], "dot": [0.6], "kl": ["waiting"], "lp": ["failed"]}))
+    assert [standing(row, table) for row in table.rows[1:]] == ["open", "missing", "missing"]
+    assert headline(table) == "Of 3 cells compared with l2: 1 not decided, 2 without a result."
+    full = _table(results({"l2": [0.999], "dot": [0.999]}))
+    assert standing(full.rows[1], full) == "censored"
+
+
+def test_too_few_seeds_are_said_of_cells_that_have_too_few(results) -> None:
+    some = _table(results({"l2": BASE, "dot": BETTER, "kl": [0.5, 0.6, *["waiting"] * (len(BASE) - 2)]}))
+    assert "kl: 2 paired seeds, too few for the joint test." in some.notes
+    apart = results({"l2": BASE[:8], "dot": [*BETTER[:4], *["waiting"] * 4], "kl": [*["waiting"] * 4, *BETTER[4:8]]})
+    notes = _table(apart).notes
+    assert any(note.startswith("No joint test of the cells") for note in notes)
+    assert not any("too few" in note for note in notes)
+
+
 def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> None:
     random = np.random.default_rng(2)
     base = [0.5] * 8
@@ -390,7 +408,7 @@ def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> No
     table = _table(results({"l2": base, **cells}))
     assert "p: because the differences look skewed (skewness -" in table.caption
     careful = "t tests against noise as skewed as an exponential's"
-    assert "with 95 % intervals for each cell alone, by t that leans with the skewness." in table.caption
+    assert "with 95 % intervals for each cell alone, by t that leans with the cells' mean skewness." in table.caption
     assert f"and Holm's over the cells' {careful}; smallest p 0.0078" in table.caption
     for row in table.rows[1:]:
         d = np.asarray(cells[row.cell]) - 0.5
@@ -405,6 +423,6 @@ def test_the_smallest_p_is_that_of_all_tests_that_decide_and_intervals_of_contro
     table = _table(results({"l2": [0.5] * 16, **noise, "no_write": BASE * 2}, controls=["no_write"]))
     assert f"smallest p {4 / 65_537:.2g};" in table.caption  # flips alone would reach 2/2^16
     assert min(row.p for row in table.rows[1:5] if row.p is not None) >= 4 / 65_537
-    assert "t that leans with the skewness; of controls by t. p" in table.caption
+    assert "t that leans with the cells' mean skewness; of controls by t. p" in table.caption
     control = _row(table, "no_write")
     assert (control.ci_low, control.ci_high) == pytest.approx(t_interval(np.asarray(BASE * 2) - 0.5))

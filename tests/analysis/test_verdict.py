@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from miras_search.analysis.paired import more_seeds
@@ -43,6 +44,30 @@ def test_undecided_says_how_many_more_seeds(results) -> None:
     wanted = more_seeds(MIXED, 0.01)
     assert wanted > 0
     assert _verdict(results, MIXED) == f"l2 vs dot: not decided; about {wanted} more seeds for ±0.01"
+
+
+def test_a_leaning_interval_counts_by_its_longer_side(results) -> None:
+    """Never "about 0 more seeds", and within the margin only where both ends are."""
+    random = np.random.default_rng(4)
+    margins = np.linspace(0.005, 0.03, 11)
+    seen = set()
+    for _ in range(12):
+        noise = (0.02 * (random.exponential(size=(3, 8)) - 1)).tolist()
+        cells = {"l2": [0.5] * 8} | {f"c{j}": [0.5 + d for d in one] for j, one in enumerate(noise)}
+        for margin in margins.tolist():
+            context = TableContext(margin=margin)
+            table = ablation_table(results(cells), study="s", metric="accuracy", task="recall", provenance=context)
+            for row in table.rows[1:]:
+                assert row.verdict is not None and row.difference is not None
+                assert row.ci_low is not None and row.ci_high is not None
+                assert "about 0 more" not in row.verdict
+                reach = max(row.ci_high - row.difference, row.difference - row.ci_low)
+                if "already within" in row.verdict:
+                    assert reach <= margin
+                    seen.add("within")
+                elif reach > margin and f"for ±{margin:.6g}" in row.verdict:
+                    seen.add("more")
+    assert seen == {"within", "more"}
 
 
 def test_few_seeds_cannot_decide_however_large_the_difference(results) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_a_study_with_nothing_to_compare_has_a_report_too(database: Path) -> Non
         found = findings(db, "small")
         page = to_report(replace(found, tables=[], curves={}))
     assert "Nothing is confirmed" in page and "<svg" not in page
+
+
+def test_a_completed_training_without_a_finite_value_is_no_value_of_the_report(database: Path) -> None:
+    with Database.open(database, read_only=True) as db:
+        found = findings(db, "small")
+        key = ("accuracy", "test")
+        results = found.shown.results
+        first = next(i for i, row in enumerate(results) if row.state == "complete" and row.number == 0)
+        for value in (math.nan, math.inf):
+            row = replace(results[first], values={**results[first].values, key: value})
+            shown = replace(found.shown, results=[*results[:first], row, *results[first + 1 :]])
+            page = to_report(replace(found, shown=shown))
+            assert "(2)" in page and not re.search(r">(nan|inf) \(", page)
 
 
 def test_another_metric_and_reference(database: Path) -> None:
