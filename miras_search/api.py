@@ -13,15 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 
+from miras_search.analysis.cells import metric_named
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.engine.driver import RunOptions
 from miras_search.engine.events import Event
 from miras_search.engine.whole import run_whole
+from miras_search.errors import MirasError
 from miras_search.export import bundle, frames
 from miras_search.export.html import table_html
 from miras_search.export.report import findings, to_report
@@ -33,6 +35,8 @@ from miras_search.study.loader import load, loads
 __all__ = ["Results", "StoredStudy", "open", "run"]
 
 DEFAULT_DB = "miras.db"
+SPLITS = ("train", "validation", "test")
+Executor = Literal["auto", "local", "ray"]
 
 
 def open(db: str | Path = DEFAULT_DB) -> Results:
@@ -47,7 +51,7 @@ def run(
     db: str | Path = DEFAULT_DB,
     name: str | None = None,
     overrides: Sequence[str] = (),
-    executor: Literal["auto", "local", "ray"] = "auto",
+    executor: Executor = "auto",
     workers: int | None = None,
     max_jobs: int | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -63,10 +67,20 @@ def run(
         loaded = loads(to_yaml(study), "study", overrides, name)
     else:
         loaded = load(study, overrides, name)
+    _check(executor, workers, max_jobs)
     options = RunOptions(executor=executor, workers=workers, max_jobs=max_jobs)
     with Database.open(db, create=True) as database:
         run_whole(loaded, database, options, lambda one: nullcontext(on_event or _unheard))
     return StoredStudy(db, loaded.name)
+
+
+def _check(executor: object, workers: object, max_jobs: object) -> None:
+    """Raise MirasError for options that no run can have, before anything is written."""
+    if executor not in get_args(Executor):
+        raise MirasError(f"executor: {executor!r} is none of {', '.join(get_args(Executor))}")
+    for name, value, fewest in (("workers", workers, 1), ("max_jobs", max_jobs, 0)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
+            raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
 
 
 def _unheard(event: Event) -> None:
@@ -134,7 +148,14 @@ class StoredStudy:
             return frames.jobs_frame(queries.results(database, queries.study(database, self.name).id))
 
     def curves(self, metric: str | None = None, split: str | None = None) -> pd.DataFrame:
-        """One line a point of a learning curve; of all metrics and splits, or of one. Without any, no lines."""
+        """One line a point of a learning curve; of all metrics and splits, or of one. Without any, no lines.
+
+        Raises MirasError for a metric or split that is none.
+        """
+        if metric is not None:
+            metric_named(metric)
+        if split not in (None, *SPLITS):
+            raise MirasError(f"curves: split {split!r} is none of {', '.join(SPLITS)}")
         with Database.open(self.db, read_only=True) as database:
             id_ = queries.study(database, self.name).id
             wanted = [

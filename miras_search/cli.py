@@ -13,12 +13,14 @@ imports what it needs when it runs.
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
 from typing import Annotated
 
@@ -99,13 +101,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a table holds ± and ‡, a terminal may not: better a ? than no table
     command = typer.main.get_command(app)
     try:
-        command.main(args=list(words), prog_name="miras-search", obj=Invocation(words))
+        code = command.main(args=list(words), prog_name="miras-search", obj=Invocation(words), standalone_mode=False)
+        sys.stdout.flush()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except MirasError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(f"{error.filename or 'output'}: {error.strerror}: make room, or name another place\n")
+        if argv is None:  # what is left of the output has no place either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 3
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        return _wrong_usage(error, words)
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_usage(error: Exception, words: Sequence[str]) -> int:
+    """Tell what is wrong with the command line in one line, without any verb the help. Raises any other error."""
+    say = getattr(error, "format_message", None)  # of the command line's own errors, wherever typer has them from
+    if say is None:
+        raise error
+    verb = getattr(getattr(error, "ctx", None), "command_path", "miras-search")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{say()}\n")
+        return 2
+    options = getattr(getattr(error, "param", None), "opts", ())
+    given = [f" (given: {value!r})" for option, value in pairwise(words) if option in options]
+    what = say().replace("Value error, ", "").rstrip(".")
+    sys.stderr.write(f"{verb}: {what}{''.join(given[:1])}: see {verb} --help\n")
+    return 2
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

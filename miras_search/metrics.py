@@ -23,6 +23,7 @@ class Metric:
     split: str = ""  # the split a table reports; "" for a cost
     reduction: str = "last"  # how a curve becomes one number
     chance: float | None = None  # None: the task knows (1 / number of candidate answers)
+    everywhere: bool = True  # whether every training records it; what is not is shown and nothing is judged by it
 
     @property
     def symbol(self) -> str:
@@ -51,6 +52,13 @@ def saturation(cell: str, accuracy: float, chance: float) -> str | None:
     )
 
 
+def unfit(name: str) -> str | None:
+    """Why cells or trials are not judged by a registered metric; None where they can be."""
+    if METRICS[name].everywhere:
+        return None
+    return f"{name} is no result that every training has: take {', '.join(m.name for m in METRICS.values() if m.split)}"
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -66,12 +74,19 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("tokens_per_second", "maximize", "1/s", "training tokens per second, evaluation excluded"),
         Metric("peak_memory_bytes", "minimize", "bytes", "largest memory of the training process or device"),
-        Metric("inner_step_scale", "minimize", "", "factor on the memory's step that matches the base's first writes"),
+        Metric(
+            "inner_step_scale",
+            "minimize",
+            "",
+            "factor on the memory's step that matches the base's first writes",
+            everywhere=False,
+        ),
         Metric(
             "kernel_mismatch",
             "minimize",
             "",
             "largest relative difference from torch in the first steps on compiled kernels; none where torch alone ran",
+            everywhere=False,
         ),
         Metric("wall_seconds", "minimize", "s", "wall time of the training"),
     )

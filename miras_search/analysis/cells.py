@@ -48,7 +48,7 @@ class Cell:
 
 def metric_named(name: str) -> Metric:
     """The registered metric; an unknown name raises MirasError that lists the registered ones."""
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         raise MirasError(f"metric: {name!r} is not registered; {_choices(name, METRICS)}")
     return METRICS[name]
 
@@ -140,7 +140,7 @@ def _label(metric: str, split: str) -> str:
 
 def _choices(wrong: str, names: Iterable[str]) -> str:
     known = list(names)
-    near = difflib.get_close_matches(wrong, known, n=1)
+    near = difflib.get_close_matches(str(wrong), known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"there are: {', '.join(known) or 'none'}{hint}"
 

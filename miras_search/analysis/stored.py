@@ -155,7 +155,7 @@ def table_context(
     attempts = [attempt for attempt in queries.attempts(db, study.id) if attempt.state in FINISHED]
     ended = [attempt.ended_at for attempt in attempts if attempt.ended_at is not None]
     options = {"metric": metric if metric != study.metric else None, "split": split, "against": against, "task": task}
-    words = [f"--{option} {shlex.quote(value)}" for option, value in options.items() if value is not None]
+    words = [f"--{option} {shlex.quote(str(value))}" for option, value in options.items() if value is not None]
     execution = study.config.get("execution")
     return TableContext(
         commit=commits(attempts, queries.runs(db, study.id)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -118,8 +119,10 @@ def _check(statistics: bool, margin: float | None, solved: float | None, form: s
     for name, value in (("margin", margin), ("solved", solved)):
         if value is not None and not statistics:
             raise MirasError(f"--{name} {value:g}: it belongs to --statistics: add that, or leave this out")
-    if margin is not None and not margin > 0:
+    if margin is not None and not 0 < margin < math.inf:
         raise MirasError(f"--margin {margin:g}: a margin is positive: give how small a difference does not matter")
+    if solved is not None and not math.isfinite(solved):
+        raise MirasError(f"--solved {solved:g}: a training reaches no such value: give one of the metric")
     if statistics and form not in ("text", "json"):
         raise MirasError(f"table: --statistics has no {form} form: take --format text or json")
 

@@ -29,6 +29,8 @@ class Checkpoints:
         self._writer = writer
         self._folder = _beside(db) / "checkpoints" if folder is None else folder.expanduser().absolute()
         self._uri = Path("checkpoints") if folder is None else self._folder
+        if self._folder.exists() and not self._folder.is_dir():  # told before a training, not after it
+            raise EnvironmentProblem(f"{self._folder}: is a file where checkpoints are to go: move it away")
 
     def save(self, attempt_id: int, name: str, data: bytes, step: int) -> None:
         """Write a file and its row. Raises EnvironmentProblem when the disk does not take it."""

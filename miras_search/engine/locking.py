@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from miras_search.analysis.locked import TEST
 from miras_search.engine.jobs import put_study
 from miras_search.errors import MirasError
@@ -30,7 +32,7 @@ def lock_content(study: Study, margin: float | None) -> dict[str, Plain]:
         raise MirasError(f"{study.name}: a search has no family to lock: lock the ablation that follows it")
     if not family:
         raise MirasError(f"{study.name}: there is nothing to compare with the base: list levels under vary")
-    if margin is not None and not margin > 0:
+    if margin is not None and not 0 < margin < math.inf:
         raise MirasError(f"--margin {margin:g}: a margin is positive: give how small a difference does not matter")
     return {
         "study": study.name,

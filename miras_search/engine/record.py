@@ -65,9 +65,8 @@ class Record:
             yield
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
-            raise EnvironmentProblem(
-                f"{self._where}: Optuna's record of the study: {reason}: run the same again"
-            ) from error
+            cure = "make room, then run the same again" if "is full" in reason else "run the same again"
+            raise EnvironmentProblem(f"{self._where}: Optuna's record of the study: {reason}: {cure}") from error
 
     def close(self) -> None:
         """Close Optuna's connections."""

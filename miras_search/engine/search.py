@@ -69,6 +69,8 @@ class SearchRun:
         self._active: list[_Evaluation] = []
         self._loose: list[JobRow] = []  # waiting jobs that no evaluation waits for
         self._begun = self._asked = self._refused = 0
+        self._given_up = False
+        self._refusal = ""
         self._batch, self._in_batch = 0, 0
         self._confirmed = False
         self._history = History()
@@ -96,6 +98,7 @@ class SearchRun:
             self._begun += 1
             if "refused" in about:
                 self._refused += 1
+                self._refusal = ", ".join(f"{name} {what}" for name, what in about["refused"].items())
                 if trial.state == TrialState.RUNNING:  # a crash kept it from being told
                     self._optuna.tell(trial.number, state=TrialState.PRUNED)
                 continue
@@ -212,9 +215,14 @@ class SearchRun:
         if self._asked >= self.search.trials or self._in_batch == self.search.batch:
             return False
         if self._refused > REFUSALS * (self._asked + 5):
-            log.warning(
-                "%s: %d trials were refused by the limits: the search ends here", self.study.name, self._refused
-            )
+            if not self._given_up:
+                log.warning(
+                    "%s: %d trials were refused by the limits: the search ends here; the last one: %s; widen them",
+                    self.study.name,
+                    self._refused,
+                    self._refusal,
+                )
+            self._given_up = True
             return False
         return True
 
@@ -268,6 +276,7 @@ class SearchRun:
     ) -> None:
         """Tell Optuna that the point is out of bounds; it costs no training and does not count as a trial."""
         self._refused += 1
+        self._refusal = ", ".join(f"{name} {what}" for name, what in why.items())
         if number is not None:
             trial.set_user_attr("refused_trial", number)
         trial.set_user_attr("refused", dict(why))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +20,8 @@ def parse_database(where: str | Path | URL) -> URL:
 
     Raises MirasError for text that is neither, and for an in-memory SQLite database, which no other process could read.
     """
+    if not isinstance(where, URL | Path | str):
+        raise MirasError(f"database: {where!r} is no path and no URL: write a path such as miras.db")
     if isinstance(where, URL):
         url = where
     elif isinstance(where, Path):
@@ -70,4 +73,12 @@ def read_only_url(url: URL) -> URL:
     path = sqlite_path(url)
     if path is None:
         return url
-    return url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
+    query = {"mode": "ro", "uri": "true", **({"immutable": "1"} if _is_archived(path) else {})}
+    return url.set(database=f"file:{quote(str(path))}", query=query)
+
+
+def _is_archived(path: Path) -> bool:
+    """Whether a reader may not write beside the file, as SQLite's log asks even of readers, and no log is in use."""
+    log, index = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))
+    in_use = index.exists() or (log.exists() and log.stat().st_size > 0)
+    return not in_use and not os.access(path.parent, os.W_OK)

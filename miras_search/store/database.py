@@ -155,8 +155,13 @@ class Database:
                 finally:
                     copy.close()
             partial_copy.rename(target)
+        except (sqlite3.Error, OSError) as error:
+            reason = " ".join(str(error).split())
+            whose = self.name if "malformed" in reason else target
+            raise EnvironmentProblem(f"{whose}: {reason}{_cure(reason)}") from error
         finally:
-            partial_copy.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial_copy.unlink(missing_ok=True)
         return target
 
     def close(self) -> None:
@@ -198,7 +203,7 @@ class Database:
             if _is_ours(error):
                 raise
             reason = " ".join(str(error.orig).split())
-            raise EnvironmentProblem(f"{self.name}: {reason}{_cure(reason)}") from error
+            raise EnvironmentProblem(f"{self.name}: {reason}{_cure(reason, self.read_only)}") from error
 
 
 def _check_file(path: Path, *, create: bool) -> None:
@@ -248,13 +253,19 @@ def _is_ours(error: DatabaseError | InterfaceError) -> bool:
     return type(error).__name__ in {"IntegrityError", "DataError", "ProgrammingError"}
 
 
-def _cure(reason: str) -> str:
+def _cure(reason: str, read_only: bool = False) -> str:
     if "locked" in reason:
         return ": another program holds it; close it, or use PostgreSQL"
     if "not a database" in reason:
         return ": give the path of a miras-search database with --db"
+    if read_only and "unable to open" in reason:
+        return ": you may not read it, or not its log where nobody may write: copy the file and its -wal elsewhere"
     if "unable to open" in reason or "readonly database" in reason:
         return ": you may not write there; name another place with --db"
+    if "is full" in reason or "No space" in reason:
+        return ": make room, or name another place"
+    if "malformed" in reason:
+        return ": it is damaged: go on with a copy that `miras-search db backup` made, or name another with --db"
     if "refused" in reason or "does not exist" in reason:
         return ": start the server or create the database, then try again"
     return ""

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from miras_search.metrics import METRICS
+from miras_search.metrics import METRICS, unfit
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 from miras_search.study.designs import Design
 
@@ -63,6 +63,8 @@ def _seeds(value: object) -> tuple[int, ...]:
 def _metric(value: object) -> str:
     if not isinstance(value, str) or value not in METRICS:
         raise PydanticCustomError("metric", f"unknown metric {value!r}{nearest(str(value), METRICS)}")
+    if why := unfit(value):
+        raise PydanticCustomError("metric", why)
     return value
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from miras_search.metrics import METRICS
+from miras_search.metrics import METRICS, unfit
 from miras_search.models.config import ModelConfig
 from miras_search.seeds import FIRST_CONFIRM_SEED
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
@@ -133,6 +133,8 @@ def _objectives(given: Mapping[str, object], problems: list[Problem]) -> tuple[O
         where = ("objectives", name)
         if name not in METRICS:
             problems.append(Problem(where, f"unknown metric{nearest(name, METRICS)}"))
+        elif why := unfit(name):
+            problems.append(Problem(where, why))
         elif direction != METRICS[name].direction:
             problems.append(Problem(where, f"{name} is better the other way: write {METRICS[name].direction}"))
         else:

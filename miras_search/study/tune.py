@@ -82,7 +82,8 @@ def tuning(
         except SpecError as error:
             problems += error.problems
     if not chosen and not problems:
-        problems.append(Problem(("tune",), "nothing is tuned: name a setting, as in {train.lr: [1e-3, 3e-3, 1e-2]}"))
+        example = "{train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}"
+        problems.append(Problem(("tune",), f"nothing is tuned: name a setting, as in {example}"))
     count = len(cells) * math.prod(map(len, chosen.values()))
     if count > MAX_TRIALS:
         problems.append(Problem(("tune",), f"{count} trials are more than {MAX_TRIALS}: give fewer values"))

@@ -123,4 +123,7 @@ def test_wrong_usage_is_exit_2_and_one_line_on_stderr(cli) -> None:
     assert "No such command 'tabel'" in result.err
     assert "Traceback" not in result.err
     assert cli("run").code == 2
-    assert cli("run", "x.yaml", "--executor", "cloud").code == 2
+    for words in (("run", "x.yaml", "--executor", "cloud"), ("run", "x.yaml", "--workers", "0"), ("tabel",)):
+        result = cli(*words)
+        assert result.code == 2 and result.err.count("\n") == 1
+        assert words[-1] in result.err and result.err.endswith(" --help\n")

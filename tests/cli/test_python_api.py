@@ -71,6 +71,34 @@ def test_mistakes_are_one_line_with_the_cure(stored: Path, here: Path) -> None:
         getattr(ms, "opne")  # noqa: B009 - a bare attribute would be an expression without use
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workers": "2"}, "workers: '2' is no whole number from 1 up"),
+        ({"workers": 0}, "workers: 0 is no whole number from 1 up"),
+        ({"max_jobs": -1}, "max_jobs: -1 is no whole number from 0 up"),
+        ({"executor": "foo"}, "executor: 'foo' is none of auto, local, ray"),
+        ({"db": None}, "database: None is no path and no URL: write a path such as miras.db"),
+    ],
+)
+def test_wrong_options_of_a_run_leave_nothing_behind(here: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(MirasError, match=re.escape(said)):
+        ms.run("quickstart", **options)  # type: ignore[arg-type]  # that is the mistake
+    assert [*here.iterdir()] == []
+
+
+def test_what_is_no_name_is_a_mistake_too(stored: Path) -> None:
+    study = ms.open(stored).study("small")
+    with pytest.raises(MirasError, match="against: no cell is named 1; there are: l2"):
+        study.table(against=1)  # type: ignore[arg-type]  # that is the mistake
+    with pytest.raises(MirasError, match="metric: 1 is not registered"):
+        study.table(metric=1)  # type: ignore[arg-type]  # that is the mistake
+    with pytest.raises(MirasError, match="metric: 'foo' is not registered"):
+        study.curves("foo")
+    with pytest.raises(MirasError, match="curves: split 'foo' is none of train, validation, test"):
+        study.curves("accuracy", "foo")
+
+
 def test_the_import_loads_nothing_heavy() -> None:
     program = f"import sys, miras_search as ms; dir(ms); assert not {set(HEAVY)!r} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

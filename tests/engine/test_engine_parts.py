@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ import pytest
 
 from miras_search.engine import capacity
 from miras_search.engine.capacity import cpu_count, local_slots, make_executor, visible_gpus
+from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import Interrupted, JobFinished, RunSummary, StudyFinished
 from miras_search.engine.jobs import checkpoint_name, new_jobs, task_of
 from miras_search.engine.lease import Heartbeat
@@ -25,7 +27,9 @@ from miras_search.engine.provenance import provenance, without_password
 from miras_search.engine.task import load, run_task, versions
 from miras_search.errors import EnvironmentProblem, MirasError
 from miras_search.store import queries
+from miras_search.store.database import Database
 from miras_search.store.types import JobRow, LeaseLost
+from miras_search.store.writer import Writer
 
 
 def test_cpu_count_knows_a_container_s_quota(tmp_path: Path) -> None:
@@ -157,6 +161,13 @@ def test_events_are_json_without_nan() -> None:
     assert str(Interrupted(summary)) == "tiny: interrupted with 1 of 2 jobs done"
 
 
+def test_a_file_where_checkpoints_are_to_go_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    with Database.open(tmp_path / "miras.db", create=True) as db, pytest.raises(EnvironmentProblem) as caught:
+        Checkpoints(db, Writer(db), None)
+    assert str(caught.value).endswith("checkpoints: is a file where checkpoints are to go: move it away")
+
+
 def test_checkpoints_lie_beside_the_database_with_their_hash(local) -> None:
     local(max_jobs=1)
     (artifact,) = queries.artifacts(local.db, local.study_id)
@@ -167,11 +178,13 @@ def test_checkpoints_lie_beside_the_database_with_their_hash(local) -> None:
     assert [path.name for path in (local.folder / "checkpoints/tiny").iterdir()] == ["000-mqar-s0-a1.safetensors"]
 
 
-def test_a_full_disk_keeps_the_result(local) -> None:
-    blocked = local.folder / "file"
-    blocked.write_text("not a folder")
-    with pytest.raises(EnvironmentProblem, match="the checkpoint cannot be written"):
-        local(max_jobs=1, checkpoints=blocked)
+def test_a_full_disk_keeps_the_result(local, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Checkpoints, name: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_write", full)
+    with pytest.raises(EnvironmentProblem, match=r"the checkpoint cannot be written \(No space left on device\)"):
+        local(max_jobs=1)
     assert local.results()["l2", 0][0] == "complete"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -166,6 +167,15 @@ def test_what_is_over_a_limit_is_refused_untrained_with_its_reason(bench: Bench)
     assert len(searched(bench.jobs())) == 8, "a refused point is no trial"
     assert not {row.number for row in refused} & {job.trial_number for job in bench.jobs()}
     assert bench.report().trials["refused"] == len(refused)
+
+
+def test_limits_that_nothing_meets_end_the_search_and_say_by_how_much(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.run("constraints={params: 10}", "confirm={top: 0}")
+    (said,) = [it.getMessage() for it in caplog.records if "refused by the limits" in it.getMessage()]
+    assert re.search(r"the search ends here; the last one: params [\d,]+ > 10; widen them", said)
+    assert searched(bench.jobs()) == []
 
 
 def test_diverged_trials_are_results_that_cannot_win(bench: Bench) -> None:

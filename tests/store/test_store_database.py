@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from miras_search.errors import EnvironmentProblem
 from miras_search.store import sqlite
+from miras_search.store.address import parse_database, read_only_url
 from miras_search.store.database import Database, apply_pragmas
 from miras_search.store.migrations import HEAD
 from miras_search.store.tables import MetricName
@@ -45,6 +47,37 @@ def test_an_error_in_a_writing_session_rolls_back(db: Database) -> None:
         session.flush()
         raise RuntimeError
     assert metric_names(db) == []
+
+
+def test_a_database_can_be_read_where_nobody_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted to read only: SQLite's log asks even readers to write beside the file."""
+    where = tmp_path / "miras.db"
+    with Database.open(where, create=True) as db:
+        add_metric(db, "kept")
+    plain = read_only_url(parse_database(where))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "immutable" not in plain.query and read_only_url(parse_database(where)).query["immutable"] == "1"
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with Database.open(where, read_only=True) as db:
+        assert metric_names(db) == ["kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (tmp_path / "miras.db-wal").write_bytes(b"what a writer has not brought into the file yet")
+    assert "immutable" not in read_only_url(parse_database(where)).query
+
+
+def test_a_backup_tells_in_a_line_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = tmp_path / "miras.db"
+    with Database.open(where, create=True) as db:
+        add_metric(db, "kept")
+    data = bytearray(where.read_bytes())
+    data[8192:] = b"\xff" * (len(data) - 8192)
+    where.write_bytes(data)
+    with (
+        Database.open(where, check=False) as db,
+        pytest.raises(EnvironmentProblem, match=r"miras\.db: .*malformed: it is damaged: go on with a copy"),
+    ):
+        db.backup(tmp_path / "copy.db")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("copy")) == []
 
 
 def test_a_read_only_database_refuses_to_write(where: str) -> None:

@@ -31,6 +31,10 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ("train: {stps: 3}\n", "t.yaml:4:9: train.stps: unknown setting (did you mean 'steps'?)"),
         ("train: {lr: fast}\n", "t.yaml:4:9: train.lr: expected a number, got 'fast'"),
         ("resources: {kernels: fast}\n", "t.yaml:4:13: resources.kernels: unknown kernels 'fast' (known: auto, torch)"),
+        (
+            "metric: kernel_mismatch\n",
+            "t.yaml:4:1: metric: kernel_mismatch is no result that every training has: take accuracy, loss",
+        ),
         ("train: 5\n", "t.yaml:4:1: train: expected a mapping of settings, got 5"),
         ("train: {lr: .inf}\n", "t.yaml:4:9: train.lr: the number is not finite"),
         ("model: {layers: 2.5}\n", "t.yaml:4:9: model.layers: expected a whole number, got 2.5"),

@@ -66,6 +66,10 @@ def test_each_kind_refuses_the_keys_of_the_other() -> None:
     ("override", "problem"),
     [
         ("objectives={accuracy: minimize}", "accuracy is better the other way: write maximize"),
+        (
+            "objectives={inner_step_scale: minimize}",
+            "inner_step_scale is no result that every training has: take accuracy, loss",
+        ),
         ("objectives={}", "nothing is sought: name a metric, as in {accuracy: maximize}"),
         ("constraints={params: -1}", "expected the most that it may be, a number above 0, got -1"),
         ("pruner=wilcoxon", "wilcoxon races seeds and tasks, and a trial has 1 of them: set seeds: 3 or more"),

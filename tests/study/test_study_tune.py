@@ -62,7 +62,7 @@ def test_only_what_is_tuned_changes_the_hash() -> None:
         ("tune: {train.rl: [1, 2]}", "tune.train.rl: train has no setting 'rl' (known: batch"),
         ("tune: {model.conv: [4, 4]}", "tune.model.conv: a value is there twice"),
         ("tune: {model.conv: [4, 99]}", "tune.model.conv.1: conv: l2: 99 is not between 0 (none) and 64"),
-        ("tune: {seeds: 2}", "tune: nothing is tuned"),
+        ("tune: {seeds: 2}", "tune: nothing is tuned: name a setting, as in {train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}"),
         ("tune: {model.conv: [0, 4], seeds: [5, 7]}", "tune.seeds: 5 is among the reported seeds too"),
         ("tune: {model.conv: [0, 4], seeds: [9, 9]}", "tune.seeds: seeds are different whole numbers"),
         ("tune: {model.conv: [0, 4], seeds: many}", "tune.seeds: expected how many seeds (1 to 1000), or a list"),
@@ -80,6 +80,10 @@ def test_what_is_refused(text: str, expected: str) -> None:
     with pytest.raises(StudyError) as caught:
         read(f"{text}\n")
     assert expected in str(caught.value)
+
+
+def test_the_settings_that_a_refusal_names_are_taken() -> None:
+    assert read("tune: {train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}\n").tuning is not None
 
 
 def test_a_level_with_a_rate_of_its_own_is_not_tuned_too() -> None:
