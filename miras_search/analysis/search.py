@@ -136,7 +136,7 @@ def objective_name(report: SearchReport, index: int = 0) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.4g}"  # never a negative zero
 
 
 def sought_of(study: StudyRow) -> tuple[Sought, Mapping[str, float]]:

@@ -74,9 +74,9 @@ class Tuning:
         paths = " and ".join(self.scheme.values)
         have = "is" if len(self.scheme.values) == 1 else "are"
         size, seeds = self.scheme.size, len(self.scheme.seeds)
-        own = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        own = "1 seed that is" if seeds == 1 else f"{seeds} seeds that are"
         what = f"{paths} {have} chosen for each row, the best of {size} by {self.scheme.metric} on validation"
-        return f"{what} over {own} that are not reported."
+        return f"{what} over {own} not reported."
 
     def _row(self, row: Row, one: Tuned, reference: Tuned) -> Row:
         assert one.chosen is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -107,9 +108,13 @@ def table(
         if against_rival is not None:
             say("\n" + duel_text(against_rival))
         return
+    is_new = not output.exists()
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
+        if is_new:  # a full disk leaves the beginning of it
+            with contextlib.suppress(OSError):
+                output.unlink(missing_ok=True)
         raise EnvironmentProblem(f"{output}: cannot be written: {error.strerror}: name another file") from error
     note(f"{chosen} table written to {output}")
 
