@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import pandas as pd
 
@@ -36,7 +36,6 @@ __all__ = ["Results", "StoredStudy", "open", "run"]
 
 DEFAULT_DB = "miras.db"
 SPLITS = ("train", "validation", "test")
-Executor = Literal["auto", "local", "ray"]
 
 
 def open(db: str | Path = DEFAULT_DB) -> Results:
@@ -51,7 +50,7 @@ def run(
     db: str | Path = DEFAULT_DB,
     name: str | None = None,
     overrides: Sequence[str] = (),
-    executor: Executor = "auto",
+    executor: Literal["auto", "local", "ray"] = "auto",
     workers: int | None = None,
     max_jobs: int | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -67,20 +66,11 @@ def run(
         loaded = loads(to_yaml(study), "study", overrides, name)
     else:
         loaded = load(study, overrides, name)
-    _check(executor, workers, max_jobs)
     options = RunOptions(executor=executor, workers=workers, max_jobs=max_jobs)
+    options.check(loaded)
     with Database.open(db, create=True) as database:
         run_whole(loaded, database, options, lambda one: nullcontext(on_event or _unheard))
     return StoredStudy(db, loaded.name)
-
-
-def _check(executor: object, workers: object, max_jobs: object) -> None:
-    """Raise MirasError for options that no run can have, before anything is written."""
-    if executor not in get_args(Executor):
-        raise MirasError(f"executor: {executor!r} is none of {', '.join(get_args(Executor))}")
-    for name, value, fewest in (("workers", workers, 1), ("max_jobs", max_jobs, 0)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
-            raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
 
 
 def _unheard(event: Event) -> None:

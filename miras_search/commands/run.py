@@ -119,6 +119,7 @@ def run(
         trial=trial,
         takeover=takeover,
     )
+    options.check(loaded)
     with Database.open(where.value, create=True) as database:
         carry_out(context, loaded, database, where, options, as_json=as_json, quiet=quiet)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miras_search.engine.budget import Budget, BudgetSpent
-from miras_search.engine.capacity import make_executor
+from miras_search.engine.capacity import EXECUTORS, make_executor
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import (
     AttemptLost,
@@ -71,6 +71,16 @@ class RunOptions:
     entry: str | None = None
     """What runs a job in a worker, as `module:function`; what trains, or evaluates, when None."""
 
+    def check(self, study: Study) -> None:
+        """Raise MirasError for what no run of the study can be given; at best before there is a database."""
+        if self.executor not in EXECUTORS:
+            raise MirasError(f"executor: unknown executor {self.executor!r}: take {', '.join(EXECUTORS)}")
+        for name, value, fewest in (("workers", self.workers, 1), ("max_jobs", self.max_jobs, 0)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
+                raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
+        if self.trial is not None and not 0 <= self.trial < len(study.trials) and study.search is None:
+            raise MirasError(f"trial: {self.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
+
 
 class _Stop(Exception):
     """A signal has asked the run to end."""
@@ -117,10 +127,7 @@ class _Run:
         self.wanted = {(job.trial_number, job.task, job.seed) for job in possible_jobs(study)}
         if self.trained is not None:
             self.wanted = self.trained.jobs
-        if options.trial is not None and not 0 <= options.trial < len(study.trials) and study.search is None:
-            raise MirasError(f"trial: {options.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
-        if options.max_jobs is not None and options.max_jobs < 0:
-            raise MirasError(f"max-jobs: {options.max_jobs}: a number of jobs, 0 or more")
+        options.check(study)
         self.skipped = self.attempts = 0
         self.unsought = False
         self.held: str | None = None

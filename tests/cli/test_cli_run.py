@@ -56,6 +56,8 @@ def test_nothing_is_stored_for_an_invalid_study(cli, study_file: Path) -> None:
     result = cli("run", "small.yaml", "--set", "train.stps=3")
     assert result.code == 2
     assert result.err == "--set train.stps=3: unknown setting (did you mean 'steps'?)\n"
+    result = cli("run", "small.yaml", "--trial", "99")
+    assert (result.code, result.err) == (2, "trial: 99: small has trials 0 to 3\n")
     assert not Path("miras.db").exists()
 
 
