@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 
@@ -31,11 +31,11 @@ from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.study.document import to_yaml
 from miras_search.study.loader import load, loads
+from miras_search.tasks.base import Split
 
 __all__ = ["Results", "StoredStudy", "open", "run"]
 
 DEFAULT_DB = "miras.db"
-SPLITS = ("train", "validation", "test")
 
 
 def open(db: str | Path = DEFAULT_DB) -> Results:
@@ -144,8 +144,8 @@ class StoredStudy:
         """
         if metric is not None:
             metric_named(metric)
-        if split not in (None, *SPLITS):
-            raise MirasError(f"curves: split {split!r} is none of {', '.join(SPLITS)}")
+        if split not in (None, *get_args(Split)):
+            raise MirasError(f"curves: split {split!r} is none of {', '.join(get_args(Split))}")
         with Database.open(self.db, read_only=True) as database:
             id_ = queries.study(database, self.name).id
             wanted = [

@@ -205,15 +205,15 @@ def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], referenc
 
 def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> str:
     """How the intervals are made: by the test that decides the cell, for this one cell."""
-    alone, tests = "for each cell alone", {item.cell.name: cells.get(item.cell.number) for item in found}
-    careful = [item for item in found if (test := tests[item.cell.name]) is not None and test.is_guarded]
-    others = [item for item in found if item not in careful]
+    alone = "for each cell alone"
+    guarded = {number: test.noise for number, test in cells.items() if test.is_guarded and test.noise}
+    careful = [item for item in found if item.cell.number in guarded]
+    others = [item for item in found if item.cell.number not in guarded]
     usual = _interval_kind("t", others)
     if not careful:
         return f"{usual} intervals {alone}"
-    noises = [test.noise for item in careful if (test := tests[item.cell.name]) and test.noise]
     whose = {True: "the cells' mean", False: "each cell's own"}
-    sides = " or ".join(dict.fromkeys(whose[noise.is_agreed] for noise in noises))
+    sides = " or ".join(dict.fromkeys(whose[guarded[item.cell.number].is_agreed] for item in careful))
     leaning = _interval_kind(f"t that leans with {sides} skewness", careful)
     if all(item.cell.role == "control" for item in others):
         return f"intervals {alone}, by {leaning}{f'; of controls by {usual}' if others else ''}"
@@ -224,9 +224,9 @@ def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> s
 def _interval_kind(few: str, found: Sequence[Comparison]) -> str:
     """`few` is the kind below 20 seeds."""
     many = [item.pairs >= BCA_SEEDS for item in found if item.pairs >= 2]
-    own = f"{few}, t" if few != "t" else few
+    own = ", ".join(dict.fromkeys((few, "t")))
     if many and all(many):
-        return f"{own} and BCa bootstrap (the outer end of {'all' if few != 't' else 'both'})"
+        return f"{own} and BCa bootstrap (the outer end of {'both' if few == 't' else 'all'})"
     return f"{few} (from 20 seeds the outer end of {own} and BCa bootstrap)" if any(many) else few
 
 

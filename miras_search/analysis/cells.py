@@ -86,9 +86,14 @@ def gather(results: Iterable[ResultRow], *, task: str, metric: str, split: str) 
     ]
 
 
+def has_diverged(row: ResultRow, metric: str, split: str) -> bool:
+    """Whether the training diverged, or completed with a value that is not finite."""
+    is_value = math.isfinite(row.values.get((metric, split), 0.0))
+    return row.state == "diverged" or (row.state == "complete" and not is_value)
+
+
 def _cell(rows: Sequence[ResultRow], metric: str, split: str, *, name: str) -> Cell:
     values: dict[int, float] = {}
-    diverged = {row.seed for row in rows if row.state == "diverged"}
     silent = 0
     for row in rows:
         if row.state != "complete":
@@ -98,8 +103,6 @@ def _cell(rows: Sequence[ResultRow], metric: str, split: str, *, name: str) -> C
             silent += 1
         elif math.isfinite(value):
             values[row.seed] = value
-        else:
-            diverged.add(row.seed)
     first = rows[0]
     return Cell(
         name=name,
@@ -109,7 +112,7 @@ def _cell(rows: Sequence[ResultRow], metric: str, split: str, *, name: str) -> C
         values=dict(sorted(values.items())),
         of=len(rows),
         failed=sum(row.state == "failed" for row in rows),
-        diverged=frozenset(diverged),
+        diverged=frozenset(row.seed for row in rows if has_diverged(row, metric, split)),
         silent=silent,
         costs=_costs(rows),
         ended=frozenset(row.seed for row in rows if row.state in FINAL_STATES and row.state != "failed"),

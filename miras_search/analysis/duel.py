@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from miras_search.analysis.cells import has_diverged
 from miras_search.analysis.search import sought_of
 from miras_search.metrics import METRICS
 from miras_search.seeds import confirms
@@ -120,14 +121,9 @@ def _side(db: Database, study: StudyRow, metric: str, split: str) -> tuple[Side,
         sd=statistics.stdev(values.values()) if len(values) > 1 else None,
         n=len(values),
         of=len({row.seed for row in fresh}),
-        diverged=sum(_diverged(row, metric, split) for row in fresh),
+        diverged=sum(has_diverged(row, metric, split) for row in fresh),
     )
     return side, values
-
-
-def _diverged(row: ResultRow, metric: str, split: str) -> bool:
-    """As cells count it: a value that is not finite is one too."""
-    return row.state == "diverged" or not math.isfinite(row.values.get((metric, split), 0.0))
 
 
 def _by_seed(rows: Sequence[ResultRow], metric: str, split: str) -> dict[int, float]:

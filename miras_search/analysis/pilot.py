@@ -131,11 +131,11 @@ def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
     random = np.random.default_rng(0)
     base = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, 1))
     noise = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, family)) - base
-    is_uneven = uneven(noise)  # equal differences for all seeds change nothing about that
+    is_uneven, side = uneven(noise), sides(noise)[:, 0]  # equal differences for all seeds change nothing about these
     wanted = math.ceil(POWER * studies)
 
     def decided(open_: Places, shift: float) -> Flags:
-        return _decided(noise[open_] + shift * (np.arange(family) == 0), is_uneven[open_], level)
+        return _decided(noise[open_] + shift * (np.arange(family) == 0), is_uneven[open_], side[open_], level)
 
     low, high, below, open_ = 0.0, 1.0, 0, np.arange(studies)  # `below`: studies that decide at `low` already
     while below + np.count_nonzero(found := decided(open_, high)) < wanted:
@@ -151,8 +151,10 @@ def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
     return high
 
 
-def _decided(differences: Floats, is_uneven: Flags, level: float) -> Flags:
-    """Of each study `[studies, seeds, cells]` whether the table would call the first cell's difference decided."""
+def _decided(differences: Floats, is_uneven: Flags, side: Floats, level: float) -> Flags:
+    """Of each study `[studies, seeds, cells]` whether the table would call the first cell's difference decided; `side`
+    is the one to which that cell leans.
+    """
     seeds, cells = differences.shape[1:]
     flips = 2 ** (seeds - 1) if seeds <= COUNTED else FLIPS
     step = max(1, _BLOCK // (flips * cells))
@@ -160,7 +162,7 @@ def _decided(differences: Floats, is_uneven: Flags, level: float) -> Flags:
     p = [deciding_p(differences[one], is_uneven[one], draws=FLIPS, exact=COUNTED)[:, 0] for one in blocks]
     first = differences[:, :, 0]
     t = first.mean(axis=1) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
-    towards_zero = np.where(sides(differences)[:, 0] * t < 0, *leaning_t(seeds))
+    towards_zero = np.where(side * t < 0, *leaning_t(seeds))
     wanted = np.where(is_uneven, towards_zero, student_t(seeds))  # for an interval without zero
     found: Flags = (np.concatenate(p) < level) & (np.abs(t) > wanted)
     return found

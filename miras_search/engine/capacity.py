@@ -64,6 +64,19 @@ def local_slots(cpus: int, gpus: float, workers: int | None) -> tuple[int, list[
     return slots, [",".join(names) for names in per_slot[:slots]]
 
 
+def check_executor(kind: str, workers: int | None) -> None:
+    """Raise MirasError for a name that is none, and for a number of workers that is none."""
+    if kind not in EXECUTORS:
+        raise MirasError(f"executor: unknown executor {kind!r}: take {', '.join(EXECUTORS)}")
+    check_count("workers", workers, 1)
+
+
+def check_count(name: str, value: object, fewest: int) -> None:
+    """Raise MirasError for what is neither None nor a whole number from `fewest` up."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
+        raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
+
+
 def make_executor(
     kind: str,
     *,
@@ -79,10 +92,7 @@ def make_executor(
     Starting Ray costs seconds and most of a gigabyte, which a single job at a time does not repay; `starting()` is open
     meanwhile. Raises MirasError for an unknown name, EnvironmentProblem when there is no room or no Ray.
     """
-    if kind not in EXECUTORS:
-        raise MirasError(f"executor: unknown executor {kind!r}: take {', '.join(EXECUTORS)}")
-    if workers is not None and workers < 1:
-        raise MirasError(f"workers: {workers}: at least one is needed")
+    check_executor(kind, workers)
     if kind == "local" and address is not None:
         raise MirasError(f"address: {address!r} names a Ray cluster: use it with --executor ray")
     if gpus > 1 and gpus != int(gpus):

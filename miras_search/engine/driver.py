@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miras_search.engine.budget import Budget, BudgetSpent
-from miras_search.engine.capacity import EXECUTORS, make_executor
+from miras_search.engine.capacity import check_count, check_executor, make_executor
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import (
     AttemptLost,
@@ -73,11 +73,8 @@ class RunOptions:
 
     def check(self, study: Study) -> None:
         """Raise MirasError for what no run of the study can be given; at best before there is a database."""
-        if self.executor not in EXECUTORS:
-            raise MirasError(f"executor: unknown executor {self.executor!r}: take {', '.join(EXECUTORS)}")
-        for name, value, fewest in (("workers", self.workers, 1), ("max_jobs", self.max_jobs, 0)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
-                raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
+        check_executor(self.executor, self.workers)
+        check_count("max_jobs", self.max_jobs, 0)
         if self.trial is not None and not 0 <= self.trial < len(study.trials) and study.search is None:
             raise MirasError(f"trial: {self.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
 

@@ -97,8 +97,7 @@ class SearchRun:
                 continue
             self._begun += 1
             if "refused" in about:
-                self._refused += 1
-                self._refusal = ", ".join(f"{name} {what}" for name, what in about["refused"].items())
+                self._count_refusal(about["refused"])
                 if trial.state == TrialState.RUNNING:  # a crash kept it from being told
                     self._optuna.tell(trial.number, state=TrialState.PRUNED)
                 continue
@@ -275,8 +274,7 @@ class SearchRun:
         self, trial: optuna.Trial, number: int | None, why: Mapping[str, str], known: Mapping[str, float]
     ) -> None:
         """Tell Optuna that the point is out of bounds; it costs no training and does not count as a trial."""
-        self._refused += 1
-        self._refusal = ", ".join(f"{name} {what}" for name, what in why.items())
+        self._count_refusal(why)
         if number is not None:
             trial.set_user_attr("refused_trial", number)
         trial.set_user_attr("refused", dict(why))
@@ -284,6 +282,10 @@ class SearchRun:
         if not known:
             trial.set_constraint("valid", 1.0)
         self._optuna.tell(trial, state=TrialState.PRUNED)
+
+    def _count_refusal(self, why: Mapping[str, str]) -> None:
+        self._refused += 1
+        self._refusal = ", ".join(f"{name} {what}" for name, what in why.items())
 
     def _bound(self, trial: optuna.Trial, known: Mapping[str, float]) -> None:
         """Tell how far costs are from their limits, each as a share of its own."""
