@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import Comparison, JointTest
+from miras_search.analysis.noise import Noise
 from miras_search.analysis.numbers import fixed, plain
 from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.analysis.verdict import ALPHA
@@ -103,6 +104,7 @@ def notes(
         )
     if gone.size:
         careful = f"; and, because these look uneven, Holm's over their {EXPONENTIAL}" if gone.is_guarded else ""
+        careful += f"; intervals by {_leaning(gone.noise)}" if gone.leans and gone.noise else ""
         lines.append(
             "An effect survives a control under which it is decidedly smaller, seed by seed (step-down over "
             f"{_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)}{careful})."
@@ -206,19 +208,23 @@ def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], referenc
 def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> str:
     """How the intervals are made: by the test that decides the cell, for this one cell."""
     alone = "for each cell alone"
-    guarded = {number: test.noise for number, test in cells.items() if test.is_guarded and test.noise}
-    careful = [item for item in found if item.cell.number in guarded]
-    others = [item for item in found if item.cell.number not in guarded]
+    noise = {number: test.noise for number, test in cells.items() if test.leans and test.noise}
+    careful = [item for item in found if item.cell.number in noise]
+    others = [item for item in found if item.cell.number not in noise]
     usual = _interval_kind("t", others)
     if not careful:
         return f"{usual} intervals {alone}"
-    whose = {True: "the cells' mean", False: "each cell's own"}
-    sides = " or ".join(dict.fromkeys(whose[guarded[item.cell.number].is_agreed] for item in careful))
-    leaning = _interval_kind(f"t that leans with {sides} skewness", careful)
+    leaning = _interval_kind(" or ".join(dict.fromkeys(_leaning(noise[item.cell.number]) for item in careful)), careful)
     if all(item.cell.role == "control" for item in others):
         return f"intervals {alone}, by {leaning}{f'; of controls by {usual}' if others else ''}"
     names = ", ".join(item.cell.name for item in careful)
     return f"intervals {alone}, of {names} by {leaning}, else by {usual}"
+
+
+def _leaning(noise: Noise) -> str:
+    whose = "the cells' mean" if noise.is_agreed else "each cell's own"
+    part = "" if noise.lean == 1 else f" {max(1, round(100 * noise.lean))} % of the way"
+    return f"t that leans{part} with {whose} skewness"
 
 
 def _interval_kind(few: str, found: Sequence[Comparison]) -> str:

@@ -99,20 +99,25 @@ class JointTest:
         """Whether sign flips alone do not decide, because of the noise that was found."""
         return self.noise is not None and self.noise.is_uneven
 
+    @property
+    def leans(self) -> bool:
+        """Whether intervals lean, because of the noise that was found."""
+        return self.noise is not None and self.noise.lean > 0
+
     def interval(
         self, number: int, differences: Sequence[float], usual: tuple[float, float] | None = None
     ) -> tuple[float, float]:
-        """The interval of a cell: the usual one, and where sign flips alone do not decide one that leans, to the side
-        that the test's seeds show if the cell took part.
+        """The interval of a cell: the usual one, or where the differences look skewed one that leans, to the side that
+        the test's seeds show if the cell took part.
 
         `usual` is the usual one where it is known, since a bootstrap takes its time. From 20 seeds on, where that leans
         by itself, nothing narrower is given. Raises ValueError below two seeds.
         """
         low, high = usual or interval(differences)
-        if self.noise is None or not self.is_guarded:
+        if not self.leans or self.noise is None:
             return low, high
         side = dict(zip(self.p, self.noise.sides, strict=True)).get(number)
-        left, right = leaning_interval(differences, side=side)
+        left, right = leaning_interval(differences, side=side, lean=self.noise.lean)
         return (min(low, left), max(high, right)) if len(differences) >= BCA_SEEDS else (left, right)
 
 

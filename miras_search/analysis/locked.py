@@ -8,9 +8,9 @@ from typing import cast
 from miras_search.store.types import LockRow
 
 TEST = (
-    "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval by t without zero; where the "
-    "base is much noisier than the cells or the differences look skewed, also by Holm over t tests against exponential "
-    "noise, and the interval leans to the side of the cells"
+    "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval without zero, by t that leans "
+    "with the skewness of the differences; where the base is much noisier than the cells or the differences look very "
+    "skewed, also by Holm over t tests against exponential noise"
 )
 EXPLORATORY = "exploratory: nothing was locked before its results"
 SHOWN = 12  # digits of the hash

@@ -8,8 +8,11 @@ exponential's (`paired.exponential_t_p`), beside the sign flips.
 
 One cell's few differences tell little of their skewness, and least of all where they have one sign. The cells of a
 family tell together: by their mean skewness, if they lean to one side, or by its mean size. A base that is much noisier
-than the cells leans all of them to one side at once, so that is looked at too. The side to which an interval is longer
-is that of all cells as well, where they agree on one (`paired.leaning_interval`).
+than the cells leans all of them to one side at once, so that is looked at too.
+
+Intervals lean to the side of all cells, where they agree on one (`paired.leaning_interval`), and lean before the check
+finds anything: skewed noise often shows too little in so few seeds. They begin at half of the skewness that it asks for
+and lean wholly where it finds it, in proportion between the two, so that none jumps by the luck of one seed.
 
 Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once.
 """
@@ -31,6 +34,7 @@ LEVEL = 0.05  # of that check
 # Of the two checks of skewness. Wide: to miss it lets a study err, and to see it where there is none costs power alone,
 # which large effects do not need (`bench statistics` measures both).
 SKEW_LEVEL = 0.25
+LEAN_FROM = 0.5  # of the skewness that the check asks for
 AGREED = 0.5  # of the cells' mean size of skewness: with more than this left in their mean, they lean to one side
 FEWEST = 4  # seeds that show anything
 _DRAWS = 8_000
@@ -51,6 +55,8 @@ class Noise:
     """The mean of its absolute values."""
     sides: tuple[float, ...]
     """Of each cell, by its sign, to which side its differences lean: that of all, or its own where they disagree."""
+    lean: float
+    """How far intervals lean, from 0 for not at all to 1."""
     is_noisier: bool
     is_skewed: bool
 
@@ -84,17 +90,21 @@ def noise_of(differences: Floats) -> Noise | None:
         skew=float(found.skew),
         size=float(found.size),
         sides=tuple(sides(differences).tolist()),
+        lean=float(found.lean),
         is_noisier=bool(found.is_noisier),
         is_skewed=bool(found.is_skewed),
     )
 
 
-def uneven(differences: Floats) -> Flags:
-    """Of each of many studies whether `noise_of` finds that sign flips alone are not to decide."""
+def checked(differences: Floats) -> tuple[Flags, Floats]:
+    """Of each of many studies what `noise_of` finds: whether sign flips alone are not to decide, and how far intervals
+    lean.
+    """
     found = _measured(differences)
     if found is None:
-        return np.zeros(differences.shape[:-2], dtype=np.bool_)
-    return found.is_noise & (found.is_noisier | found.is_skewed)
+        studies = differences.shape[:-2]
+        return np.zeros(studies, dtype=np.bool_), np.zeros(studies)
+    return found.is_noise & (found.is_noisier | found.is_skewed), np.where(found.is_noise, found.lean, 0.0)
 
 
 class _Measured(NamedTuple):
@@ -103,6 +113,7 @@ class _Measured(NamedTuple):
     ratio: Floats
     skew: Floats
     size: Floats
+    lean: Floats
     is_noisier: Flags
     is_skewed: Flags
     is_noise: Flags
@@ -117,9 +128,10 @@ def _measured(differences: Floats) -> _Measured | None:
     skews = skewness(differences)
     skew, size = skews.mean(axis=-1), np.abs(skews).mean(axis=-1)
     most_skew, most_size = _limits(seeds, cells)
-    is_skewed = (np.abs(skew) > most_skew) | (size > most_size)
+    share = np.maximum(np.abs(skew) / most_skew, size / most_size)  # of what makes them skewed
+    lean = np.where(is_noisier, 1.0, np.clip((share - LEAN_FROM) / (1.0 - LEAN_FROM), 0.0, 1.0))
     is_noise = differences.var(axis=-2).max(axis=-1) > _NOTHING * scale
-    return _Measured(ratio, skew, size, is_noisier, is_skewed, is_noise)
+    return _Measured(ratio, skew, size, lean, is_noisier, share > 1.0, is_noise)
 
 
 def _ratio(differences: Floats, scale: Floats) -> tuple[Floats, Flags]:

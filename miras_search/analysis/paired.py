@@ -26,7 +26,7 @@ EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are dr
 DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
 EXPONENTIAL_DRAWS = 65_536
 MOST_SKEWED = 64  # seeds: with more of them skewness matters less, and the table for so many is conservative
-STUDENTS_SHARE = 0.5  # of the way from an exponential's short side to Student's
+STUDENTS_SHARE = 0.45  # of the way from an exponential's short side to Student's
 BCA_SEEDS = 20  # below this, a bootstrap is too coarse and the t interval alone is reported
 _BLOCK = 4_096  # flips handled at once: bounds the memory at 4,096 x cells numbers
 _ROUNDING = 1e-12  # of the subtraction that makes a difference, as a share of the largest one
@@ -184,17 +184,21 @@ def exponential_t_each(differences: Floats) -> Floats:
     return p
 
 
-def leaning_interval(d: ArrayLike, level: float = 0.95, *, side: float | None = None) -> tuple[float, float]:
+def leaning_interval(
+    d: ArrayLike, level: float = 0.95, *, side: float | None = None, lean: float = 1.0
+) -> tuple[float, float]:
     """The interval for the mean difference where the noise may be skewed: longer to the side to which it leans.
 
     There a skewed distribution hides what few seeds have not shown. The side is that of the sample's own skewness, or
-    the sign of `side`, which many cells know better than one. `bench statistics` measures what such intervals cover in
-    families of five: about 93 to 97 % for every kind of noise there, where symmetric ones that hold for exponential
-    noise cover 98 to 99.5 % without it. Raises ValueError below two seeds.
+    the sign of `side`, which many cells know better than one. `lean` says how much of the way it goes from Student's
+    interval (0) to this one (1). `bench statistics` measures what such intervals cover in families of five: about 93 to
+    97 % for every kind of noise there, where symmetric ones that hold for exponential noise cover 98 to 99.5 % without
+    it. Raises ValueError below two seeds.
     """
     values = _differences(d)
     mean, scale = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size)
-    long, short = (scale * one for one in leaning_t(values.size, level))
+    student = student_t(values.size, level)
+    long, short = (scale * (student + lean * (one - student)) for one in leaning_t(values.size, level))
     if side is None:
         side = float(((values - mean) ** 3).sum())
     return (mean - short, mean + long) if side >= 0 else (mean - long, mean + short)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from miras_search.analysis import timing
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed, deciding_p
-from miras_search.analysis.noise import Flags, sides, uneven
+from miras_search.analysis.noise import Flags, checked, sides
 from miras_search.analysis.paired import Floats, leaning_t, smallest_p, student_t
 from miras_search.analysis.timing import Timing
 from miras_search.analysis.tuned import Tuning
@@ -131,11 +131,12 @@ def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
     random = np.random.default_rng(0)
     base = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, 1))
     noise = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, family)) - base
-    is_uneven, side = uneven(noise), sides(noise)[:, 0]  # equal differences for all seeds change nothing about these
+    is_uneven, lean = checked(noise)  # a difference that is the same in all seeds changes none of it
+    lean = np.where(sides(noise)[:, 0] < 0, -lean, lean)
     wanted = math.ceil(POWER * studies)
 
     def decided(open_: Places, shift: float) -> Flags:
-        return _decided(noise[open_] + shift * (np.arange(family) == 0), is_uneven[open_], side[open_], level)
+        return _decided(noise[open_] + shift * (np.arange(family) == 0), is_uneven[open_], lean[open_], level)
 
     low, high, below, open_ = 0.0, 1.0, 0, np.arange(studies)  # `below`: studies that decide at `low` already
     while below + np.count_nonzero(found := decided(open_, high)) < wanted:
@@ -151,9 +152,9 @@ def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
     return high
 
 
-def _decided(differences: Floats, is_uneven: Flags, side: Floats, level: float) -> Flags:
-    """Of each study `[studies, seeds, cells]` whether the table would call the first cell's difference decided; `side`
-    is the one to which that cell leans.
+def _decided(differences: Floats, is_uneven: Flags, lean: Floats, level: float) -> Flags:
+    """Of each study `[studies, seeds, cells]` whether the table would call the first cell's difference decided; `lean`
+    is how far its interval leans, and by its sign to which side.
     """
     seeds, cells = differences.shape[1:]
     flips = 2 ** (seeds - 1) if seeds <= COUNTED else FLIPS
@@ -162,8 +163,8 @@ def _decided(differences: Floats, is_uneven: Flags, side: Floats, level: float) 
     p = [deciding_p(differences[one], is_uneven[one], draws=FLIPS, exact=COUNTED)[:, 0] for one in blocks]
     first = differences[:, :, 0]
     t = first.mean(axis=1) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
-    towards_zero = np.where(side * t < 0, *leaning_t(seeds))
-    wanted = np.where(is_uneven, towards_zero, student_t(seeds))  # for an interval without zero
+    student, towards_zero = student_t(seeds), np.where(lean * t < 0, *leaning_t(seeds))
+    wanted = student + np.abs(lean) * (towards_zero - student)  # for an interval without zero
     found: Flags = (np.concatenate(p) < level) & (np.abs(t) > wanted)
     return found
 

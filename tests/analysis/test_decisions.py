@@ -9,7 +9,7 @@ import pytest
 
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import by_test, compare, family_test
-from miras_search.analysis.noise import noise_of, skewness
+from miras_search.analysis.noise import checked, noise_of, skewness
 from miras_search.analysis.paired import (
     exponential_t_p,
     holm,
@@ -99,6 +99,43 @@ def test_a_leaning_interval_is_longer_where_the_sample_leans() -> None:
     assert low < inner[0] < d.mean() < inner[1] < high
     with pytest.raises(ValueError, match="at least two seeds"):
         leaning_interval(d[:1])
+
+
+def test_an_interval_leans_as_far_as_the_noise_looks_skewed() -> None:
+    """Not at all up to half of the skewness that the check asks for, wholly where it finds it; no jump between."""
+    d = np.array([0.1, 0.12, 0.11, 0.1, 0.13, 0.6])
+    none, half, whole = (np.array(leaning_interval(d, lean=lean)) for lean in (0.0, 0.5, 1.0))
+    assert none.tolist() == pytest.approx(t_interval(d))
+    assert half == pytest.approx((none + whole) / 2)
+    even = np.array([-3.0, -2, -1, 1, 2, 3])[:, None]
+    drift = np.array([-1.0, -1, -1, -1, -1, 5])[:, None]
+    leans = []
+    for share in np.linspace(0, 1, 201):
+        found = noise_of(even + share * drift)
+        assert found is not None
+        assert found.is_uneven == found.is_skewed
+        assert found.lean == 1 if found.is_skewed else found.lean < 1
+        leans.append(found.lean)
+    assert leans[0] == 0
+    assert leans[-1] == 1
+    steps = np.diff(leans)
+    assert steps.min() >= 0
+    assert steps.max() < 0.1
+
+
+def test_many_studies_are_checked_as_one_is() -> None:
+    random = np.random.default_rng(3)
+    studies = np.exp(random.normal(size=(60, 7, 4))) - random.normal(size=(60, 7, 1))
+    studies[0] = 0.25
+    is_uneven, lean = checked(studies)
+    for one, uneven, far in zip(studies, is_uneven, lean, strict=True):
+        found = noise_of(one)
+        assert (uneven, far) == ((found.is_uneven, found.lean) if found else (False, 0.0))
+    assert 0 < is_uneven.mean() < 1
+    assert np.any((lean > 0) & (lean < 1))
+    few = checked(studies[:, :3])
+    assert not few[0].any()
+    assert not few[1].any()
 
 
 def test_an_interval_leans_to_the_side_of_all_cells_even_where_its_own_sample_hides_it() -> None:

@@ -135,13 +135,19 @@ def test_a_cell_is_told_by_the_look_that_decided_it(results, noise: np.ndarray, 
 
     table = ablation_table(rows, study="s", metric="accuracy", task="recall", looks=LOOKS)
     shown = {row.cell: row for row in table.rows}
-    careful = {name: leaning_interval if one else t_interval for name, one in zip(("dot", "kl"), guarded, strict=True)}
-    for name, ends in careful.items():
-        d = values[name] - base[: len(values[name])]
-        assert (shown[name].ci_low, shown[name].ci_high) == pytest.approx(ends(d))
+    for name, number, careful in zip(("dot", "kl"), (1, 2), guarded, strict=True):
+        d, noise_found = values[name] - base[: len(values[name])], said.tests[number].noise
+        assert noise_found is not None
+        lean = noise_found.lean
+        assert lean == 1 if careful else 0 <= lean < 1
+        assert (shown[name].ci_low, shown[name].ci_high) == pytest.approx(leaning_interval(d, lean=lean))
+        assert lean > 0 or leaning_interval(d, lean=lean) == t_interval(d)
     assert shown["dot"].verdict is not None and shown["dot"].verdict.endswith("decided")
     name = "dot" if guarded[0] else "kl"
-    assert f"intervals for each cell alone, of {name} by t that leans" in table.caption
+    mean, own = "the cells' mean skewness", "each cell's own skewness"
+    both = f"by t that leans with {mean} or t that leans 5 % of the way with {own}"
+    kinds = both if guarded[0] else f"of kl by t that leans with {own}, else by t"
+    assert f"intervals for each cell alone, {kinds}." in table.caption
     assert f"p of {name}: because the differences look skewed" in table.caption
     other = "kl" if guarded[0] else "dot"
     assert f"p of {other}: joint per-seed sign flips (n = {len(values[other])}, exact, smallest p" in table.caption
