@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -q --no-compile -c constraints.txt -e '.[test,postgres]'
+	$(PIP) install -q --no-compile -c constraints.txt -e '.[test,postgres,importance]'
 	@touch $@
 
 run: env

@@ -140,7 +140,11 @@ class DesignPoint:
         ):
             raise SpecError.at(where, f"'{path}': {'.'.join([head, *rest[:-1]])} is fixed, {UNFIXED}")
         gate[rest[-1]] = cast(Plain, level)
-        return DesignPoint.parse(plain, where)
+        own = (head, getattr(self, head).name, *rest) if head in AXES else (head, *rest)
+        try:
+            return DesignPoint.parse(plain, where)
+        except SpecError as error:
+            raise error.moved((*where, *own), where) from None
 
     @functools.cached_property
     def gates(self) -> dict[str, Gate]:

@@ -45,6 +45,14 @@ class SpecError(MirasError):
         """An error with a single problem."""
         return cls([Problem(where, what)])
 
+    def moved(self, place: Path, to: Path) -> SpecError:
+        """The same problems, those at `place` and below it at `to`, as whoever wrote that place knows it."""
+        length = len(place)
+        return SpecError(
+            Problem((*to, *one.where[length:]), one.what) if one.where[:length] == place else one
+            for one in self.problems
+        )
+
 
 class FieldError(ValueError):
     """Raised by a dataclass's `__post_init__`: the field's name and what is wrong with its value."""

@@ -139,7 +139,11 @@ def _show_design(choices: Sequence[str], preset: str | None, as_json: bool) -> N
     from miras_search.study.document import assignment
     from miras_search.training.config import TrainConfig
 
-    given = dict(map(assignment, choices))
+    given: dict[str, object] = {}
+    for path, level in map(assignment, choices):
+        if path in given:
+            raise MirasError(f"{path}: it is given twice: leave one out")
+        given[path] = level
     variant = levels.Variant(DesignPoint(), ModelConfig(), TrainConfig())
     if preset is not None:
         variant = levels.applied(variant, levels.PRESET, preset, levels.Held(), (levels.PRESET,))

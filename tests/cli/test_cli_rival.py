@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 import miras_search as ms
+from miras_search.seeds import FIRST_CONFIRM_SEED
 
 SEARCH = """\
 name: sought
@@ -56,3 +59,18 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
     again = cli("run", "sought.yaml", *LOCAL, "--json")
     lines = [json.loads(line) for line in again.out.splitlines()]
     assert lines[-1]["duel"] == duel and not [line for line in lines if line["event"] == "job_started"]
+
+    # a training of the rival's that ended with a value that is not finite has diverged: no interval and no p without it
+    with contextlib.closing(sqlite3.connect("miras.db")) as db, db:
+        gone = db.execute(
+            "update ms_final_metric set value = null, flag = 'inf' where split = 'test'"
+            " and name_id = (select id from ms_metric_name where name = 'accuracy') and job_id ="
+            " (select max(ms_job.id) from ms_job join ms_trial on ms_trial.id = trial_id join ms_study on ms_study.id ="
+            " study_id where ms_study.name = 'sought.rival' and seed >= ?)",
+            (FIRST_CONFIRM_SEED,),
+        )
+        assert gone.rowcount == 1
+    less = cli("status", "sought", "--json").json["duel"]
+    assert [side["diverged"] for side in less["sides"]] == [0, 1]
+    assert (less["pairs"], less["ci_low"], less["ci_high"], less["p"]) == (1, None, None, None)
+    assert "sought.rival diverged in 1 training" in cli("status", "sought").out

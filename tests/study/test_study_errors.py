@@ -223,6 +223,8 @@ def test_one_function_cannot_be_two_cells() -> None:
         f"t.yaml:5:12: controls.0: 'l2 + none' {same} 'l2', {cure}",
         f"t.yaml:5:26: controls.2: 'l2 + ascent' {same} 'l2 + ascent', {cure}",
     ]
+    twice = "vary: {bias: [l2, dot, l2], memory: [matrix]}\n"  # the base's own level is left out, once
+    assert lines(HEAD + twice) == [f"t.yaml:4:24: vary.bias.2: 'l2' {same} 'delta_net', {cure}"]
     assert lines("name: t\ntask: [mqar, {name: mqar, length: 64}]\nbase: delta_net\n") == [
         "t.yaml:2:14: task.1: the task 'mqar' is listed twice with the same settings; drop one"
     ]
