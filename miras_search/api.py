@@ -21,6 +21,7 @@ from miras_search.analysis.cells import metric_named
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.engine.driver import RunOptions
+from miras_search.engine.evaluation import Wanted, evaluation
 from miras_search.engine.events import Event
 from miras_search.engine.whole import run_whole
 from miras_search.errors import MirasError
@@ -154,6 +155,37 @@ class StoredStudy:
                 if metric in (None, pair[0]) and split in (None, pair[1])
             ]
             return frames.curves_frame([(*pair, queries.curves(database, id_, *pair)) for pair in wanted])
+
+    def evaluate(
+        self,
+        *,
+        tasks: Sequence[str] = (),
+        overrides: Sequence[str] = (),
+        trained_on: str | None = None,
+        cells: Sequence[str] = (),
+        seeds: Sequence[int] = (),
+        name: str | None = None,
+        executor: Literal["auto", "local", "ray"] = "auto",
+        workers: int | None = None,
+        max_jobs: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> StoredStudy:
+        """Test the trained models on other tasks, lengths and noise, as `miras-search eval` does, and return the study
+        in which that is stored. Nothing is trained.
+
+        `overrides` are levels: `("task.length=80", "task.length=160")`. Nothing given means all cells and seeds, and
+        the task that was trained on, which `trained_on` names where there are several.
+
+        Raises StudyNotFound, MirasError for a task, level, cell or seed that there is not or that does not fit the
+        models, and whatever `run_study` raises.
+        """
+        options = RunOptions(executor=executor, workers=workers, max_jobs=max_jobs)
+        with Database.open(self.db) as database:
+            wanted = Wanted(self.name, tuple(tasks), tuple(overrides), trained_on, tuple(cells), tuple(seeds), name)
+            made = evaluation(database, wanted)
+            options.check(made)
+            run_whole(made, database, options, lambda one: nullcontext(on_event or _unheard))
+        return StoredStudy(self.db, made.name)
 
     def report(self) -> str:
         """The one-file HTML report."""

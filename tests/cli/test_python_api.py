@@ -31,7 +31,22 @@ def test_the_page_runs_in_the_order_in_which_it_stands(here: Path) -> None:
     assert table["cell"].tolist() == ["l2", "dot"]
     assert table["n"].tolist() == [3, 3]
     assert curves.groupby("cell")["step"].nunique().tolist() == [4, 4]
-    assert ms.open().names() == ["first"]
+    assert ms.open().names() == ["first", "first.longer"]
+    longer = ms.open().study("first.longer")
+    assert longer.table()["cell"].tolist() == ["l2", "dot"] * 2
+    assert set(longer.jobs()["state"]) == {"complete"}
+    told: list[str] = []
+    overrides = ["task.length=60", "task.length=80"]
+    study = ms.open().study("first")
+    study.evaluate(
+        overrides=overrides, name="first.longer", executor="local", on_event=lambda one: told.append(one.event)
+    )
+    assert "job_started" not in told, "all of it is there"
+    with pytest.raises(MirasError, match="nowhere"):
+        study.evaluate(cells=["nowhere"], executor="local")
+    with pytest.raises(MirasError, match="workers"):
+        study.evaluate(overrides=overrides, name="other", workers=0)
+    assert ms.open().names() == ["first", "first.longer"]
 
 
 def test_the_notebook_is_the_page_with_what_it_printed() -> None:
