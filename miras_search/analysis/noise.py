@@ -10,9 +10,9 @@ One cell's few differences tell little of their skewness, and least of all where
 family tell together: by their mean skewness, if they lean to one side, or by its mean size. A base that is much noisier
 than the cells leans all of them to one side at once, so that is looked at too.
 
-Intervals lean to the side of all cells, where they agree on one (`paired.leaning_interval`), and lean before the check
-finds anything: skewed noise often shows too little in so few seeds. They begin at half of the skewness that it asks for
-and lean wholly where it finds it, in proportion between the two, so that none jumps by the luck of one seed.
+Intervals lean to the side of all cells, where they agree on one (`paired.leaning_interval`), and do before the check
+finds anything: skewed noise often shows too little in so few seeds. They begin at three fifths of the skewness that it
+asks for and lean wholly where it finds it, in proportion between the two, so that none jumps by the luck of one seed.
 
 Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once.
 """
@@ -34,7 +34,7 @@ LEVEL = 0.05  # of that check
 # Of the two checks of skewness. Wide: to miss it lets a study err, and to see it where there is none costs power alone,
 # which large effects do not need (`bench statistics` measures both).
 SKEW_LEVEL = 0.25
-LEAN_FROM = 0.5  # of the skewness that the check asks for
+LEAN_FROM = 0.6  # of the skewness that the check asks for
 AGREED = 0.5  # of the cells' mean size of skewness: with more than this left in their mean, they lean to one side
 FEWEST = 4  # seeds that show anything
 _DRAWS = 8_000

@@ -102,7 +102,7 @@ def test_a_leaning_interval_is_longer_where_the_sample_leans() -> None:
 
 
 def test_an_interval_leans_as_far_as_the_noise_looks_skewed() -> None:
-    """Not at all up to half of the skewness that the check asks for, wholly where it finds it; no jump between."""
+    """Not at all where there is little of the skewness that the check asks for, wholly where it finds it; no jump."""
     d = np.array([0.1, 0.12, 0.11, 0.1, 0.13, 0.6])
     none, half, whole = (np.array(leaning_interval(d, lean=lean)) for lean in (0.0, 0.5, 1.0))
     assert none.tolist() == pytest.approx(t_interval(d))

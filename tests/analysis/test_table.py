@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from miras_search.analysis.noise import noise_of
 from miras_search.analysis.paired import (
     exponential_t_p,
     holm,
@@ -415,6 +416,27 @@ def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> No
         assert (row.ci_low, row.ci_high) == pytest.approx(leaning_interval(d, side=-1))
         assert row.ci_low is not None and row.ci_low < t_interval(d)[0]
         assert row.p is not None and row.p >= exponential_t_p(d)
+
+
+def test_intervals_lean_part_of_the_way_where_differences_look_somewhat_skewed(results) -> None:
+    """Between Student's and the leaning interval, and p is that of the sign flips alone."""
+    base, noise = np.full(8, 0.5), np.random.default_rng(5).normal(size=(4, 8))
+    noise[:, 0] += 1.3
+    cells = {f"c{j}": base + 0.02 * noise[j] for j in range(4)}
+    table = _table(results({"l2": base.tolist(), **{name: one.tolist() for name, one in cells.items()}}))
+    found = noise_of(np.stack([one - base for one in cells.values()], axis=1))
+    assert found is not None
+    assert 0.1 < found.lean < 0.9
+    assert not found.is_uneven
+    way = f"by t that leans {100 * found.lean:.0f} % of the way with the cells' mean skewness"
+    assert f"intervals for each cell alone, {way}. p: joint per-seed sign flips" in table.caption
+    for row in table.rows[1:]:
+        d = cells[row.cell] - base
+        ends = leaning_interval(d, side=found.skew, lean=found.lean)
+        assert (row.ci_low, row.ci_high) == pytest.approx(ends)
+        student, whole = t_interval(d), leaning_interval(d, side=found.skew)
+        for one, usual, far in zip(ends, student, whole, strict=True):
+            assert min(usual, far) < one < max(usual, far)
 
 
 def test_the_smallest_p_is_that_of_all_tests_that_decide_and_intervals_of_controls_stay_t(results) -> None:
