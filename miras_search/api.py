@@ -173,8 +173,9 @@ class StoredStudy:
         """Test the trained models on other tasks, lengths and noise, as `miras-search eval` does, and return the study
         in which that is stored. Nothing is trained.
 
-        `overrides` are levels: `("task.length=80", "task.length=160")`. Nothing given means all cells and seeds, and
-        the task that was trained on, which `trained_on` names where there are several.
+        `overrides` are levels, `("task.length=80", "task.length=160")`; `cells` names or numbers as text, beside the
+        base. Nothing given means all cells and seeds, and the task that was trained on, which `trained_on` names where
+        there are several. What is refused is told in the words of the command line.
 
         Raises StudyNotFound, MirasError for a task, level, cell or seed that there is not or that does not fit the
         models, and whatever `run_study` raises.
@@ -183,7 +184,6 @@ class StoredStudy:
         with Database.open(self.db) as database:
             wanted = Wanted(self.name, tuple(tasks), tuple(overrides), trained_on, tuple(cells), tuple(seeds), name)
             made = evaluation(database, wanted)
-            options.check(made)
             run_whole(made, database, options, lambda one: nullcontext(on_event or _unheard))
         return StoredStudy(self.db, made.name)
 

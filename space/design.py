@@ -110,7 +110,10 @@ class DesignPoint:
         }
 
     def changed(self, path: str, level: object, where: Path = ()) -> DesignPoint:
-        """This point with the choice or setting at a dotted path replaced: `bias`, `memory.expansion`."""
+        """This point with the choice or setting at a dotted path replaced: `bias`, `memory.expansion`.
+
+        Raises `SpecError` at `where`, the place of the level, else at the path.
+        """
         head, *rest = path.split(".")
         if head not in KEYS:
             raise SpecError.at(where, f"unknown axis '{path}'{nearest(head, KEYS)}")
@@ -144,7 +147,7 @@ class DesignPoint:
         try:
             return DesignPoint.parse(plain, where)
         except SpecError as error:
-            raise error.moved((*where, *own), where) from None
+            raise error.moved((*where, *own), where or tuple(path.split("."))) from None
 
     @functools.cached_property
     def gates(self) -> dict[str, Gate]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import Comparison, JointTest
-from miras_search.analysis.noise import Noise
 from miras_search.analysis.numbers import fixed, plain
 from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.analysis.verdict import ALPHA
@@ -88,13 +87,17 @@ def notes(
     found: Sequence[Comparison],
     cells: Mapping[int, JointTest],
     controls: JointTest,
-    gone: JointTest,
+    fates: tuple[JointTest, JointTest],
     censored: Sequence[str],
     worst: float | None,
     decimals: int,
     waits: str = "",
 ) -> list[str]:
-    """Sentences on everything that a reader would otherwise have to guess; `waits` is what a look waits for."""
+    """Sentences on everything that a reader would otherwise have to guess.
+
+    `fates` are the tests of what is left and of what is gone under controls; `waits` is what a look waits for.
+    """
+    left, gone = fates
     lines = [f"{waits}."] if waits else []
     lines += _reach(found, cells) if cells or not waits else []
     if controls.size:
@@ -104,10 +107,10 @@ def notes(
         )
     if gone.size:
         careful = f"; and, because these look uneven, Holm's over their {EXPONENTIAL}" if gone.is_guarded else ""
-        careful += f"; intervals by {_leaning(gone.noise)}" if gone.leans and gone.noise else ""
         lines.append(
             "An effect survives a control under which it is decidedly smaller, seed by seed (step-down over "
-            f"{_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)}{careful})."
+            f"{_many(gone.size, 'such difference')}, a family of their own, n = {len(gone.seeds)}{careful}"
+            f"{_of_fates(left, gone)})."
         )
     tests = [("cells", test) for test in _distinct(cells)] + [("controls", controls)]
     for name, test in tests:
@@ -208,28 +211,41 @@ def _tests(found: Sequence[Comparison], cells: Mapping[int, JointTest], referenc
 def _intervals(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> str:
     """How the intervals are made: by the test that decides the cell, for this one cell."""
     alone = "for each cell alone"
-    noise = {number: test.noise for number, test in cells.items() if test.leans and test.noise}
-    careful = [item for item in found if item.cell.number in noise]
-    others = [item for item in found if item.cell.number not in noise]
-    usual = _interval_kind("t", others)
-    if not careful:
+    alike: dict[str, list[Comparison]] = {}
+    for item in found:
+        alike.setdefault(_usual(cells.get(item.cell.number, JointTest())), []).append(item)
+    kinds = {few: _interval_kind(few, [item.pairs for item in items]) for few, items in alike.items()}
+    others, usual = alike.pop("t", []), kinds.pop("t", "t")
+    if not alike:
         return f"{usual} intervals {alone}"
-    leaning = _interval_kind(" or ".join(dict.fromkeys(_leaning(noise[item.cell.number]) for item in careful)), careful)
-    if all(item.cell.role == "control" for item in others):
-        return f"intervals {alone}, by {leaning}{f'; of controls by {usual}' if others else ''}"
-    names = ", ".join(item.cell.name for item in careful)
-    return f"intervals {alone}, of {names} by {leaning}, else by {usual}"
+    controls = all(item.cell.role == "control" for item in others)
+    if len(alike) == 1 and controls:
+        return f"intervals {alone}, by {kinds.popitem()[1]}{f'; of controls by {usual}' if others else ''}"
+    named = [f"of {', '.join(item.cell.name for item in items)} by {kinds[few]}" for few, items in alike.items()]
+    return f"intervals {alone}, {', '.join(named)}{f', else by {usual}' if others else ''}"
 
 
-def _leaning(noise: Noise) -> str:
-    whose = "the cells' mean" if noise.is_agreed else "each cell's own"
-    part = "" if noise.lean == 1 else f" {max(1, round(100 * noise.lean))} % of the way"
-    return f"t that leans{part} with {whose} skewness"
+def _of_fates(left: JointTest, gone: JointTest) -> str:
+    """How the intervals of what is left and of what is gone under controls are made, where they lean."""
+    if left.lean == gone.lean == 0:
+        return ""
+    of_gone, of_left = (
+        _interval_kind(_usual(test, "their mean", "each one's own"), [len(test.seeds)]) for test in (gone, left)
+    )
+    return f"; intervals by {of_gone}" + ("" if of_left == of_gone else f", of what is left by {of_left}")
 
 
-def _interval_kind(few: str, found: Sequence[Comparison]) -> str:
+def _usual(test: JointTest, mean: str = "the cells' mean", own: str = "each cell's own") -> str:
+    """The kind of intervals below 20 seeds: t, and where it leans with whose skewness."""
+    if test.noise is None or test.lean == 0:
+        return "t"
+    part = "" if test.lean == 1 else f" {min(99, max(1, round(100 * test.lean)))} % of the way"
+    return f"t that leans{part} with {mean if test.noise.is_agreed else own} skewness"
+
+
+def _interval_kind(few: str, pairs: Sequence[int]) -> str:
     """`few` is the kind below 20 seeds."""
-    many = [item.pairs >= BCA_SEEDS for item in found if item.pairs >= 2]
+    many = [one >= BCA_SEEDS for one in pairs if one >= 2]
     own = ", ".join(dict.fromkeys((few, "t")))
     if many and all(many):
         return f"{own} and BCa bootstrap (the outer end of {'both' if few == 't' else 'all'})"

@@ -100,24 +100,24 @@ class JointTest:
         return self.noise is not None and self.noise.is_uneven
 
     @property
-    def leans(self) -> bool:
-        """Whether intervals lean, because of the noise that was found."""
-        return self.noise is not None and self.noise.lean > 0
+    def lean(self) -> float:
+        """How far intervals lean, because of the noise that was found."""
+        return 0.0 if self.noise is None else self.noise.lean
 
     def interval(
         self, number: int, differences: Sequence[float], usual: tuple[float, float] | None = None
     ) -> tuple[float, float]:
-        """The interval of a cell: the usual one, or where the differences look skewed one that leans, to the side that
-        the test's seeds show if the cell took part.
+        """The interval of a cell: the usual one, or as far as `lean` says one that leans, to the side that the test's
+        seeds show if the cell took part.
 
         `usual` is the usual one where it is known, since a bootstrap takes its time. From 20 seeds on, where that leans
         by itself, nothing narrower is given. Raises ValueError below two seeds.
         """
         low, high = usual or interval(differences)
-        if not self.leans or self.noise is None:
+        if self.noise is None or self.lean == 0:
             return low, high
         side = dict(zip(self.p, self.noise.sides, strict=True)).get(number)
-        left, right = leaning_interval(differences, side=side, lean=self.noise.lean)
+        left, right = leaning_interval(differences, side=side, lean=self.lean)
         return (min(low, left), max(high, right)) if len(differences) >= BCA_SEEDS else (left, right)
 
 
@@ -165,7 +165,7 @@ def family_test(columns: Mapping[int, Mapping[int, float]], most: int, *, check:
 
 
 def deciding_p(differences: Floats, uneven: Flags, *, draws: int = DRAWS, exact: int = EXACT_SEEDS) -> Floats:
-    """The p that decides, `[..., seeds, cells]` to `[..., cells]`; `uneven [...]` is what `noise.uneven` says of each.
+    """The p that decides, `[..., seeds, cells]` to `[..., cells]`; `uneven [...]` says where sign flips alone do not.
 
     That of the joint sign flips, and where those alone are not to decide the larger of it and Holm's over t tests
     against exponential noise. `draws` and `exact` as in `sign_flip_stepdown`.

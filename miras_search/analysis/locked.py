@@ -9,7 +9,7 @@ from miras_search.store.types import LockRow
 
 TEST = (
     "p < .05 by joint per-seed sign flips, step-down over the cells, and a 95 % interval without zero, by t that leans "
-    "with the skewness of the differences; where the base is much noisier than the cells or the differences look very "
+    "with the skewness of the differences; where the base is much noisier than the cells or the differences look "
     "skewed, also by Holm over t tests against exponential noise"
 )
 EXPLORATORY = "exploratory: nothing was locked before its results"

@@ -11,7 +11,7 @@ what is there and to test again when the rest has come would be two looks at the
 
 A p that is shown is that of the look times what the whole may err over what the look may: below .05 exactly where the
 look decides, and comparable between looks. All that is said of a cell is said by the look that decided it, else by the
-last one: its p, its seeds, whether the noise asked for more than sign flips, and so its interval.
+last one: its p, its seeds, and what the noise asked of its p and of its interval.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ than the cells leans all of them to one side at once, so that is looked at too.
 
 Intervals lean to the side of all cells, where they agree on one (`paired.leaning_interval`), and do before the check
 finds anything: skewed noise often shows too little in so few seeds. They begin at three fifths of the skewness that it
-asks for and lean wholly where it finds it, in proportion between the two, so that none jumps by the luck of one seed.
+asks for and lean wholly where it finds it, in proportion between the two; a base found noisier makes them lean at once.
 
 Shapes: `differences [seeds, cells]`, or `[..., seeds, cells]` of many studies at once.
 """
@@ -96,7 +96,7 @@ def noise_of(differences: Floats) -> Noise | None:
     )
 
 
-def checked(differences: Floats) -> tuple[Flags, Floats]:
+def uneven_and_lean(differences: Floats) -> tuple[Flags, Floats]:
     """Of each of many studies what `noise_of` finds: whether sign flips alone are not to decide, and how far intervals
     lean.
     """

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from miras_search.analysis import timing
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed, deciding_p
-from miras_search.analysis.noise import Flags, checked, sides
-from miras_search.analysis.paired import Floats, leaning_t, smallest_p, student_t
+from miras_search.analysis.noise import Flags, sides, uneven_and_lean
+from miras_search.analysis.paired import BCA_SEEDS, Floats, leaning_t, smallest_p, student_t
 from miras_search.analysis.timing import Timing
 from miras_search.analysis.tuned import Tuning
 from miras_search.analysis.verdict import ALPHA
@@ -111,8 +111,8 @@ def detectable(sd: float, seeds: int, family: int, level: float = ALPHA) -> Dete
     """The smallest true difference of one cell that the table decides four times in five, for an sd of the differences.
 
     By simulating studies with normal noise of one size and the table's whole test, its check of the noise included: it
-    takes some of them for skewed, and asks more of those. Where the noise is skewed, more is needed than this. None
-    where so few seeds cannot decide anything, however large the difference.
+    takes some of them for skewed and asks more of those, and lets intervals of most lean a little. Where the noise is
+    skewed, more is needed than this. None where so few seeds cannot decide anything, however large the difference.
     """
     if smallest_p(seeds) >= level:
         return None
@@ -131,7 +131,7 @@ def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
     random = np.random.default_rng(0)
     base = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, 1))
     noise = random.normal(scale=math.sqrt(0.5), size=(studies, seeds, family)) - base
-    is_uneven, lean = checked(noise)  # a difference that is the same in all seeds changes none of it
+    is_uneven, lean = uneven_and_lean(noise)  # a difference that is the same in all seeds changes none of it
     lean = np.where(sides(noise)[:, 0] < 0, -lean, lean)
     wanted = math.ceil(POWER * studies)
 
@@ -154,7 +154,7 @@ def _simulated(studies: int, seeds: int, family: int, level: float) -> float:
 
 def _decided(differences: Floats, is_uneven: Flags, lean: Floats, level: float) -> Flags:
     """Of each study `[studies, seeds, cells]` whether the table would call the first cell's difference decided; `lean`
-    is how far its interval leans, and by its sign to which side.
+    is how far its interval leans, and by its sign to which side. From 20 seeds on the bootstrap is left out.
     """
     seeds, cells = differences.shape[1:]
     flips = 2 ** (seeds - 1) if seeds <= COUNTED else FLIPS
@@ -165,6 +165,8 @@ def _decided(differences: Floats, is_uneven: Flags, lean: Floats, level: float) 
     t = first.mean(axis=1) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
     student, towards_zero = student_t(seeds), np.where(lean * t < 0, *leaning_t(seeds))
     wanted = student + np.abs(lean) * (towards_zero - student)  # for an interval without zero
+    if seeds >= BCA_SEEDS:
+        wanted = np.maximum(wanted, student)
     found: Flags = (np.concatenate(p) < level) & (np.abs(t) > wanted)
     return found
 

@@ -86,10 +86,11 @@ class Survival:
 
 @dataclass(frozen=True, slots=True)
 class Survivals:
-    """Those of all cells, by number, and the test of what is gone."""
+    """Those of all cells, by number, and the tests of what is left and of what is gone."""
 
     of: Mapping[int, Sequence[Survival]]
-    test: JointTest
+    left: JointTest
+    gone: JointTest
 
 
 def survivals(
@@ -123,21 +124,21 @@ def survivals(
         if not (one.is_shared or one.diverged or item.cell.diverged or item.reference.diverged)
     ]
     most = max((len(left[i]) for i in left), default=0)
-    tests = [family_test({i: differences[i] for i in new}, most, check=True) for differences in (left, gone)]
+    of_left, of_gone = (family_test({i: one[i] for i in new}, most, check=True) for one in (left, gone))
     by_number: dict[int, list[Survival]] = {}
     for i, (item, one) in enumerate(plain):
         sides = {limits.side(cell.values.values()) for cell in (one.cell, one.reference)}
         p = decided.get(item.cell.number)
         one = replace(
             one,
-            left=_mean(left[i], tests[0], i),
-            gone=_whole(item, p) if one.is_shared and len(gone[i]) == item.pairs else _mean(gone[i], tests[1], i),
+            left=_mean(left[i], of_left, i),
+            gone=_whole(item, p) if one.is_shared and len(gone[i]) == item.pairs else _mean(gone[i], of_gone, i),
             at=sides.pop() if len(sides) == 1 else None,
         )
         if is_decided(item, p) and censored_side(item, limits) is None:
             one = replace(one, answer=_answer(one, item.difference or 0.0))
         by_number.setdefault(item.cell.number, []).append(one)
-    return Survivals(by_number, tests[1])
+    return Survivals(by_number, of_left, of_gone)
 
 
 def _whole(effect: Comparison, p: float | None) -> Mean | None:

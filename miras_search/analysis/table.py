@@ -206,7 +206,7 @@ def ablation_table(
                 found=found,
                 cells=of_cells,
                 controls=of_controls,
-                gone=fates.test,
+                fates=(fates.left, fates.gone),
                 censored=censored,
                 worst=worst,
                 decimals=decimals,

@@ -234,17 +234,18 @@ def _function(draft: Draft, base: Draft) -> str:
 
 
 def _different(drafts: Sequence[Draft]) -> list[Draft]:
-    """The drafts without levels that are the base itself. Raises `SpecError` where two are one function, the base's own
-    level included if it is listed twice.
+    """The drafts without those whose levels are the base's own.
+
+    Raises `SpecError` where two others are one function, and where one that is left out is listed twice.
     """
     base, *rest = drafts
     kept, seen, names = [base], {_key(base, base): base}, {base.name: base}
     problems: list[Problem] = []
-    bases: set[str] = set()
+    left_out: set[str] = set()
     for draft in rest:
         twin = seen.get(_key(draft, base))
-        if twin is base and draft.role == "cell" and draft.name not in bases:
-            bases.add(draft.name)
+        if twin is base and draft.role == "cell" and draft.name not in left_out:
+            left_out.add(draft.name)
             continue
         place = list(draft.places.values())[-1]
         if twin is not None:

@@ -9,10 +9,11 @@ import pytest
 
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import by_test, compare, family_test
-from miras_search.analysis.noise import checked, noise_of, skewness
+from miras_search.analysis.noise import noise_of, skewness, uneven_and_lean
 from miras_search.analysis.paired import (
     exponential_t_p,
     holm,
+    interval,
     leaning_interval,
     paired_t_p,
     sign_flip_each,
@@ -126,16 +127,44 @@ def test_an_interval_leans_as_far_as_the_noise_looks_skewed() -> None:
 def test_many_studies_are_checked_as_one_is() -> None:
     random = np.random.default_rng(3)
     studies = np.exp(random.normal(size=(60, 7, 4))) - random.normal(size=(60, 7, 1))
-    studies[0] = 0.25
-    is_uneven, lean = checked(studies)
+    studies[0] = 0.25 + 1e-17 * random.normal(size=(7, 4))  # what rounding leaves of no noise
+    is_uneven, lean = uneven_and_lean(studies)
     for one, uneven, far in zip(studies, is_uneven, lean, strict=True):
         found = noise_of(one)
-        assert (uneven, far) == ((found.is_uneven, found.lean) if found else (False, 0.0))
+        assert uneven == (found is not None and found.is_uneven)
+        assert far == pytest.approx(found.lean if found else 0.0)
     assert 0 < is_uneven.mean() < 1
     assert np.any((lean > 0) & (lean < 1))
-    few = checked(studies[:, :3])
+    few = uneven_and_lean(studies[:, :3])
     assert not few[0].any()
     assert not few[1].any()
+
+
+def test_a_noisier_base_makes_intervals_lean_wholly() -> None:
+    random = np.random.default_rng(1)
+    noise = 0.2 * random.normal(size=(8, 4)) - np.array([-4.0, -3, -2, -1, 1, 2, 3, 4.1])[:, None]
+    found = noise_of(noise)
+    assert found is not None
+    assert (found.is_noisier, found.is_skewed, found.lean) == (True, False, 1)
+    test = family_test({j: dict(enumerate(noise[:, j].tolist())) for j in range(4)}, 8, check=True)
+    for j, side in enumerate(found.sides):
+        assert test.interval(j, noise[:, j].tolist()) == pytest.approx(leaning_interval(noise[:, j], side=side))
+
+
+def test_intervals_lean_in_part_beside_the_bootstrap_too() -> None:
+    """From 20 seeds on nothing narrower than usual is given."""
+    random = np.random.default_rng(2)
+    leans = []
+    for _ in range(40):
+        d = random.normal(size=24)
+        test = family_test({0: dict(enumerate(d.tolist()))}, 24, check=True)
+        low, high = interval(d)
+        left, right = leaning_interval(d, lean=test.lean)
+        assert test.interval(0, d.tolist()) == pytest.approx((min(low, left), max(high, right)))
+        leans.append(test.lean)
+    assert 0 in leans
+    assert 1 in leans
+    assert any(0 < lean < 1 for lean in leans)
 
 
 def test_an_interval_leans_to_the_side_of_all_cells_even_where_its_own_sample_hides_it() -> None:

@@ -10,6 +10,7 @@ import pytest
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import joint_test
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
+from miras_search.analysis.noise import noise_of
 from miras_search.analysis.paired import leaning_interval, t_interval
 from miras_search.analysis.table import ablation_table
 
@@ -138,10 +139,9 @@ def test_a_cell_is_told_by_the_look_that_decided_it(results, noise: np.ndarray, 
     for name, number, careful in zip(("dot", "kl"), (1, 2), guarded, strict=True):
         d, noise_found = values[name] - base[: len(values[name])], said.tests[number].noise
         assert noise_found is not None
-        lean = noise_found.lean
-        assert lean == 1 if careful else 0 <= lean < 1
-        assert (shown[name].ci_low, shown[name].ci_high) == pytest.approx(leaning_interval(d, lean=lean))
-        assert lean > 0 or leaning_interval(d, lean=lean) == t_interval(d)
+        assert noise_found.lean == (1 if careful else 0)
+        ends = leaning_interval(d) if careful else t_interval(d)
+        assert (shown[name].ci_low, shown[name].ci_high) == pytest.approx(ends)
     assert shown["dot"].verdict is not None and shown["dot"].verdict.endswith("decided")
     name = "dot" if guarded[0] else "kl"
     skewness = "the cells' mean" if guarded[0] else "each cell's own"
@@ -149,6 +149,23 @@ def test_a_cell_is_told_by_the_look_that_decided_it(results, noise: np.ndarray, 
     assert f"p of {name}: because the differences look skewed" in table.caption
     other = "kl" if guarded[0] else "dot"
     assert f"p of {other}: joint per-seed sign flips (n = {len(values[other])}, exact, smallest p" in table.caption
+
+
+def test_each_cell_is_named_with_the_interval_of_its_look(results) -> None:
+    noise = np.random.default_rng(17).normal(size=(2, 12))  # in both looks somewhat skewed, not alike
+    base = np.full(12, 0.5)
+    values = {"l2": base, "dot": 0.7 + 0.01 * noise[0, :8], "kl": 0.5 + 0.01 * noise[1]}
+    rows = results({name: one.tolist() for name, one in values.items()})
+    table = ablation_table(rows, study="s", metric="accuracy", task="recall", looks=LOOKS)
+    ways = [f"of {name} by t that leans {share} % of the way with " for name, share in (("dot", 27), ("kl", 47))]
+    own = "each cell's own skewness"
+    assert f"intervals for each cell alone, {ways[0]}{own}, {ways[1]}{own}. p" in table.caption
+    shown = {row.cell: row for row in table.rows}
+    for name, columns in (("dot", noise[:, :8]), ("kl", noise[1:])):
+        found = noise_of(columns.T)
+        assert found is not None
+        d = values[name] - base[: len(values[name])]
+        assert (shown[name].ci_low, shown[name].ci_high) == pytest.approx(leaning_interval(d, lean=found.lean))
 
 
 def test_what_a_look_decided_stays_decided_whatever_further_seeds_would_say(results) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from miras_search.analysis.comparison import family_test
-from miras_search.analysis.pilot import detectable
+from miras_search.analysis.cells import Cell
+from miras_search.analysis.comparison import by_test, compare, family_test
+from miras_search.analysis.noise import sides, uneven_and_lean
+from miras_search.analysis.pilot import _decided, detectable
+from miras_search.analysis.verdict import ALPHA, is_decided
 
 
 def smallest(*given: float) -> float:
@@ -53,3 +56,27 @@ def test_such_a_difference_is_decided_about_four_times_in_five_by_the_tables_own
         low, high = test.interval(0, [*columns[0].values()])
         decided += test.p[0] < 0.05 and not low <= 0.0 <= high
     assert 0.74 <= decided / rounds <= 0.87
+
+
+@pytest.mark.parametrize("seeds", [6, 8, 20])
+def test_it_decides_as_the_table_does_whatever_the_noise(seeds: int) -> None:
+    random = np.random.default_rng(seeds)
+    shape, studies = (60, seeds, 3), []
+    for noise in (random.normal(size=shape), random.exponential(size=shape) - 1, -np.exp(random.normal(size=shape))):
+        base = random.normal(size=(60, seeds, 1))
+        studies += [noise - noise.mean() - base, 0.3 * noise - 0.3 * noise.mean() - base]
+    all_of = np.concatenate(studies)
+    all_of[:, :, 0] += random.choice([-1.0, 1.0], size=(len(all_of), 1)) * random.uniform(0.5, 2.0, (len(all_of), 1))
+    is_uneven, lean = uneven_and_lean(all_of)
+    assert np.any((lean > 0) & (lean < 1))
+    found = _decided(all_of, is_uneven, np.where(sides(all_of)[:, 0] < 0, -lean, lean), ALPHA)
+    tables = []
+    for one in all_of:
+        columns = {j: dict(enumerate(one[:, j].tolist())) for j in range(3)}
+        base = Cell("l2", "base", 9, {}, dict.fromkeys(range(seeds), 0.0), seeds, 0, frozenset())
+        cell = Cell("c", "cell", 0, {}, columns[0], seeds, 0, frozenset())
+        test = family_test(columns, seeds, check=True)
+        tables.append(is_decided(by_test(compare(cell, base, worst=None), test), test.p[0]))
+    different = int(np.count_nonzero(found != np.array(tables)))
+    assert different <= (3 if seeds >= 20 else 0)  # from 20 seeds on flips are drawn, and the table bootstraps too
+    assert 0.1 < np.mean(tables) < 0.9

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from miras_search.analysis.paired import exponential_t_p, leaning_interval, sign_flip_stepdown
+from miras_search.analysis.noise import noise_of
+from miras_search.analysis.paired import exponential_t_p, interval, leaning_interval, sign_flip_stepdown
 from miras_search.analysis.table import AblationTable, Row, ablation_table
 from miras_search.export.formats import RENDERERS
 from miras_search.export.json_ import to_plain
@@ -81,6 +82,34 @@ def test_an_effect_that_is_gone_under_a_control_survives_it() -> None:
     assert numbers["p"] == pytest.approx(sign_flip_stepdown(gone[:, None])[0])
     shared = found.under["no_write"]  # one function there: nothing is left, and all of the effect is gone
     assert (shared["left"], shared["gone"], shared["p"]) == (0.0, pytest.approx(found.difference), found.p)
+
+
+@pytest.mark.parametrize(("drawn", "n", "leans"), [(1, 8, (0.0, 0.47)), (37, 24, (0.73, 0.67))])
+def test_intervals_of_what_is_gone_and_of_what_is_left_lean_each_by_itself(
+    drawn: int, n: int, leans: tuple[float, float]
+) -> None:
+    noise = np.random.default_rng(drawn).normal(size=(4, n))
+    four = [mean + 0.01 * noise[i] for i, mean in enumerate((0.6, 0.8, 0.3, 0.4))]
+    table = table_of([one for one in study(*(one.tolist() for one in four)) if one.cell != "l2 + no_write"])
+    base, cell, under, cell_under = four
+    left = cell_under - under
+    numbers = row(table).under["ascent"]
+    for name, d, lean in zip(("gone", "left"), (cell - base - left, left), leans, strict=True):
+        found = noise_of(d[:, None])
+        assert found is not None
+        assert found.lean == pytest.approx(lean, abs=5e-3)
+        usual, far = interval(d), leaning_interval(d, lean=found.lean)
+        ends = (min(usual[0], far[0]), max(usual[1], far[1])) if n >= 20 else far
+        assert (numbers[f"{name}_low"], numbers[f"{name}_high"]) == pytest.approx(ends)
+    (note,) = (one for one in table.notes if one.startswith("An effect survives a control"))
+    if n < 20:
+        assert note.endswith(
+            "; intervals by t, of what is left by t that leans 47 % of the way with each one's own skewness)."
+        )
+    else:
+        kind = "{0}, t and BCa bootstrap (the outer end of all)"
+        ways = [kind.format(f"t that leans {share} % of the way with each one's own skewness") for share in (73, 67)]
+        assert note.endswith(f"; intervals by {ways[0]}, of what is left by {ways[1]}).")
 
 
 def test_what_is_gone_under_skewed_noise_is_held_to_the_stricter_test() -> None:

@@ -317,6 +317,15 @@ def test_bad_changes_are_named(path: str, level: object, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_what_a_change_breaks_elsewhere_is_told_there_and_without_a_place_at_its_path() -> None:
+    with pytest.raises(SpecError) as caught:
+        preset("linear_attention").changed("step.source", "data", ("v",))
+    assert str(caught.value) == "v.step.value: a data sigmoid gate starts strictly between 0 and 1"
+    with pytest.raises(SpecError) as caught:
+        preset("delta_net").changed("bias.scale", "fulll")
+    assert str(caught.value) == "bias.scale: 'fulll' is not one of half, full (did you mean 'full'?)"
+
+
 def test_text_says_what_differs_from_the_defaults() -> None:
     assert str(DesignPoint()) == "matrix | l2 | none | gd | step data | exact, chunk 16, previous"
     point = DesignPoint(
