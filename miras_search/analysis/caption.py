@@ -88,6 +88,7 @@ def notes(
     cells: Mapping[int, JointTest],
     controls: JointTest,
     fates: tuple[JointTest, JointTest],
+    devices: Mapping[str, int],
     censored: Sequence[str],
     worst: float | None,
     decimals: int,
@@ -95,7 +96,8 @@ def notes(
 ) -> list[str]:
     """Sentences on everything that a reader would otherwise have to guess.
 
-    `fates` are the tests of what is left and of what is gone under controls; `waits` is what a look waits for.
+    `fates` are the tests of what is left and of what is gone under controls; `devices` says how many jobs ran on which;
+    `waits` is what a look waits for.
     """
     left, gone = fates
     lines = [f"{waits}."] if waits else []
@@ -124,6 +126,12 @@ def notes(
         if waits or not cells:  # which has been said of all cells
             few = [item for item in few if item.cell.role == "control"]
         lines += [f"{item.cell.name}: {_many(item.pairs, 'paired seed')}, too few for the joint test." for item in few]
+    if len(devices) > 1:
+        each = ", ".join(f"{many} on {device}" for device, many in sorted(devices.items()))
+        lines.append(
+            f"Jobs ran on unlike devices ({each}), which round otherwise, and a training may make much of that: "
+            "neither differences within a seed nor speeds are the choice's alone."
+        )
     everyone = [reference, *(item.cell for item in found)]
     lines += [f"{cell.name}: {cell.failed} of {_many(cell.of, 'job')} failed." for cell in everyone if cell.failed]
     if censored:

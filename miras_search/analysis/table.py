@@ -6,6 +6,7 @@ Renderers, the command line and the dashboard all read this one object.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -157,6 +158,7 @@ def ablation_table(
     context = provenance or TableContext()
     measured = metric_named(metric)
     split = measured.split if split is None else split
+    results = list(results)
     cells = gather(results, task=task, metric=metric, split=split)
     reference = _base(cells) if against is None else cell_named(cells, against)
     others = [cell for cell in cells if cell is not reference]
@@ -207,6 +209,7 @@ def ablation_table(
                 cells=of_cells,
                 controls=of_controls,
                 fates=(fates.left, fates.gone),
+                devices=Counter(_device(row) for row in results if row.task == task and row.values and row.device),
                 censored=censored,
                 worst=worst,
                 decimals=decimals,
@@ -314,6 +317,11 @@ def _mark(p: float | None) -> str:
     if p is None or p >= 0.05:
         return ""
     return "‡" if p < 0.01 else "†"
+
+
+def _device(row: ResultRow) -> str:
+    """What a job ran on, alone or in a pack."""
+    return row.device.partition(", pack of ")[0]
 
 
 def _ranked(rows: Sequence[Row], metric: Metric, limits: Limits, cells: Sequence[Cell]) -> list[Row]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import miras_search
+from miras_search.engine import hardware
 from miras_search.engine.messages import (
     Context,
     Entry,
@@ -65,7 +66,7 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopp
     """
     tickets = range(ticket, ticket + len(task.jobs))
     host, pid, here = socket.gethostname(), os.getpid(), versions()
-    send([Started(one, host, pid, task.device, here) for one in tickets])
+    send([Started(one, host, pid, hardware.named(task.device), here) for one in tickets])
 
     def report(rows: Sequence[Sequence[Row]]) -> bool:
         found = [Points(one, tuple(new)) for one, new in zip(tickets, rows, strict=True) if new]

@@ -249,7 +249,7 @@ def results(
     if metrics is not None:
         final = final.where(MetricName.name.in_(metrics))
     wanted = (
-        select(Job.id, Job.trial_id, Job.task, Job.seed, Job.state, Attempt.last_step)
+        select(Job.id, Job.trial_id, Job.task, Job.seed, Job.state, Attempt.last_step, Attempt.device)
         .join(Trial, Job.trial_id == Trial.id)
         .outerjoin(Attempt, Job.attempt_id == Attempt.id)
         .where(mine)
@@ -273,8 +273,9 @@ def results(
                 state=cast(JobState, state),
                 last_step=last_step,
                 values=values.get(job_id, {}),
+                device=device or "",
             )
-            for job_id, trial_id, task, seed, state, last_step in session.execute(wanted)
+            for job_id, trial_id, task, seed, state, last_step, device in session.execute(wanted)
         ]
 
 

@@ -189,6 +189,8 @@ class ResultRow:
     state: JobState
     last_step: int | None
     values: dict[tuple[str, str], float]
+    device: str = ""
+    """What its last attempt ran on, and in a pack of how many; empty before there is one."""
 
 
 @dataclass(frozen=True, slots=True)

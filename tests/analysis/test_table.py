@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from miras_search.analysis.noise import noise_of
 from miras_search.analysis.paired import (
-    exponential_t_p,
     holm,
-    leaning_interval,
     sign_flip_each,
     sign_flip_stepdown,
-    t_interval,
 )
 from miras_search.analysis.standing import headline, standing
 from miras_search.analysis.table import AblationTable, Row, TableContext, ablation_table, ablation_tables
@@ -340,6 +337,19 @@ def test_the_caption_names_what_a_reader_needs(results) -> None:
         assert part in text
 
 
+def test_jobs_on_unlike_devices_are_told(results) -> None:
+    def on(*devices: str) -> list[ResultRow]:
+        rows = results({"dot": BASE, "l2": BETTER})
+        return [replace(row, device=devices[i % len(devices)]) for i, row in enumerate(rows)]
+
+    (note,) = (
+        one for one in _table(on("cpu B AVX2", "cpu A AVX512", "cpu A AVX512, pack of 2", "")).notes if "unlike" in one
+    )
+    assert note.startswith("Jobs ran on unlike devices (8 on cpu A AVX512, 4 on cpu B AVX2), which round otherwise")
+    for same in (on("cpu A AVX512"), on("cuda NVIDIA H200", "cuda NVIDIA H200, pack of 8"), on("")):
+        assert not any("unlike" in note for note in _table(same).notes)
+
+
 def test_many_seeds_use_the_bootstrap_and_drawn_flips(results) -> None:
     random = np.random.default_rng(0)
     base = random.normal(0.5, 0.02, 22)
@@ -400,51 +410,3 @@ def test_too_few_seeds_are_said_of_cells_that_have_too_few(results) -> None:
     notes = _table(apart).notes
     assert any(note.startswith("No joint test of the cells") for note in notes)
     assert not any("too few" in note for note in notes)
-
-
-def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> None:
-    random = np.random.default_rng(2)
-    base = [0.5] * 8
-    cells = {f"c{j}": (0.6 - 0.03 * random.exponential(size=8)).tolist() for j in range(4)}
-    table = _table(results({"l2": base, **cells}))
-    assert "p: because the differences look skewed (skewness -" in table.caption
-    careful = "t tests against noise as skewed as an exponential's"
-    assert "with 95 % intervals for each cell alone, by t that leans with the cells' mean skewness." in table.caption
-    assert f"and Holm's over the cells' {careful}; smallest p 0.0078" in table.caption
-    for row in table.rows[1:]:
-        d = np.asarray(cells[row.cell]) - 0.5
-        assert (row.ci_low, row.ci_high) == pytest.approx(leaning_interval(d, side=-1))
-        assert row.ci_low is not None and row.ci_low < t_interval(d)[0]
-        assert row.p is not None and row.p >= exponential_t_p(d)
-
-
-def test_intervals_lean_part_of_the_way_where_differences_look_somewhat_skewed(results) -> None:
-    """Between Student's and the leaning interval, and p is that of the sign flips alone."""
-    base, noise = np.full(8, 0.5), np.random.default_rng(5).normal(size=(4, 8))
-    noise[:, 0] += 1.3
-    cells = {f"c{j}": base + 0.02 * noise[j] for j in range(4)}
-    table = _table(results({"l2": base.tolist(), **{name: one.tolist() for name, one in cells.items()}}))
-    found = noise_of(np.stack([one - base for one in cells.values()], axis=1))
-    assert found is not None
-    assert 0.1 < found.lean < 0.9
-    assert not found.is_uneven
-    way = f"by t that leans {100 * found.lean:.0f} % of the way with the cells' mean skewness"
-    assert f"intervals for each cell alone, {way}. p: joint per-seed sign flips" in table.caption
-    for row in table.rows[1:]:
-        d = cells[row.cell] - base
-        ends = leaning_interval(d, side=found.skew, lean=found.lean)
-        assert (row.ci_low, row.ci_high) == pytest.approx(ends)
-        student, whole = t_interval(d), leaning_interval(d, side=found.skew)
-        for one, usual, far in zip(ends, student, whole, strict=True):
-            assert min(usual, far) < one < max(usual, far)
-
-
-def test_the_smallest_p_is_that_of_all_tests_that_decide_and_intervals_of_controls_stay_t(results) -> None:
-    random = np.random.default_rng(2)
-    noise = {f"c{j}": (0.6 - 0.03 * random.exponential(size=16)).tolist() for j in range(4)}
-    table = _table(results({"l2": [0.5] * 16, **noise, "no_write": BASE * 2}, controls=["no_write"]))
-    assert f"smallest p {4 / 65_537:.2g};" in table.caption  # flips alone would reach 2/2^16
-    assert min(row.p for row in table.rows[1:5] if row.p is not None) >= 4 / 65_537
-    assert "t that leans with the cells' mean skewness; of controls by t. p" in table.caption
-    control = _row(table, "no_write")
-    assert (control.ci_low, control.ci_high) == pytest.approx(t_interval(np.asarray(BASE * 2) - 0.5))

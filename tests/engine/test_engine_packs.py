@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from miras_search.engine.events import AttemptLost
+from miras_search.engine.hardware import named
 from miras_search.engine.messages import TRAINING
 from miras_search.engine.packs import AUTO_ON_GPU, Packs, pack_size
 from miras_search.errors import MirasError
@@ -16,6 +17,7 @@ from miras_search.store.database import Database
 from miras_search.store.types import JobRow
 from miras_search.study.schema import Resources
 
+CPU = named("cpu")
 TINY = ("vary={bias: [dot, l2]}", "controls=[]", "seeds=2", "train.steps=4", "train.eval_every=2")
 
 
@@ -87,7 +89,7 @@ def test_packed_jobs_have_rows_of_their_own(run) -> None:
     for number in range(3):
         for seed in (0, 1):
             (attempt,) = run.attempts(number, seed)
-            assert (attempt.state, attempt.device, attempt.last_step) == ("complete", "cpu, pack of 2", 20)
+            assert (attempt.state, attempt.device, attempt.last_step) == ("complete", f"{CPU}, pack of 2", 20)
         assert run.attempts(number, 0)[0].pid == run.attempts(number, 1)[0].pid
     loss = queries.curves(run.db, run.study_id, "loss", "train")
     assert [(row.step, row.value) for row in loss] == [(10, 2.0), (20, 1.0)] * 6
@@ -105,7 +107,7 @@ def test_a_killed_pack_is_tried_again_in_halves(run) -> None:
     assert (
         [row.state for row in run.attempts(1, 0)] == [row.state for row in run.attempts(1, 1)] == ["lost", "complete"]
     )
-    assert [row.device for row in run.attempts(1, 1)] == ["cpu, pack of 2", "cpu"]
+    assert [row.device for row in run.attempts(1, 1)] == [f"{CPU}, pack of 2", CPU]
     assert len(run.told(AttemptLost)) == 2
 
 
@@ -147,7 +149,7 @@ def test_a_study_finds_packed_what_it_finds_unpacked(local, tmp_path: Path) -> N
         for runner, more in ((local, ()), (packed, ("resources={pack: 3}",))):
             assert runner(overrides=(*study, *more), entry=TRAINING, workers=1).complete == 6
         devices = sorted(row.device for number in range(3) for row in queries.attempts(db, packed.study_id, number))
-        assert devices == ["cpu", *["cpu, pack of 2"] * 2, *["cpu, pack of 3"] * 3]
+        assert devices == [CPU, *[f"{CPU}, pack of 2"] * 2, *[f"{CPU}, pack of 3"] * 3]
         timed = {"tokens_per_second", "peak_memory_bytes", "wall_seconds"}
         alone, found = local.results(), packed.results()
         assert alone.keys() == found.keys()

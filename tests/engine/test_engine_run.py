@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from miras_search.engine.events import AttemptLost, JobFinished, Progress, StudyFinished, StudyStarted
+from miras_search.engine.hardware import named
 from miras_search.errors import EnvironmentProblem, MirasError
 from miras_search.store import queries
 from miras_search.store.types import StudyChanged
@@ -23,7 +24,7 @@ def test_every_job_is_trained_exactly_once(run) -> None:
         for seed in (0, 1):
             (attempt,) = run.attempts(number, seed)
             assert (attempt.state, attempt.last_step, attempt.peak_memory_bytes) == ("complete", 20, 100)
-            assert attempt.pid > 0 and attempt.host and attempt.device == "cpu"
+            assert attempt.pid > 0 and attempt.host and attempt.device == named("cpu")
 
 
 def test_curves_finals_and_events_arrive(run) -> None:
