@@ -80,8 +80,8 @@ def test_a_training_on_triton_is_compared_and_unchanged(monkeypatch: pytest.Monk
     for steps in (first_steps.STEPS, 0):
         monkeypatch.setattr(first_steps, "STEPS", steps)
         outcomes.append(train(job(design="linear_attention"), device=DEVICE))
-    (share,) = mismatches(outcomes)  # of the first alone
-    assert 0 < share < TOLERANCE["float32"] / 10
+    (share,) = mismatches(outcomes)  # of the first alone; 0 on a processor that rounds such small sums alike
+    assert 0 <= share < TOLERANCE["float32"] / 10
     assert numbers(outcomes[0]) == numbers(outcomes[1])
 
 
@@ -91,7 +91,7 @@ def test_a_pack_and_other_precisions_are_compared() -> None:
     jobs = [job(seed, design="linear_attention", precision="bfloat16") for seed in (0, 1)]
     shares = mismatches(train_pack(jobs, device=DEVICE))
     assert len(shares) == 2
-    assert all(0 < share < TOLERANCE["bfloat16"] / 2 for share in shares)
+    assert all(0 <= share < TOLERANCE["bfloat16"] / 2 for share in shares)
 
 
 @pytest.mark.usefixtures("wrong")
