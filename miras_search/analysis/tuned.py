@@ -1,8 +1,8 @@
 """A tuned study as its tables show it: the cells with their reported seeds, and beside each what its tuning chose.
 
 The tuning's own trainings chose a setting, so they are in no mean and no test. What is said of them: which value a cell
-took, whether it lies at an end of the list (a better one may lie beyond), how much the value matters, and whether it
-decides on which side of the reference the cell lies.
+took, whether it lies at an end of the list (a better one may lie beyond), how much the value matters, whether all of
+the tuning's seeds prefer it, and whether it decides on which side of the reference the cell lies.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Tuning:
         """The table with what was chosen for each row, and what a reader must know of it."""
         numbers = {str(cell["name"]): cast(int, cell["number"]) for cell in self.cells}
         reference = self.found[numbers[table.base], table.task]
-        rows, notes = [], []
+        rows, notes, torn = [], [], []
         for row in table.rows:
             one = self.found.get((numbers[row.cell], table.task)) if row.cell in numbers else None
             if one is None or one.chosen is None:
@@ -66,6 +66,14 @@ class Tuning:
                 continue
             rows.append(self._row(row, one, reference))
             notes += self._notes(rows[-1], one, reference, table)
+            if rivals := self._rivals(one):
+                torn.append(f"{row.cell} ({', '.join(rivals)})")
+        if torn and len(self.scheme.seeds) > 1:
+            seeds, paths = len(self.scheme.seeds), " and ".join(self.scheme.values)
+            notes.append(
+                f"Not all {seeds} seeds of the tuning prefer what was chosen for {', '.join(torn)} to the {paths} in "
+                "brackets: rounding may turn such a choice; raise tune.seeds."
+            )
         return replace(table, rows=tuple(rows), notes=(*table.notes, *notes), caption=f"{table.caption} {self.caption}")
 
     @property
@@ -99,6 +107,14 @@ class Tuning:
         """`0.01`, or where several are tuned `0.01, 4`."""
         places = self.scheme.places(tried.trial)
         return ", ".join(self.scheme.values[path][place] for path, place in places.items())
+
+    def _rivals(self, one: Tuned) -> list[str]:
+        """The settings that some seed of the tuning does not put behind the chosen one."""
+        chosen = next((tried for tried in one.tried if tried.trial == one.chosen), None)
+        if chosen is None:
+            return []
+        others = (tried for tried in one.tried if tried is not chosen)
+        return [self._setting(other) for other in others if _side(chosen, other, self.scheme) < 1]
 
     def _spread(self, one: Tuned, path: str) -> float | None:
         """Largest less smallest over the path's values, each with the best of the other settings."""
