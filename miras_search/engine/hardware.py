@@ -23,17 +23,20 @@ def named(device: str) -> str:
 
 
 def _gpu(device: str) -> str:
-    import torch  # a training on a GPU loads it anyway
+    try:
+        import torch  # a training on a GPU loads it anyway
 
-    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+        return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+    except (ImportError, RuntimeError):  # the training will say what is wrong with the device, as a job that failed
+        return ""
 
 
 def _processor() -> str:
     try:
-        lines = CPUINFO.read_text().splitlines()
+        first = CPUINFO.read_text().partition("\n\n")[0]
     except OSError:
         return platform.processor()
-    told = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     flags = (told.get("flags") or told.get("Features") or "").split()
     vectors = next((name for flag, name in VECTORS.items() if flag in flags), "")
     return " ".join(filter(None, [told.get("model name") or platform.processor(), vectors]))

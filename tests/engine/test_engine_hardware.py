@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 import pytest
+import torch
 
 from miras_search.engine import hardware
 
@@ -39,9 +40,17 @@ def test_a_processor_is_its_model_and_its_widest_vectors(cpuinfo: Path, text: st
 
 
 def test_a_gpu_that_is_not_there_has_no_name(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert hardware.named("cuda") == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda:1": "NVIDIA H200"}.__getitem__)
     assert hardware.named("cuda:1") == "cuda:1 NVIDIA H200"
+
+
+def test_a_gpu_that_cannot_be_asked_is_left_to_the_training(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: str) -> str:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", broken)
+    assert hardware.named("cuda") == "cuda"
