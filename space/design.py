@@ -112,7 +112,7 @@ class DesignPoint:
     def changed(self, path: str, level: object, where: Path = ()) -> DesignPoint:
         """This point with the choice or setting at a dotted path replaced: `bias`, `memory.expansion`.
 
-        Raises `SpecError` at `where`, the place of the level, else at the path.
+        Raises `SpecError`: of a setting at `where`, the place of its level, else at the path; of a choice below it.
         """
         head, *rest = path.split(".")
         if head not in KEYS:
@@ -147,7 +147,7 @@ class DesignPoint:
         try:
             return DesignPoint.parse(plain, where)
         except SpecError as error:
-            raise error.moved((*where, *own), where or tuple(path.split("."))) from None
+            raise error.moved((*where, *own), where or (head, *rest)) from None
 
     @functools.cached_property
     def gates(self) -> dict[str, Gate]:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import warnings
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 Floats: TypeAlias = NDArray[np.float64]
+Lean = TypeVar("Lean", float, Floats)  # of one interval or of many, 0 to 1
 
 EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are drawn
 DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
@@ -197,23 +198,23 @@ def leaning_interval(
     """
     values = _differences(d)
     mean, scale = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size)
-    student = student_t(values.size, level)
-    long, short = (scale * (student + lean * (one - student)) for one in leaning_t(values.size, level))
+    long, short = (scale * one for one in leaning_t(values.size, level, lean=lean))
     if side is None:
         side = float(((values - mean) ** 3).sum())
     return (mean - short, mean + long) if side >= 0 else (mean - long, mean + short)
 
 
-def leaning_t(seeds: int, level: float = 0.95) -> tuple[float, float]:
-    """How many standard errors a leaning interval reaches to its longer and to its shorter side.
+def leaning_t(seeds: int, level: float = 0.95, *, lean: Lean) -> tuple[Lean, Lean]:
+    """How many standard errors an interval that leans so far reaches to its longer and to its shorter side.
 
-    The longer is what exponential noise needs; the shorter lies between what that needs and Student's, because the side
-    may be the wrong one.
+    Wholly, the longer is what exponential noise needs; the shorter lies between what that needs and Student's, because
+    the side may be the wrong one. Less far, both are on the way there from Student's.
     """
     null = _exponential_t(min(seeds, MOST_SKEWED))
     beyond = round((1.0 - level) / 2.0 * null.size)
     student, short = student_t(seeds, level), float(null[-1 - beyond])
-    return max(-float(null[beyond]), student), short + STUDENTS_SHARE * (student - short)
+    long, short = max(-float(null[beyond]), student), short + STUDENTS_SHARE * (student - short)
+    return student + lean * (long - student), student + lean * (short - student)
 
 
 @lru_cache(maxsize=64)

@@ -163,10 +163,9 @@ def _decided(differences: Floats, is_uneven: Flags, lean: Floats, level: float) 
     p = [deciding_p(differences[one], is_uneven[one], draws=FLIPS, exact=COUNTED)[:, 0] for one in blocks]
     first = differences[:, :, 0]
     t = first.mean(axis=1) / (first.std(axis=1, ddof=1) / math.sqrt(seeds))
-    student, towards_zero = student_t(seeds), np.where(lean * t < 0, *leaning_t(seeds))
-    wanted = student + np.abs(lean) * (towards_zero - student)  # for an interval without zero
+    wanted = np.where(lean * t < 0, *leaning_t(seeds, lean=np.abs(lean)))  # for an interval without zero
     if seeds >= BCA_SEEDS:
-        wanted = np.maximum(wanted, student)
+        wanted = np.maximum(wanted, student_t(seeds))
     found: Flags = (np.concatenate(p) < level) & (np.abs(t) > wanted)
     return found
 

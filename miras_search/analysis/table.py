@@ -19,7 +19,7 @@ from miras_search.analysis.survival import Controlled, Survival, Survivals, sent
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
 from miras_search.errors import MirasError
 from miras_search.metrics import Direction, Metric
-from miras_search.store.types import ResultRow
+from miras_search.store.types import PACKED, ResultRow
 
 __all__ = ["AblationTable", "Row", "TableContext", "ablation_table", "ablation_tables"]
 
@@ -321,7 +321,7 @@ def _mark(p: float | None) -> str:
 
 def _device(row: ResultRow) -> str:
     """What a job ran on, alone or in a pack."""
-    return row.device.partition(", pack of ")[0]
+    return row.device.partition(PACKED)[0]
 
 
 def _ranked(rows: Sequence[Row], metric: Metric, limits: Limits, cells: Sequence[Cell]) -> list[Row]:

@@ -22,7 +22,7 @@ from miras_search.engine.messages import Executor, Failed, Finished, Message, Po
 from miras_search.engine.packs import Packs, pack_size
 from miras_search.engine.task import versions
 from miras_search.errors import EnvironmentProblem
-from miras_search.store.types import AttemptState, Final, JobRow, JobState
+from miras_search.store.types import PACKED, AttemptState, Final, JobRow, JobState
 from miras_search.store.writer import Writer
 from miras_search.study.study import Study
 
@@ -223,7 +223,7 @@ class JobLoop:
     def _start(self, running: _Running, host: str, pid: int, device: str) -> Told:
         job = running.job
         if device and running.group.size > 1:
-            device = f"{device}, pack of {running.group.size}"
+            device = f"{device}{PACKED}{running.group.size}"
         running.attempt_id = self._writer.start_attempt(job.id, self._run_id, host=host, pid=pid, device=device)
         self._hooks.attempted(job, running.attempt_id)
 

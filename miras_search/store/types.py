@@ -18,6 +18,8 @@ JobState = Literal["waiting", "running", "complete", "pruned", "diverged", "fail
 AttemptState = Literal["running", "complete", "pruned", "diverged", "failed", "lost", "oom", "timeout"]
 RunStatus = Literal["running", "done", "interrupted", "failed", "lost"]
 
+PACKED = ", pack of "  # between a device and how many jobs it trained at once
+
 ROLES: tuple[Role, ...] = ("base", "cell", "control", "refused")
 JOB_STATES: tuple[JobState, ...] = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 # nothing more happens to such a job by itself

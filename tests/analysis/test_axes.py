@@ -135,7 +135,6 @@ def test_ped_anova_ranks_the_axis_that_matters_first() -> None:
 
 
 def test_fanova_shares_the_variance_of_a_forest() -> None:
-    pytest.importorskip("sklearn", reason="the extra `importance` is not installed")
     data = table(ADDITIVE, seeds=6, noise=0.1)
     found = importances(data, method="fANOVA")
     assert found is not None
