@@ -156,9 +156,9 @@ _watching: ContextVar[set[str] | None] = ContextVar("watching", default=None)
 
 
 @contextlib.contextmanager
-def allowed(kernels: Literal["auto", "torch"]) -> Iterator[None]:
-    """While active, "torch" leaves compiled kernels out, and "auto" changes nothing."""
-    token = _in_torch_alone.set(kernels == "torch" or _in_torch_alone.get())
+def allowed(kernels: Literal["auto", "torch", "compiled"]) -> Iterator[None]:
+    """While active, "auto" changes nothing, and anything else leaves compiled kernels out."""
+    token = _in_torch_alone.set(kernels != "auto" or _in_torch_alone.get())
     try:
         yield
     finally:
@@ -174,6 +174,12 @@ def watched() -> Iterator[set[str]]:
         yield found
     finally:
         _watching.reset(token)
+
+
+def noted(name: str) -> None:
+    """Tell `watched` that what a compiler made of torch's operators runs, or a kernel."""
+    if (watching := _watching.get()) is not None:
+        watching.add(name)
 
 
 @contextlib.contextmanager
@@ -216,6 +222,6 @@ def run(
         inputs = inputs._replace(q=_shake(inputs.q), k=_shake(inputs.k), v=_shake(inputs.v))
     q, v = inputs.q, inputs.v
     choice = choose(point, Setting(q.device.type, q.dtype, q.shape[-1], v.shape[-1]))
-    if choice.compiled and (watching := _watching.get()) is not None:
-        watching.add(choice.name)
+    if choice.compiled:
+        noted(choice.name)
     return choice.run(point, inputs, start, static, state)

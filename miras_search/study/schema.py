@@ -122,8 +122,8 @@ class Resources(_Model):
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
     pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
     """How many jobs of one shape a process trains at once."""
-    kernels: Literal["auto", "torch"] = "auto"
-    """torch: no Triton, whatever the device."""
+    kernels: Literal["auto", "torch", "compiled"] = "auto"
+    """torch: no Triton, whatever the device; compiled: torch's operators made into machine code for the CPU."""
     gpu_hours: Annotated[float, Field(ge=0.001)] | None = None
     """What the study may spend in all its runs."""
     wall: Annotated[float | None, PlainValidator(_duration)] = None
@@ -137,6 +137,12 @@ class Resources(_Model):
     def _spendable(self) -> Resources:
         if self.gpu_hours is not None and not self.gpus:
             raise PydanticCustomError("gpu_hours", "a study without GPUs spends no gpu_hours: set gpus, or limit wall")
+        return self
+
+    @model_validator(mode="after")
+    def _compilable(self) -> Resources:
+        if self.kernels == "compiled" and self.gpus:
+            raise PydanticCustomError("kernels", "kernels: compiled is code for a CPU: take auto where there are gpus")
         return self
 
 

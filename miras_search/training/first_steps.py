@@ -102,7 +102,7 @@ class FirstSteps:
             if share > max(self._tolerance, ROUNDING * change):
                 kernels, what = " and ".join(sorted(self._kernels)), f"the gradient of {name}" if name else "the loss"
                 raise KernelMismatch(
-                    f"resources.kernels: auto took '{kernels}' for {self._design}, but in step {self.taken} {what} "
+                    f"resources.kernels: '{kernels}' was taken for {self._design}, but in step {self.taken} {what} "
                     f"differs from torch's by {share:.2g} of its RMS, where {self._tolerance:g} is allowed and "
                     f"rounding explains {ROUNDING * change:.2g}: set resources.kernels: torch"
                 )

@@ -18,8 +18,9 @@ from miras_search.tasks import task_from_spec
 from miras_search.training.config import TrainConfig
 
 State = Literal["complete", "diverged"]
-Kernels = Literal["auto", "torch"]
-"""Whether a memory may run on a kernel that is compiled for the device, or in torch alone."""
+Kernels = Literal["auto", "torch", "compiled"]
+"""Whether a memory may run on a kernel that is compiled for the device, in torch alone, or in torch with the whole step
+compiled for the CPU."""
 KEYS = ("design", "model", "task", "train", "seed")
 OPTIONAL = ("base_design",)
 UNMATCHED = "match_base matches the writes of two memories, and a layer of your own has none that it knows: use as_is"

@@ -63,7 +63,7 @@ def train_pack(
         raise SpecError.at(("pack",), "jobs of different shapes cannot be trained as one: start them apart")
     where = resolve(device)
     with settled(where, threads), dispatch.allowed(kernels):
-        return Pack(jobs, where, report).run(checkpoints or [None] * len(jobs))
+        return Pack(jobs, where, report, kernels).run(checkpoints or [None] * len(jobs))
 
 
 class _Member:
@@ -90,14 +90,17 @@ class _Member:
 class Pack:
     """The state of a pack; `run` does it all, `step` is one step of it for a benchmark."""
 
-    def __init__(self, jobs: Sequence[Job], device: torch.device, report: PackReport | None) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], device: torch.device, report: PackReport | None, kernels: Kernels = "auto"
+    ) -> None:
         self.began = self.beat = time.perf_counter()
         keep_freed_memory()
         start_peak(device)
         first = jobs[0]
         self.config, self.task, self.device, self.report = first.train, task_from_spec(first.task), device, report
         self.members = [_Member(job) for job in jobs]
-        self.stack = Stack([new_model(job) for job in jobs], device, self.config.precision)
+        compiled_as = shape(first) if kernels == "compiled" else None
+        self.stack = Stack([new_model(job) for job in jobs], device, self.config.precision, compiled_as)
         self.optimiser = StackOptimiser(self.stack.rows, self.stack.decayed, [job.train for job in jobs])
         # in the precision of the losses, so that host and device agree on which model is over it
         self.limit = float(torch.tensor(findings.limit(self.task.vocab_size), dtype=torch.float32))

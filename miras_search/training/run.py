@@ -24,8 +24,9 @@ from miras_search.tasks import task_from_spec
 from miras_search.training import findings, snapshot
 from miras_search.training.checkpoint import save_checkpoint
 from miras_search.training.config import Seeds
+from miras_search.training.descent import descent_of, loss_of
 from miras_search.training.device import drawn_from, keep_freed_memory, peak_bytes, resolve, settled, start_peak
-from miras_search.training.evaluate import Labelled, Score, autocast, cross_entropy, evaluate
+from miras_search.training.evaluate import Labelled, Score, evaluate
 from miras_search.training.first_steps import LOSS, FirstSteps, Found
 from miras_search.training.job import Cancelled, Job, Keep, Kernels, Outcome, Point, State
 from miras_search.training.optimiser import Optimiser
@@ -93,6 +94,7 @@ class Training:
         self.data_seed = seeds.data
         self.model = new_model(job).to(device)
         self.optimiser = Optimiser(self.model, config)
+        self._descend = descent_of(job, self.model, kernels)
         self.validation, self.test = (
             Labelled.of(self.task.evaluation(split, seeds.eval, config.eval_examples), device)
             for split in ("validation", "test")
@@ -154,16 +156,10 @@ class Training:
         """Optimiser step number `step`, from 0; [loss, gradient norm], still on the device."""
         batch = Labelled.of(self.task.train_batch(self.data_seed, step, self.config.batch), self.device)
         with self.first.watching():
-            loss = self._loss(batch)
-        torch.autograd.backward(loss)
+            loss = self._descend(batch)
         if self.first.due:
             self._compare(loss, batch)
-        return torch.stack([loss.detach(), self.optimiser.step(step)])
-
-    def _loss(self, batch: Labelled) -> Tensor:
-        with autocast(self.device, self.config.precision):
-            logits = self.model(batch.tokens, batch.positions)
-        return cross_entropy(logits, batch.targets)
+        return torch.stack([loss, self.optimiser.step(step)])
 
     def _compare(self, loss: Tensor, batch: Labelled) -> None:
         """Compare the loss and the gradients that kernels gave with torch's. Raises `KernelMismatch`."""
@@ -173,7 +169,7 @@ class Training:
         def again() -> list[Found]:
             # no memory draws numbers, but what a user's plugin computes beside it may
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                loss = self._loss(batch)
+                loss = loss_of(self.model, batch, self.config.precision)
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
             return [{LOSS: loss, **dict(zip(named, found, strict=True))}]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from miras_search.models.language import LanguageModel
 from miras_search.tasks import IGNORE, Batch
+from miras_search.training.compiled import compiled
 from miras_search.training.evaluate import Labelled, autocast, cross_entropy
 from miras_search.training.optimiser import split_by_decay
 
@@ -24,19 +25,23 @@ from miras_search.training.optimiser import split_by_decay
 class Stack:
     """Models that differ in their parameters and in the scale of their steps only; the first one lends its code."""
 
-    def __init__(self, models: Sequence[LanguageModel], device: torch.device, precision: str) -> None:
+    def __init__(
+        self, models: Sequence[LanguageModel], device: torch.device, precision: str, shape: str | None = None
+    ) -> None:
+        """With a `shape`, that of the models' jobs, losses and gradients are compiled."""
         self.template = models[0].to(device)
         self._parameters = dict(self.template.named_parameters())
         self._sizes = [parameter.numel() for parameter in self._parameters.values()]
         self._device, self._precision = device, precision
         rows = [torch.cat([parameter.detach().cpu().flatten() for parameter in model.parameters()]) for model in models]
-        self.rows = torch.stack(rows).to(device).requires_grad_()
+        self.rows = torch.stack(rows).to(device)
         """[P, N]"""
         self.scales = tuple(model.step_scale for model in models)
         named = [dict(model.named_buffers()) for model in models]
         self._buffers = {name: torch.stack([one[name].to(device) for one in named]) for name in named[0]}
         self._loss = torch.func.vmap(self._loss_of_one)
         self._score = torch.func.vmap(self._score_of_one)
+        self._found = self._descent if shape is None else compiled(f"{shape} x {len(rows)}", self._descent)
 
     @property
     def decayed(self) -> Tensor:
@@ -45,10 +50,26 @@ class Stack:
         parts = [torch.full((p.numel(),), float(id(p) in decayed)) for p in self._parameters.values()]
         return torch.cat(parts).to(self._device)
 
-    def loss(self, batch: Labelled) -> Tensor:
-        """[P] the loss of each model on its own batch; tensors [P, B, ...]."""
-        losses: Tensor = self._loss(self.rows, self._buffers, batch.tokens, batch.positions, batch.targets)
-        return losses
+    def descend(self, batch: Labelled) -> tuple[Tensor, Tensor]:
+        """[P] the loss of each model on its own batch, tensors [P, B, ...], and [P, N] its gradient."""
+        losses, grads = self._found(self.rows, self._buffers, batch.tokens, batch.positions, batch.targets)
+        assert losses is not None
+        assert grads is not None
+        return losses, grads
+
+    def descend_in_torch(self, batch: Labelled) -> tuple[Tensor, Tensor]:
+        """The same operator by operator."""
+        return self._descent(self.rows, self._buffers, batch.tokens, batch.positions, batch.targets)
+
+    def _descent(
+        self, rows: Tensor, buffers: dict[str, Tensor], tokens: Tensor, positions: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        leaves = rows.detach().requires_grad_()
+        with torch.enable_grad():
+            losses = self._loss(leaves, buffers, tokens, positions, targets)
+        # the sum has a gradient of one for every loss: row i is the gradient of loss i alone
+        (grads,) = torch.autograd.grad(losses.sum(), leaves)
+        return losses.detach(), grads
 
     @torch.no_grad()
     def score(self, batch: Labelled) -> Tensor:
@@ -58,7 +79,7 @@ class Stack:
 
     def model(self, index: int) -> LanguageModel:
         """The model of a row, in the template: valid until the next call."""
-        parts = torch.split(self.rows.detach()[index], self._sizes)
+        parts = torch.split(self.rows[index], self._sizes)
         with torch.no_grad():
             for parameter, values in zip(self._parameters.values(), parts, strict=True):
                 parameter.copy_(values.view_as(parameter))

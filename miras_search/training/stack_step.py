@@ -43,19 +43,13 @@ class EagerStep:
     def __call__(self, batch: Labelled, scalars: Tensor) -> Tensor:
         """Losses and gradient norms [P, 2], on the device."""
         with self.first.watching():
-            losses = self.stack.loss(batch)
-        grads = self._gradients(losses)
+            losses, grads = self.stack.descend(batch)
         if self.first.due:
             self._compare(losses, grads, batch)
-        losses, norms = losses.detach(), torch.linalg.vector_norm(grads, dim=1)
+        norms = torch.linalg.vector_norm(grads, dim=1)
         self.alive &= (losses <= self.limit) & norms.isfinite()
         self.optimiser.step(grads, norms, scalars, self.alive)
         return torch.stack([losses, norms], 1)
-
-    def _gradients(self, losses: Tensor) -> Tensor:
-        """[P, N]; the sum has a gradient of one for every loss: row i is the gradient of loss i alone."""
-        (grads,) = torch.autograd.grad(losses.sum(), self.stack.rows)
-        return grads
 
     def _compare(self, losses: Tensor, grads: Tensor, batch: Labelled) -> None:
         """Compare what kernels gave for every model that is alive with torch's. Raises `KernelMismatch`."""
@@ -65,8 +59,7 @@ class EagerStep:
             return [{LOSS: losses[i], **self.stack.named(grads[i])} for i in alive]
 
         def again() -> list[Found]:
-            losses = self.stack.loss(batch)
-            return by_model(losses, self._gradients(losses))
+            return by_model(*self.stack.descend_in_torch(batch))
 
         self.first.compare(by_model(losses, grads), again)
 

@@ -96,7 +96,7 @@ def test_a_pack_and_other_precisions_are_compared() -> None:
 
 @pytest.mark.usefixtures("wrong")
 def test_a_wrong_kernel_ends_a_training_with_the_figures() -> None:
-    with pytest.raises(KernelMismatch, match=r"'wrong' for .*in step 1 the gradient of \S+ differs"):
+    with pytest.raises(KernelMismatch, match=r"'wrong' was taken for .*in step 1 the gradient of \S+ differs"):
         train(job(), device="cpu")
     with pytest.raises(
         KernelMismatch, match=r"where 0\.002 is allowed and rounding explains \S+: set resources\.kernels: torch$"

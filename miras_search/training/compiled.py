@@ -1,0 +1,109 @@
+"""A step's losses and gradients as one function that torch's compiler makes: machine code instead of operators.
+
+On a CPU a step of a small model is a thousand operators, and most of its time goes into reading and writing what the
+next one reads again. The compiler fuses all that is no product. It needs the step as a graph, which is recorded by
+running it once on shapes alone, backward passes by hand included.
+
+Making one takes half a minute the first time on a machine, two seconds from the compiler's cache on disk, and nothing
+for a next training of the same shape in this process: numbers, learning rates and seeds are inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miras_search import compiler
+from miras_search.errors import EnvironmentProblem
+from miras_search.kernels import dispatch
+
+log = logging.getLogger(__name__)
+NAME = "torch.compile"
+KEPT = 8  # graphs in a process: shapes come one after the other
+
+Descent = Callable[..., tuple[Tensor | None, ...]]
+"""Losses and gradients of tensors: a function that looks at no value, draws nothing and changes none of its inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A graph to be made. Equal for the same `shape` and threads, whatever the numbers are."""
+
+    shape: str
+    threads: int
+    function: Descent = field(compare=False)
+    example: tuple[Any, ...] = field(compare=False)
+
+
+def compiled(shape: str, function: Descent) -> Descent:
+    """`function` compiled at its first call; as it is, with a line in the log, where it cannot be.
+
+    `shape` says all that the graph depends on but the threads. Raises `EnvironmentProblem` where there is no compiler.
+    """
+
+    def run(*inputs: Any) -> tuple[Tensor | None, ...]:
+        made = _made(_Wanted(shape, torch.get_num_threads(), function, inputs))
+        if made is None:
+            return function(*inputs)
+        dispatch.noted(NAME)
+        with torch.no_grad():
+            found: tuple[Tensor | None, ...] = made(*inputs)
+        return found
+
+    return run
+
+
+@functools.lru_cache(KEPT)
+def _made(wanted: _Wanted) -> Descent | None:
+    """The compiled function, or None where there is none: asked for again, it is not tried again."""
+    if missing := compiler.problem():
+        raise EnvironmentProblem(f"resources.kernels: compiled: {missing}, or take auto")
+    try:
+        graph = traced(wanted.function, *wanted.example)
+        options: dict[str, str | int | bool | Callable[..., Any]] = {
+            "cpp_wrapper": True,  # the calls between the loops are code as well
+            "cpp.threads": wanted.threads,  # else the cache on disk does not know them
+        }
+        made: Descent = torch.compile(graph, dynamic=False, options=options)
+        with _quiet(), torch.no_grad():
+            made(*wanted.example)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a design's code or the compiler stumbles over
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("not compiled (%s): the operators run one by one", reason)
+        return None
+    return made
+
+
+def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
+    """The operators that `function` runs for inputs of these shapes. Raises what torch raises for one that looks at
+    values.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def unbound(*inputs: Any) -> tuple[Tensor | None, ...]:  # of a method the tracer counts self as well
+        return function(*inputs)
+
+    with dispatch.allowed("torch"):
+        graph: torch.fx.GraphModule = make_fx(unbound, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+    return graph
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the compiler's remarks on which operators it calls the long way."""
+    inductor = logging.getLogger("torch._inductor")
+    before = inductor.level
+    inductor.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        inductor.setLevel(before)

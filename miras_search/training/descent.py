@@ -1,0 +1,86 @@
+"""The loss of one model on a batch, and its gradients where the optimiser looks for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from miras_search.models.language import LanguageModel
+from miras_search.training.compiled import compiled
+from miras_search.training.evaluate import Labelled, autocast, cross_entropy
+from miras_search.training.job import Job, Kernels
+from miras_search.training.shape import shape, unpackable
+
+
+class Descent(Protocol):
+    """Finds a batch's loss, a scalar, and leaves the gradients in the parameters."""
+
+    def __call__(self, batch: Labelled) -> Tensor:
+        """The loss, without a graph behind it."""
+
+
+def loss_of(model: LanguageModel, batch: Labelled, precision: str) -> Tensor:
+    """The loss as autograd takes it: a scalar."""
+    with autocast(batch.tokens.device, precision):
+        logits = model(batch.tokens, batch.positions)
+    return cross_entropy(logits, batch.targets)
+
+
+def descent_of(job: Job, model: LanguageModel, kernels: Kernels) -> Descent:
+    """How a training finds its gradients: compiled where that is asked for, and no layer of a user's own is in it."""
+    if kernels == "compiled" and not unpackable(job):
+        return CompiledDescent(job, model)
+    return functools.partial(_descend, model, job.train.precision)
+
+
+def _descend(model: LanguageModel, precision: str, batch: Labelled) -> Tensor:
+    """Operator by operator."""
+    loss = loss_of(model, batch, precision)
+    torch.autograd.backward(loss)
+    return loss.detach()
+
+
+class CompiledDescent:
+    """The same as one function of parameters, buffers and batch."""
+
+    def __init__(self, job: Job, model: LanguageModel) -> None:
+        self._model, self._precision = model, job.train.precision
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._rest = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+        self._found = compiled(shape(job), self._function)
+
+    def __call__(self, batch: Labelled) -> Tensor:
+        """The loss, without a graph behind it."""
+        held = {**self._rest, **dict(self._model.named_buffers())}
+        values = [parameter.detach() for parameter in self._trained.values()]
+        loss, *gradients = self._found(values, held, batch.tokens, batch.positions, batch.targets)
+        for parameter, gradient in zip(self._trained.values(), _apart(gradients), strict=True):
+            parameter.grad = gradient
+        assert loss is not None
+        return loss
+
+    def _function(
+        self, values: Sequence[Tensor], held: dict[str, Tensor], tokens: Tensor, positions: Tensor, targets: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        leaves = [value.detach().requires_grad_() for value in values]
+        with torch.enable_grad(), autocast(tokens.device, self._precision):
+            named = {**dict(zip(self._trained, leaves, strict=True)), **held}
+            logits = torch.func.functional_call(self._model, named, (tokens, positions))
+            loss = cross_entropy(logits, targets)
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        return loss.detach(), *(None if gradient is None else gradient.contiguous() for gradient in found)
+
+
+def _apart(gradients: Sequence[Tensor | None]) -> Iterator[Tensor | None]:
+    """Gradients that share no memory, as those of two summands may: an optimiser scales each of them in place."""
+    seen: set[int] = set()
+    for gradient in gradients:
+        if gradient is None or gradient.data_ptr() not in seen:
+            yield gradient
+        else:
+            yield gradient.clone()
+        seen |= set() if gradient is None else {gradient.data_ptr()}
