@@ -87,4 +87,6 @@ class _Feedback(Function):
                 carried = torch.baddbmm(carried, pull.transpose(-1, -2), signals[-1])
         du, after, across = whole(signals[::-1]), whole(states[::-1]), x.transpose(-1, -2)
         of_keep = None if keep is None else parted(after, keep) @ parted(x, keep).transpose(-1, -2)
-        return of_keep, None if back is None else du @ across, du, after @ u.transpose(-1, -2), carried
+        # ends are keys, transposed: what autograd makes of this gradient of theirs lies in memory as the keys do
+        of_ends = (u @ after.transpose(-1, -2)).transpose(-1, -2)
+        return of_keep, None if back is None else du @ across, du, of_ends, carried

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from miras_search.errors import MirasError
+from miras_search.kernels import recording
 from miras_search.kernels.feedback import kept, parted
 from miras_search.kernels.recurrence import SIGNAL_LIMIT
 from miras_search.kernels.vmap import VmapInfo, folded
@@ -44,6 +45,7 @@ class Rule:
     bias: Bias
     names: tuple[str, ...]  # of the static parameters
     save: bool  # whether anybody may ask for gradients
+    apart: bool  # whether each chunk's results are tensors of their own, not rows of one for all
 
 
 class Given(NamedTuple):
@@ -70,7 +72,7 @@ class Given(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the backward needs of each chunk."""
+    """What the backward needs of each chunk: of all of them, or without the first axis of one."""
 
     first: Tensor  # [n,G,m*K,E] its start
     second: Tensor  # [n,G,m*V,E]
@@ -93,12 +95,24 @@ class Saved(NamedTuple):
         return [Saved(*row) for row in zip(*(x.unbind() for x in self), strict=True)]
 
 
+class _Rows:
+    """Where results of the shape of a tensor are put, row by row."""
+
+    def __init__(self, like: Tensor, *, apart: bool) -> None:
+        self._whole = None if apart else torch.empty_like(like)
+        self.each = [torch.empty_like(x) for x in like.unbind()] if self._whole is None else self._whole.unbind()
+
+    def joined(self) -> Tensor:
+        """All rows as one tensor, once they are filled."""
+        return torch.stack(tuple(self.each)) if self._whole is None else self._whole
+
+
 def run(given: Given, static: dict[str, Tensor], hidden: Hidden, bias: Bias) -> tuple[Tensor, Tensor, Tensor]:
     """The output layer's reads [n,G,C,V], not finished yet, and the states [1,G,..] after the last chunk.
 
     static: parameters [1,G,1,d]. Second derivatives raise `SecondDerivativeError`.
     """
-    rule = Rule(hidden, bias, tuple(static), torch.is_grad_enabled())
+    rule = Rule(hidden, bias, tuple(static), torch.is_grad_enabled(), recording.on())
     y, first, second, *_ = _Chunks.apply(rule, *given, *static.values())  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return y, first, second
 
@@ -119,12 +133,13 @@ def _by_part(x: Tensor, parts: int) -> Tensor:
     return x.view(*x.shape[:-1], parts, -1)
 
 
-def _buffers(given: Given, rows: int) -> Saved:
+def _buffers(given: Given, *rows: int) -> Saved:
+    """Room for so many chunks, or for one without an axis for it."""
     like, (tokens, writes) = given.second, given.writes.shape[-2:]
     values, hidden = given.v.shape[-1], like.shape[-1]
 
     def empty(*shape: int) -> Tensor:
-        return like.new_empty(rows, like.shape[1], *shape)
+        return like.new_empty(*rows, like.shape[1], *shape)
 
     return Saved(
         first=empty(*given.first.shape[2:]),
@@ -143,6 +158,25 @@ def _buffers(given: Given, rows: int) -> Saved:
         hiddens=empty(tokens, writes),
         seen=empty(tokens, given.second.shape[2]),
     )
+
+
+def _room(rule: Rule, given: Given, chunks: int) -> tuple[list[Saved], tuple[Tensor, ...]]:
+    """Each chunk's room, and the tensors to be saved."""
+    if not rule.save:
+        return [_buffers(given)] * chunks, ()  # all chunks share one
+    if rule.apart:
+        room = [_buffers(given) for _ in range(chunks)]
+        return room, tuple(x for one in room for x in one)
+    whole = _buffers(given, chunks)
+    return whole.chunks(), whole
+
+
+def _saved(rule: Rule, tensors: Sequence[Tensor]) -> list[Saved]:
+    """Each chunk's, of the tensors that `_room` gave."""
+    size = len(Saved._fields)
+    if rule.apart:
+        return [Saved(*tensors[i : i + size]) for i in range(0, len(tensors), size)]
+    return Saved(*tensors).chunks()
 
 
 def _signal(rule: Rule, to: Saved, x: Given, static: Parameters) -> Tensor:
@@ -164,15 +198,18 @@ class _Signals(NamedTuple):
     slopes: tuple[Tensor, ...] | None  # of it in the prediction, v and the threshold, channel by channel
 
     @classmethod
-    def of(cls, rule: Rule, given: Given, saved: Saved, static: Parameters) -> list[_Signals]:
+    def of(cls, rule: Rule, given: Given, saved: Sequence[Saved], static: Parameters) -> list[_Signals]:
         """Each chunk's, found for all at once: these tensors are small, and calls cost more than what they do."""
-        place = rule.hidden.finish.again(saved.out, saved.mean, saved.rate, static)
+        out, mean, rate, u = (
+            torch.stack([getattr(one, name) for one in saved]) for name in ("out", "mean", "rate", "u")
+        )
+        place = rule.hidden.finish.again(out, mean, rate, static)
         threshold, coupled = given.threshold, rule.bias.couples_channels
         if threshold is not None and not coupled:
             threshold = threshold.expand_as(given.v)
         leaves = _leaves(place.value(given.k), given.v, threshold)
         g, slopes = _own_signal(rule.bias, leaves), None
-        along, pulled = place.along(g.detach()), -saved.u
+        along, pulled = place.along(g.detach()), -u
         if not coupled:
             slopes = zip(*(x.unbind() for x in _pulled_back(g, leaves, torch.ones_like(g))), strict=True)
         rows = zip(place.unbind(), g.detach().unbind(), along.unbind(), pulled.unbind(), strict=True)
@@ -210,16 +247,15 @@ def _signal_back(
     return of_out.add_(place.pulled(found[0])), found, place.parameters(found[0], signals.g, gradient)
 
 
-def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tensor, Tensor, Saved]:
+def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     f, chunks = DERIVATIVES[rule.hidden.activation], given.k.shape[0]
-    buffers = _buffers(given, chunks if rule.save else 1)
-    room = buffers.chunks() * (1 if rule.save else chunks)  # or all chunks share one
-    reads = given.v.new_empty(*given.q.shape[:3], given.v.shape[3])
+    room, saved = _room(rule, given, chunks)
+    reads = _Rows(given.v.new_empty(*given.q.shape[:3], given.v.shape[3]), apart=rule.apart)
     ends = torch.empty_like(given.first[0]), torch.empty_like(given.second[0])
     room[0].first.copy_(given.first[0])
     room[0].second.copy_(given.second[0])
     wide, square = torch.empty_like(room[0].h), torch.empty_like(room[0].keys)
-    every = zip(given.chunks(), room, [*((to.first, to.second) for to in room[1:]), ends], reads.unbind(), strict=True)
+    every = zip(given.chunks(), room, [*((to.first, to.second) for to in room[1:]), ends], reads.each, strict=True)
     for x, to, (first, second), read in every:
         z1, z2 = to.first[:, : x.k.shape[2]], to.second[:, : x.v.shape[2]]
         # the signals, all at the chunk's start
@@ -241,25 +277,33 @@ def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tens
         # the end
         torch.baddbmm(kept(x.keep, to.first), _transposed(x.written), to.d, out=first)
         torch.baddbmm(kept(x.keep, to.second), _transposed(weighed(x.shares, u)), to.h, out=second)
-    return reads, ends[0].unsqueeze(0), ends[1].unsqueeze(0), buffers
+    return reads.joined(), ends[0].unsqueeze(0), ends[1].unsqueeze(0), saved
 
 
 def _backward(
-    rule: Rule, given: Given, static: Parameters, saved: Saved, reads: Gradient, first: Gradient, second: Gradient
+    rule: Rule,
+    given: Given,
+    static: Parameters,
+    saved: Sequence[Saved],
+    reads: Gradient,
+    first: Gradient,
+    second: Gradient,
 ) -> tuple[Given, Parameters]:
     """The gradients of what is given, from those of the reads and of the states after the last chunk."""
     f, parts = DERIVATIVES[rule.hidden.activation], given.shares.shape[-1]
     keys, values = given.k.shape[3], given.v.shape[3]
-    found = Given._make((*(None if x is None else torch.empty_like(x) for x in given[:-2]), *given[-2:]))
+    found = [None if x is None else _Rows(x, apart=rule.apart) for x in given[:-2]]
+    room = zip(*([None] * len(given.k) if rows is None else rows.each for rows in found), strict=True)
     of_static = {name: torch.zeros_like(x) for name, x in static.items()}
     if reads is None:
         reads = given.v.new_zeros(*given.q.shape[:3], values)
     d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
     d_second = torch.zeros_like(given.second[0]) if second is None else second[0].clone()
     signals = _Signals.of(rule, given, saved, static)
-    every = [*zip(given.chunks(), found.chunks(), saved.chunks(), signals, reads.unbind(), strict=True)]
-    dd, dh, da = (torch.empty_like(saved.h[0]) for _ in range(3))
-    db, overlap, square = torch.empty_like(saved.b[0]), torch.empty_like(saved.keys[0]), torch.empty_like(saved.keys[0])
+    targets = [Given._make((*row, *given[-2:])) for row in room]
+    every = [*zip(given.chunks(), targets, saved, signals, reads.unbind(), strict=True)]
+    dd, dh, da = (torch.empty_like(saved[0].h) for _ in range(3))
+    db, overlap, square = (torch.empty_like(x) for x in (saved[0].b, saved[0].keys, saved[0].keys))
     for x, to, s, at, d_read in reversed(every):
         u = s.u.clamp(-SIGNAL_LIMIT, SIGNAL_LIMIT)
         z1, z2 = s.first[:, :keys], s.second[:, :values]
@@ -319,7 +363,8 @@ def _backward(
         for name, one in d_static.items():
             of_static[name].add_(one)
         d_first[:, :keys].baddbmm_(_transposed(x.k), da)
-    return found._replace(first=d_first.unsqueeze(0), second=d_second.unsqueeze(0)), of_static
+    joined = (None if rows is None else rows.joined() for rows in found)
+    return Given._make((*joined, d_first.unsqueeze(0), d_second.unsqueeze(0))), of_static
 
 
 def _grouped(rule: Rule, tensors: Sequence[Tensor | None]) -> tuple[Given, Parameters]:
@@ -335,7 +380,7 @@ class _Chunks(Function):
     @staticmethod
     def forward(rule: Rule, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         *found, saved = _forward(rule, *_grouped(rule, tensors))
-        return *found, *(saved if rule.save else ())
+        return *found, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -362,8 +407,8 @@ class _Backward(Function):
     def forward(
         rule: Rule, reads: Gradient, first: Gradient, second: Gradient, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        count = len(tensors) - len(Saved._fields)
-        saved = Saved(*(x for x in tensors[count:] if x is not None))
+        count = len(Given._fields) + len(rule.names)
+        saved = _saved(rule, [x for x in tensors[count:] if x is not None])
         found, of_static = _backward(rule, *_grouped(rule, tensors[:count]), saved, reads, first, second)
         return *(x for x in found if x is not None), *(x.unsqueeze(0) for x in of_static.values())
 

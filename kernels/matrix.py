@@ -19,6 +19,7 @@ from torch import Tensor
 from miras_search.kernels import feedback
 from miras_search.kernels.chunk import chunk_size
 from miras_search.kernels.coefficients import at_reads, before_writes, spread
+from miras_search.kernels.inner import inner
 from miras_search.kernels.recurrence import limited
 from miras_search.kernels.state import Level, State, chunk_start
 from miras_search.kernels.triangular import solved
@@ -92,7 +93,7 @@ def _prepare(point: DesignPoint, inputs: Inputs, first: int, last: int, size: in
         written=written,
         first=k if fade is None else fade.unsqueeze(-1) * k,
         kept=k if before.keep is None else before.keep.unsqueeze(-1) * k,
-        overlap=None if blind else before.writes * (k @ written.transpose(-1, -2)),
+        overlap=None if blind else before.writes * inner(k, written),
         ends=ends.transpose(-1, -2),
         keep=None if after.keep is None else after.keep[..., -1, None, None],
         after=after,
@@ -218,5 +219,5 @@ def _read(point: DesignPoint, chunks: Chunks, starts: Tensor, u: Tensor) -> Tens
     q = chunks.q if c.keep is None else c.keep.unsqueeze(-1) * chunks.q
     if c.momentum is not None:
         q = torch.cat([q, c.momentum.unsqueeze(-1) * chunks.q], -1)
-    seen = c.writes * (chunks.q @ chunks.written.transpose(-1, -2))
+    seen = c.writes * inner(chunks.q, chunks.written)
     return torch.baddbmm(q @ starts, seen, u)

@@ -43,7 +43,7 @@ DESIGNS: dict[str, Mapping[str, object]] = {
     "yaad": {"preset": "yaad"},
 }
 TASK: dict[str, Plain] = {"name": "noisy_recall", "vocab": 48, "length": 96, "noise": 0.4}
-BLOCK = 4  # steps timed together: a GPU is waited for once a block
+BLOCK = 10  # steps timed together: so many batches are drawn at once, and a GPU is waited for once a block
 WARMUP = 3  # steps before the first block: kernels compile, allocators fill
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+from torch.nn import functional
 
 from miras_search.kernels.vmap import VmapInfo, leading
 
@@ -53,12 +54,13 @@ class _ShiftedSumBackward(Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         taps, tokens = w[..., None, None, :].unbind(-4), x.shape[-2]
-        dx, dw = taps[0] * gradient, [(gradient * x).sum((-3, -2))]
-        for j in range(1, len(taps)):
-            if j < tokens:
-                dx[..., :-j, :].addcmul_(taps[j], gradient[..., j:, :])
-            dw.append((gradient[..., j:, :] * x[..., : max(tokens - j, 0), :]).sum((-3, -2)))
-        return dx, torch.stack(dw, -2)
+        dx = taps[0] * gradient
+        for j in range(1, min(len(taps), tokens)):
+            dx[..., :-j, :].addcmul_(taps[j], gradient[..., j:, :])
+        # all sums over the same range: a compiler makes one loop of them
+        padded = functional.pad(gradient, (0, 0, 0, len(taps) - 1))
+        dw = [(padded[..., j : j + tokens, :] * x).sum(-2) for j in range(len(taps))]
+        return dx, torch.stack(dw, -2).sum(-3)
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -19,10 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from miras_search import compiler
 from miras_search.errors import EnvironmentProblem
 from miras_search.kernels import dispatch
+from miras_search.kernels.recording import recording
 
 log = logging.getLogger(__name__)
 NAME = "torch.compile"
@@ -54,7 +56,7 @@ def compiled(shape: str, function: Descent) -> Descent:
             return function(*inputs)
         dispatch.noted(NAME)
         with torch.no_grad():
-            found: tuple[Tensor | None, ...] = made(*inputs)
+            found: tuple[Tensor | None, ...] = made(*tree_leaves(inputs))
         return found
 
     return run
@@ -67,13 +69,14 @@ def _made(wanted: _Wanted) -> Descent | None:
         raise EnvironmentProblem(f"resources.kernels: compiled: {missing}, or take auto")
     try:
         graph = traced(wanted.function, *wanted.example)
-        options: dict[str, str | int | bool | Callable[..., Any]] = {
+        options = {
             "cpp_wrapper": True,  # the calls between the loops are code as well
             "cpp.threads": wanted.threads,  # else the cache on disk does not know them
+            "realize_reads_threshold": 2,  # what is used twice is kept: computed anew, it is read through masks
         }
-        made: Descent = torch.compile(graph, dynamic=False, options=options)
         with _quiet(), torch.no_grad():
-            made(*wanted.example)
+            made: Descent = torch._inductor.compile(graph, tree_leaves(wanted.example), options=options)
+            made(*tree_leaves(wanted.example))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a design's code or the compiler stumbles over
@@ -84,16 +87,18 @@ def _made(wanted: _Wanted) -> Descent | None:
 
 
 def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
-    """The operators that `function` runs for inputs of these shapes. Raises what torch raises for one that looks at
-    values.
+    """The operators that `function` runs for inputs of these shapes, as a function of their leaves one by one. Raises what
+    torch raises for one that looks at values.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    def unbound(*inputs: Any) -> tuple[Tensor | None, ...]:  # of a method the tracer counts self as well
-        return function(*inputs)
+    leaves, spec = tree_flatten(example)
 
-    with dispatch.allowed("torch"):
-        graph: torch.fx.GraphModule = make_fx(unbound, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+    def flat(*inputs: Tensor) -> tuple[Tensor | None, ...]:
+        return function(*tree_unflatten(inputs, spec))
+
+    with dispatch.allowed("torch"), recording():
+        graph: torch.fx.GraphModule = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
     return graph
 
 

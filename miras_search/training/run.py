@@ -101,6 +101,7 @@ class Training:
         )
         self.limit = findings.limit(self.task.vocab_size)
         self.first = FirstSteps(str(job.design), config.precision)
+        self._drawn: dict[int, Labelled] = {}  # batches of steps to come
         self.losses: list[float] = []
         self.seconds: list[float] = []  # of a step, by window
         self.seen: list[Tensor] = []  # [loss, gradient norm] of the steps of a window that is not over
@@ -154,12 +155,22 @@ class Training:
 
     def step(self, step: int) -> Tensor:
         """Optimiser step number `step`, from 0; [loss, gradient norm], still on the device."""
-        batch = Labelled.of(self.task.train_batch(self.data_seed, step, self.config.batch), self.device)
+        batch = self._batch(step)
         with self.first.watching():
             loss = self._descend(batch)
         if self.first.due:
             self._compare(loss, batch)
         return torch.stack([loss, self.optimiser.step(step)])
+
+    def _batch(self, step: int) -> Labelled:
+        """A step's batch. A window's are drawn together: one alone takes five times as long amid other work, whose code
+        and data have filled the caches.
+        """
+        if step not in self._drawn:
+            steps = range(step, min(step + WINDOW, self.config.steps))
+            drawn = [self.task.train_batch(self.data_seed, one, self.config.batch) for one in steps]
+            self._drawn = {one: Labelled.of(batch, self.device) for one, batch in zip(steps, drawn, strict=True)}
+        return self._drawn.pop(step)
 
     def _compare(self, loss: Tensor, batch: Labelled) -> None:
         """Compare the loss and the gradients that kernels gave with torch's. Raises `KernelMismatch`."""

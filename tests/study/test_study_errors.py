@@ -30,7 +30,10 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ("vry: {bias: [dot]}\n", "t.yaml:4:1: vry: unknown key (did you mean 'vary'?)"),
         ("train: {stps: 3}\n", "t.yaml:4:9: train.stps: unknown setting (did you mean 'steps'?)"),
         ("train: {lr: fast}\n", "t.yaml:4:9: train.lr: expected a number, got 'fast'"),
-        ("resources: {kernels: fast}\n", "t.yaml:4:13: resources.kernels: unknown kernels 'fast' (known: auto, compiled, torch)"),
+        (
+            "resources: {kernels: fast}\n",
+            "t.yaml:4:13: resources.kernels: unknown kernels 'fast' (known: auto, compiled, torch)",
+        ),
         (
             "metric: kernel_mismatch\n",
             "t.yaml:4:1: metric: kernel_mismatch is no result that every training has: take accuracy, loss",
