@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from miras_search.kernels import recording
+from miras_search.kernels.inner import inner
+
 Found = tuple[Tensor, Tensor, Tensor]
 
 
@@ -87,6 +90,5 @@ class _Feedback(Function):
                 carried = torch.baddbmm(carried, pull.transpose(-1, -2), signals[-1])
         du, after, across = whole(signals[::-1]), whole(states[::-1]), x.transpose(-1, -2)
         of_keep = None if keep is None else parted(after, keep) @ parted(x, keep).transpose(-1, -2)
-        # ends are keys, transposed: what autograd makes of this gradient of theirs lies in memory as the keys do
-        of_ends = (u @ after.transpose(-1, -2)).transpose(-1, -2)
+        of_ends = inner(u, after).transpose(-1, -2) if recording.on() else inner(after, u)  # ends are keys, transposed
         return of_keep, None if back is None else du @ across, du, of_ends, carried

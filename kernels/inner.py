@@ -1,7 +1,7 @@
-"""Inner products of the vectors of two sets, with gradients that lie in memory as the vectors do.
+"""Inner products of the vectors of two sets, recorded with gradients that lie in memory as the vectors do.
 
-Autograd differentiates by the second factor as it stands in the product, transposed, and adds what it finds to other
-gradients row against column: on a CPU that takes as long as the product.
+Autograd differentiates by the second factor as it stands in the product, transposed, and what it finds is added to
+other gradients row against column. What a compiler makes of that takes as long as the product.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from miras_search.kernels import recording
+
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
     """x y^T [..,N,M] of x [..,N,K] and y [..,M,K]."""
+    if not recording.on():
+        return x @ y.transpose(-1, -2)
     found: Tensor = _Inner.apply(x, y)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return found
 

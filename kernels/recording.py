@@ -1,4 +1,4 @@
-"""Whether operators are being recorded for torch's compiler, which takes some things otherwise than a CPU that runs them.
+"""Whether operators are being recorded for torch's compiler, to which some of them mean something else.
 
 Results in the rows of one large tensor cost nothing where they are written. A recorded graph has no writing in place:
 every row would become a copy of the whole.

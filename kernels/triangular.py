@@ -27,7 +27,11 @@ class _Solved(Function):
     def forward(lower: Tensor, *rights: Tensor) -> tuple[Tensor, ...]:
         eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
         inverse = torch.linalg.solve_triangular(
-            eye - lower, eye.expand_as(lower), upper=False, left=False, unitriangular=True
+            -lower,
+            eye.expand_as(lower),
+            upper=False,
+            left=False,
+            unitriangular=True,  # nobody reads its diagonal
         )
         return inverse, *(inverse @ right for right in rights)
 

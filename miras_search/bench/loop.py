@@ -1,8 +1,8 @@
 """What chunks buy: a memory in the implementation that a model would take, against the token loop of its definition.
 
-Forward and backward at 512 tokens, batch 8, 2 heads of 32, chunk 64; beside them the matrix products of the chunked
-form alone. All three take turns, and medians are compared. Freed memory is kept, as in a training: without that the
-token loop spends a sixth of its time on page faults.
+Forward and backward at 512 tokens, batch 8, 2 heads of 32, chunk 64; beside them the chunks as one compiled function,
+and the matrix products of the chunked form alone. All take turns, and medians are compared. Freed memory is kept, as in
+a training: without that the token loop spends a sixth of its time on page faults.
 """
 
 from __future__ import annotations
@@ -39,19 +39,22 @@ def run(
     batch: int = 8,
     heads: int = 2,
     width: int = 32,
+    compiles: bool = False,
 ) -> dict[str, Plain]:
-    """Measure each design: plain data with one row a design, times in milliseconds, medians over `rounds`."""
+    """Measure each design: plain data with one row a design, times in milliseconds, medians over `rounds`; chunks made
+    into machine code too where `compiles` says so.
+    """
     where = resolve(device)
     keep_freed_memory()
     rows: list[Plain] = []
     with settled(where, threads):
         for name, spec in designs.items():
             memory = Memory(DesignPoint.parse(spec, (name,)), where, (batch, tokens, heads, width))
-            rows.append({"name": name, **_measure(memory, where, rounds)})
+            rows.append({"name": name, **_measure(memory, where, rounds, compiles=compiles)})
     return {"batch": batch, "tokens": tokens, "heads": heads, "width": width, "rows": rows}
 
 
-def _measure(memory: Memory, device: torch.device, rounds: int) -> dict[str, Plain]:
+def _measure(memory: Memory, device: torch.device, rounds: int, *, compiles: bool) -> dict[str, Plain]:
     memory.train(dispatch.run)
     with Products() as products:
         memory.train(dispatch.run)
@@ -60,16 +63,23 @@ def _measure(memory: Memory, device: torch.device, rounds: int) -> dict[str, Pla
         "chunks_ms": partial(memory.train, dispatch.run),
         "products_ms": partial(replay, products.calls()),
     }
+    if compiles:
+        work["compiled_ms"] = memory.compiled(dispatch.run)
+        work["compiled_ms"]()
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, piece in work.items():
             repeats = 1 if name == "loop_ms" else 5  # short pieces are noisy
             times[name] += [seconds_of(device, [piece]) for _ in range(repeats)]
     found = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+    whole = found.get("compiled_ms")
     return {
         **found,
         "times_faster": found["loop_ms"] / found["chunks_ms"],
         "share_of_products": found["products_ms"] / found["chunks_ms"],
+        "compiled_ms": whole,
+        "compiled_times_faster": None if whole is None else found["loop_ms"] / whole,
+        "compiled_share_of_products": None if whole is None else found["products_ms"] / whole,
     }
 
 
@@ -79,7 +89,10 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("chunks_ms", "chunks ms", ".1f"),
     ("times_faster", "x faster", ".1f"),
     ("products_ms", "products ms", ".1f"),
-    ("share_of_products", "share of products", ".0%"),
+    ("share_of_products", "products' share", ".0%"),
+    ("compiled_ms", "compiled ms", ".1f"),
+    ("compiled_times_faster", "x faster", ".1f"),
+    ("compiled_share_of_products", "products' share", ".0%"),
 )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,6 +12,7 @@ from torch.nn import functional
 from miras_search.kernels.dispatch import Run
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.training.compiled import compiled
 
 
 class Memory:
@@ -68,12 +72,27 @@ class Memory:
 
     def train(self, run: Run) -> dict[str, Tensor]:
         """Outputs, and the gradients of everything by name."""
-        y, _ = run(self.point, self.inputs, self.start, self.static, None)
-        leaves = self.leaves
-        gradients = torch.autograd.grad(  # a rule may not look at every gate
-            y.square().sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(leaves, gradients, strict=True))
+        return dict(zip(self.leaves, self._gradients(run, list(self.leaves.values())), strict=True))
+
+    def compiled(self, run: Run) -> Callable[[], object]:
+        """The same as one compiled function of all that a gradient is taken of. Raises what `compiled` raises."""
+
+        def gradients(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            return self._gradients(run, [value.detach().requires_grad_() for value in values])
+
+        values = [leaf.detach() for leaf in self.leaves.values()]
+        shapes = [list(value.shape) for value in values]
+        return functools.partial(compiled(f"memory {self.point.hash} {shapes}", gradients), values)
+
+    def _gradients(self, run: Run, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        named = dict(zip(self.leaves, leaves, strict=True))
+        inputs = self.inputs._replace(**{name: x for name, x in named.items() if name in self.inputs._fields})
+        start = tuple(named[f"start.{i}"] for i in range(len(self.start)))
+        with torch.enable_grad():
+            y, _ = run(self.point, inputs, start, {name: named[name] for name in self.static}, None)
+            total = y.square().sum()
+        # a rule may not look at every gate
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.draw)

@@ -99,6 +99,10 @@ def bench_training(
     processes: Annotated[
         str | None, typer.Option(metavar="N,N", help="With --pack: and with so many processes on one device.")
     ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="The compiled step too: by default on a CPU with a compiler."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time a training step of a few designs, beside its matrix products alone.
@@ -111,7 +115,14 @@ def bench_training(
     from miras_search.bench import training
 
     designs = _chosen(only, training.DESIGNS)
-    result = training.run(designs=designs, device=device, threads=threads, blocks=blocks, against_loop=not only)
+    result = training.run(
+        designs=designs,
+        device=device,
+        threads=threads,
+        blocks=blocks,
+        against_loop=not only,
+        compiles=training.compiles(device) if compiled is None else compiled,
+    )
     if as_json:
         emit(result)
     else:

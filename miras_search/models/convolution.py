@@ -8,6 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from miras_search.kernels import recording
 from miras_search.kernels.vmap import VmapInfo, leading
 
 
@@ -57,10 +58,13 @@ class _ShiftedSumBackward(Function):
         dx = taps[0] * gradient
         for j in range(1, min(len(taps), tokens)):
             dx[..., :-j, :].addcmul_(taps[j], gradient[..., j:, :])
-        # all sums over the same range: a compiler makes one loop of them
-        padded = functional.pad(gradient, (0, 0, 0, len(taps) - 1))
-        dw = [(padded[..., j : j + tokens, :] * x).sum(-2) for j in range(len(taps))]
-        return dx, torch.stack(dw, -2).sum(-3)
+        if recording.on():  # sums over the same range: a compiler makes one loop of them all
+            padded = functional.pad(gradient, (0, 0, 0, len(taps) - 1))
+            dw = [(padded[..., j : j + tokens, :] * x).sum(-2).sum(-2) for j in range(len(taps))]
+        else:
+            parts = ((gradient[..., j:, :], x[..., : max(tokens - j, 0), :]) for j in range(len(taps)))
+            dw = [(later * earlier).sum((-3, -2)) for later, earlier in parts]
+        return dx, torch.stack(dw, -2)
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -5,14 +5,14 @@ Legend: B batch, T tokens, N = T * writes, D model width, H heads, K key dimensi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miras_search.kernels import dispatch
+from miras_search.kernels import dispatch, recording
 from miras_search.kernels.state import Layers, State
 from miras_search.models import features
 from miras_search.models.config import ModelConfig
@@ -99,7 +99,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
         """The layer's output [B,T,D], and the state with which a next segment continues."""
-        qkv, gate, raw = torch.split(self.project(x), self.split, -1)
+        qkv, gate, raw = self._projected(x)
         past, position = None, 0 if state is None else state.position
         if self.conv is not None:
             qkv, past = self.conv(qkv, None if state is None else state.past)
@@ -109,6 +109,12 @@ class Mixer(nn.Module):
         if self.config.output_gate:
             y = y * functional.silu(gate.contiguous())  # on a CPU, rows of a wider matrix take twice the time
         return self.out(y), MixerState(past, memory, position + x.shape[1])
+
+    def _projected(self, x: Tensor) -> Iterable[Tensor]:
+        """q, k and v side by side, the output's gate, and the numbers that gates are made of."""
+        if recording.on():  # loops over rows as wide as they are used; as parts of wider ones they straddle cache lines
+            return [functional.linear(x, rows) for rows in torch.split(self.project.weight, self.split)]
+        return torch.split(self.project(x), self.split, -1)
 
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
         """The memory's reads [B,T,H*V], normalised as the options say, and its state."""

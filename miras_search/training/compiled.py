@@ -29,6 +29,7 @@ from miras_search.kernels.recording import recording
 log = logging.getLogger(__name__)
 NAME = "torch.compile"
 KEPT = 8  # graphs in a process: shapes come one after the other
+MOST = 5000  # operators of a graph: the compiler's time grows with them, to three minutes for so many
 
 Descent = Callable[..., tuple[Tensor | None, ...]]
 """Losses and gradients of tensors: a function that looks at no value, draws nothing and changes none of its inputs."""
@@ -65,18 +66,23 @@ def compiled(shape: str, function: Descent) -> Descent:
 @functools.lru_cache(KEPT)
 def _made(wanted: _Wanted) -> Descent | None:
     """The compiled function, or None where there is none: asked for again, it is not tried again."""
+    inputs = tree_leaves(wanted.example)
+    if devices := {x.device.type for x in inputs} - {"cpu"}:
+        raise EnvironmentProblem(f"resources.kernels: compiled is code for a CPU, not for {min(devices)}: take auto")
     if missing := compiler.problem():
         raise EnvironmentProblem(f"resources.kernels: compiled: {missing}, or take auto")
     try:
         graph = traced(wanted.function, *wanted.example)
+        if (count := len(graph.graph.nodes)) > MOST:
+            raise ValueError(f"{count} operators, and the compiler takes too long for more than {MOST}")
         options = {
             "cpp_wrapper": True,  # the calls between the loops are code as well
             "cpp.threads": wanted.threads,  # else the cache on disk does not know them
             "realize_reads_threshold": 2,  # what is used twice is kept: computed anew, it is read through masks
         }
         with _quiet(), torch.no_grad():
-            made: Descent = torch._inductor.compile(graph, tree_leaves(wanted.example), options=options)
-            made(*tree_leaves(wanted.example))
+            made: Descent = torch._inductor.compile(graph, inputs, options=options)
+            made(*inputs)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a design's code or the compiler stumbles over
@@ -87,8 +93,9 @@ def _made(wanted: _Wanted) -> Descent | None:
 
 
 def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
-    """The operators that `function` runs for inputs of these shapes, as a function of their leaves one by one. Raises what
-    torch raises for one that looks at values.
+    """The operators that `function` runs for inputs of these shapes, as a function of the inputs' leaves.
+
+    Raises what torch raises for a function that looks at values.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -99,6 +106,11 @@ def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
 
     with dispatch.allowed("torch"), recording():
         graph: torch.fx.GraphModule = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+    # the compiler makes operators without `out=` of those with it, and their results have another order in memory
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    graph.recompile()
     return graph
 
 
