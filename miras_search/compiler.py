@@ -8,10 +8,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from miras_search.errors import EnvironmentProblem
+
 
 def name() -> str:
     """What torch calls."""
     return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
+def check() -> None:
+    """Raise EnvironmentProblem where nothing can be compiled here, as a study asks for."""
+    if missing := problem():
+        raise EnvironmentProblem(f"resources.kernels: compiled: {missing}, or take auto")
 
 
 def problem() -> str:

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from miras_search import compiler
 from miras_search.errors import EnvironmentProblem, MirasError
 
 Level = Literal["ok", "warning", "problem"]
@@ -188,6 +189,14 @@ def _accelerators() -> Iterator[Check]:
     else:
         yield Check("gpu", "ok", "none: studies run on the CPU")
     yield _triton(has_gpu=gpus > 0)
+    yield _compiler()
+
+
+def _compiler() -> Check:
+    missing = compiler.problem()
+    if missing:
+        return Check("compiler", "ok", f"{missing.partition(':')[0]}: `resources.kernels: compiled` is not to be had")
+    return Check("compiler", "ok", f"{compiler.name()}: `resources.kernels: compiled` makes a CPU's step code")
 
 
 def _triton(*, has_gpu: bool) -> Check:

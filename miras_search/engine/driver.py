@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from miras_search import compiler
 from miras_search.engine.budget import Budget, BudgetSpent
 from miras_search.engine.capacity import check_count, check_executor, make_executor
 from miras_search.engine.checkpoints import Checkpoints
@@ -77,6 +78,8 @@ class RunOptions:
         check_count("max_jobs", self.max_jobs, 0)
         if self.trial is not None and not 0 <= self.trial < len(study.trials) and study.search is None:
             raise MirasError(f"trial: {self.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
+        if study.resources.kernels == "compiled" and self.address is None:  # a cluster's machines have their own
+            compiler.check()
 
 
 class _Stop(Exception):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +70,7 @@ def _made(wanted: _Wanted) -> Descent | None:
     inputs = tree_leaves(wanted.example)
     if devices := {x.device.type for x in inputs} - {"cpu"}:
         raise EnvironmentProblem(f"resources.kernels: compiled is code for a CPU, not for {min(devices)}: take auto")
-    if missing := compiler.problem():
-        raise EnvironmentProblem(f"resources.kernels: compiled: {missing}, or take auto")
+    compiler.check()
     try:
         graph = traced(wanted.function, *wanted.example)
         if (count := len(graph.graph.nodes)) > MOST:
@@ -116,11 +116,13 @@ def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the compiler's remarks on which operators it calls the long way."""
+    """Without the compiler's remarks on operators that it calls the long way, and on itself."""
     inductor = logging.getLogger("torch._inductor")
     before = inductor.level
     inductor.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         inductor.setLevel(before)
