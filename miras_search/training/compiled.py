@@ -29,7 +29,7 @@ from miras_search.kernels.recording import recording
 
 log = logging.getLogger(__name__)
 NAME = "torch.compile"
-KEPT = 8  # graphs in a process: shapes come one after the other
+KEPT = 32  # graphs in a process: a worker meets every cell of a study, seed after seed
 MOST = 5000  # operators of a graph: the compiler's time grows with them, to three minutes for so many
 
 Descent = Callable[..., tuple[Tensor | None, ...]]

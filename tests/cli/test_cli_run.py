@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from miras_search import compiler
 from miras_search.commands import progress
 from miras_search.engine import driver, events, whole
 
@@ -192,3 +193,30 @@ def test_a_terminal_gets_a_bar_for_the_study_and_one_for_each_running_job() -> N
     assert "l[2], mqar, seed 0" in shown
     assert "10/20 steps" in shown
     assert "failed: ValueError: too bad" in shown
+
+
+@pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
+def test_a_study_that_is_compiled_finds_what_it_finds_as_operators(cli, study_file: Path) -> None:
+    words = ("run", "small.yaml", "--set", "vary={}", "--set", "controls=[]", "--set", "seeds=2")
+    words += ("--executor", "local", "--workers", "1")
+    assert cli(*words).code == 0
+    plain = cli("table", "small", "--json").json
+    done = cli(*words, "--set", "resources.kernels=compiled", "--as", "fast")
+    assert done.code == 0, done.err
+    fast = cli("table", "fast", "--json").json
+    assert [row["mean"] for row in fast["rows"]] == pytest.approx([row["mean"] for row in plain["rows"]], abs=1e-6)
+    found = [one for job in cli("show", "fast", "0", "--json").json["jobs"] for one in job["metrics"]]
+    shares = [one["value"] for one in found if one["name"] == "kernel_mismatch"]
+    assert len(shares) == 2
+    assert max(shares) < 1e-4
+
+
+def test_without_a_compiler_nothing_is_stored(cli, study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = cli("run", "small.yaml", "--set", "resources.kernels=compiled")
+    assert (result.code, result.out) == (3, "")
+    cure = "no C++ compiler 'no-such-compiler' on the PATH: install it, name another in CXX, or take auto"
+    assert result.err == f"resources.kernels: compiled: {cure}\n"
+    assert not study_file.with_name("miras.db").exists()
+    said = cli("doctor").out
+    assert "no C++ compiler 'no-such-compiler' on the PATH: `resources.kernels: compiled` is not to be had" in said
