@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from miras_search.bench import loop
 from miras_search.bench.products import Layout, Products
 from miras_search.bench.training import DESIGNS, main, run, table
 from miras_search.models.config import ModelConfig
+from miras_search.training import compiled as graphs
 
 TASK = {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2}
 
@@ -73,6 +75,30 @@ def test_benchmark_needs_torch_alone() -> None:
     code = f"import sys, miras_search.bench.training; print(*(name for name in {absent!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def as_recorded(wanted: graphs._Wanted) -> graphs.Descent:
+    """In the compiler's place: the recorded graph as it is."""
+    graph = graphs.traced(wanted.function, *wanted.example)
+    return lambda *inputs: graph(*inputs)
+
+
+def test_compiled_steps_and_chunks_stand_beside_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_made", functools.lru_cache(8)(as_recorded))
+    small = ModelConfig(layers=1, d_model=8, heads=2)
+    designs = {"delta_net": DESIGNS["delta_net"]}
+    result = run(designs=designs, device="cpu", blocks=1, model=small, task=TASK, batch=2, compiles=True)
+    (row,) = json.loads(json.dumps(result))["rows"]
+    assert row["compiled_times_floor"] == pytest.approx(row["compiled_ms"] / row["floor_ms"])
+    memories = loop.run(device="cpu", rounds=1, tokens=8, batch=1, heads=1, width=4, compiles=True)
+    for memory in json.loads(json.dumps(memories))["rows"]:
+        assert memory["compiled_times_faster"] == pytest.approx(memory["loop_ms"] / memory["compiled_ms"])
+    assert f"{row['compiled_ms']:.2f}" in table(result)
+
+    monkeypatch.setattr(graphs, "_made", lambda wanted: None)  # what cannot be compiled is not said to be
+    result = run(designs=designs, device="cpu", blocks=1, model=small, task=TASK, batch=2, compiles=True)
+    (row,) = json.loads(json.dumps(result))["rows"]
+    assert row["compiled_ms"] is None
 
 
 def test_the_loop_and_the_chunks_of_one_memory_are_compared() -> None:
