@@ -208,18 +208,22 @@ def test_a_job_is_json_and_names_its_file(tiny) -> None:
 
 def test_the_heartbeat_reports_a_lost_lease_and_outlives_a_busy_database() -> None:
     beats: list[int] = []
-    through = threading.Event()
+    busy, looked, through = (threading.Event() for _ in range(3))
 
     class Writer:
         def heartbeat(self, run_id: int) -> None:
             beats.append(run_id)
             if len(beats) == 1:
+                busy.set()
                 raise EnvironmentProblem("database is locked")
+            assert looked.wait(30)
             through.set()
             raise LeaseLost("run 5 is lost")
 
     with Heartbeat(Writer(), 5, seconds=0.001) as heartbeat:
+        assert busy.wait(30)
         heartbeat.check()
+        looked.set()
         assert through.wait(30)
     with pytest.raises(LeaseLost):
         heartbeat.check()
