@@ -160,22 +160,28 @@ def _buffers(given: Given, *rows: int) -> Saved:
     )
 
 
-def _room(rule: Rule, given: Given, chunks: int) -> tuple[list[Saved], tuple[Tensor, ...]]:
-    """Each chunk's room, and the tensors to be saved."""
+def _room(rule: Rule, given: Given, chunks: int) -> tuple[list[Saved], Saved | None]:
+    """Each chunk's room, and the whole that it is a row of, if it is."""
     if not rule.save:
-        return [_buffers(given)] * chunks, ()  # all chunks share one
+        return [_buffers(given)] * chunks, None  # all chunks share one
     if rule.apart:
-        room = [_buffers(given) for _ in range(chunks)]
-        return room, tuple(x for one in room for x in one)
+        return [_buffers(given) for _ in range(chunks)], None
     whole = _buffers(given, chunks)
     return whole.chunks(), whole
 
 
+def _to_save(rule: Rule, room: list[Saved], whole: Saved | None) -> tuple[Tensor, ...]:
+    """What is handed to the backward, chunks first: of all of them, or one after the other."""
+    if whole is not None or not rule.save:
+        return () if whole is None else whole
+    return tuple(x.unsqueeze(0) for one in room for x in one)
+
+
 def _saved(rule: Rule, tensors: Sequence[Tensor]) -> list[Saved]:
-    """Each chunk's, of the tensors that `_room` gave."""
+    """Each chunk's, of the tensors that `_to_save` gave."""
     size = len(Saved._fields)
     if rule.apart:
-        return [Saved(*tensors[i : i + size]) for i in range(0, len(tensors), size)]
+        return [Saved(*(x.squeeze(0) for x in tensors[i : i + size])) for i in range(0, len(tensors), size)]
     return Saved(*tensors).chunks()
 
 
@@ -249,7 +255,7 @@ def _signal_back(
 
 def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     f, chunks = DERIVATIVES[rule.hidden.activation], given.k.shape[0]
-    room, saved = _room(rule, given, chunks)
+    room, whole = _room(rule, given, chunks)
     reads = _Rows(given.v.new_empty(*given.q.shape[:3], given.v.shape[3]), apart=rule.apart)
     ends = torch.empty_like(given.first[0]), torch.empty_like(given.second[0])
     room[0].first.copy_(given.first[0])
@@ -277,7 +283,7 @@ def _forward(rule: Rule, given: Given, static: Parameters) -> tuple[Tensor, Tens
         # the end
         torch.baddbmm(kept(x.keep, to.first), _transposed(x.written), to.d, out=first)
         torch.baddbmm(kept(x.keep, to.second), _transposed(weighed(x.shares, u)), to.h, out=second)
-    return reads.joined(), ends[0].unsqueeze(0), ends[1].unsqueeze(0), saved
+    return reads.joined(), ends[0].unsqueeze(0), ends[1].unsqueeze(0), _to_save(rule, room, whole)
 
 
 def _backward(

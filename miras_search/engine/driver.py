@@ -78,7 +78,8 @@ class RunOptions:
         check_count("max_jobs", self.max_jobs, 0)
         if self.trial is not None and not 0 <= self.trial < len(study.trials) and study.search is None:
             raise MirasError(f"trial: {self.trial}: {study.name} has trials 0 to {len(study.trials) - 1}")
-        if study.resources.kernels == "compiled" and self.address is None:  # a cluster's machines have their own
+        trains = study.evaluated is None
+        if trains and study.resources.kernels == "compiled" and self.address is None:  # a cluster has its own
             compiler.check()
 
 

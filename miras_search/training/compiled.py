@@ -11,15 +11,15 @@ for a next training of the same shape in this process: numbers, learning rates a
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from miras_search import compiler
@@ -36,24 +36,25 @@ Descent = Callable[..., tuple[Tensor | None, ...]]
 """Losses and gradients of tensors: a function that looks at no value, draws nothing and changes none of its inputs."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A graph to be made. Equal for the same `shape` and threads, whatever the numbers are."""
-
-    shape: str
-    threads: int
-    function: Descent = field(compare=False)
-    example: tuple[Any, ...] = field(compare=False)
+_graphs: OrderedDict[tuple[str, int], Descent | None] = OrderedDict()
+"""Compiled functions by shape and threads, the latest last; None where there is none, which is not tried again."""
 
 
 def compiled(shape: str, function: Descent) -> Descent:
     """`function` compiled at its first call; as it is, with a line in the log, where it cannot be.
 
-    `shape` says all that the graph depends on but the threads. Raises `EnvironmentProblem` where there is no compiler.
+    `shape` says all that the graph depends on but the threads: functions of one shape share it. Raises
+    `EnvironmentProblem` where there is no compiler.
     """
 
     def run(*inputs: Any) -> tuple[Tensor | None, ...]:
-        made = _made(_Wanted(shape, torch.get_num_threads(), function, inputs))
+        key = shape, torch.get_num_threads()
+        if key not in _graphs:
+            _graphs[key] = _made(function, inputs)
+            if len(_graphs) > KEPT:
+                _graphs.popitem(last=False)
+        _graphs.move_to_end(key)
+        made = _graphs[key]
         if made is None:
             return function(*inputs)
         dispatch.noted(NAME)
@@ -64,22 +65,19 @@ def compiled(shape: str, function: Descent) -> Descent:
     return run
 
 
-@functools.lru_cache(KEPT)
-def _made(wanted: _Wanted) -> Descent | None:
-    """The compiled function, or None where there is none: asked for again, it is not tried again."""
-    inputs = tree_leaves(wanted.example)
+def _made(function: Descent, example: tuple[Any, ...]) -> Descent | None:
+    """A compiled function of the example's leaves."""
+    inputs = tree_leaves(example)
     if devices := {x.device.type for x in inputs} - {"cpu"}:
         raise EnvironmentProblem(f"resources.kernels: compiled is code for a CPU, not for {min(devices)}: take auto")
     compiler.check()
+    options = {
+        "cpp_wrapper": True,  # the calls between the loops are code as well
+        "cpp.threads": torch.get_num_threads(),  # else the cache on disk does not know them
+        "realize_reads_threshold": 2,  # what is used twice is kept: computed anew, it is read through masks
+    }
     try:
-        graph = traced(wanted.function, *wanted.example)
-        if (count := len(graph.graph.nodes)) > MOST:
-            raise ValueError(f"{count} operators, and the compiler takes too long for more than {MOST}")
-        options = {
-            "cpp_wrapper": True,  # the calls between the loops are code as well
-            "cpp.threads": wanted.threads,  # else the cache on disk does not know them
-            "realize_reads_threshold": 2,  # what is used twice is kept: computed anew, it is read through masks
-        }
+        graph = traced(function, *example)
         with _quiet(), torch.no_grad():
             made: Descent = torch._inductor.compile(graph, inputs, options=options)
             made(*inputs)
@@ -92,17 +90,32 @@ def _made(wanted: _Wanted) -> Descent | None:
     return made
 
 
+class _AtMost(TorchDispatchMode):
+    """Raises after so many operators: to record a graph that is not compiled would take as long as a training."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._most, self._count = most, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._count += func.namespace != "prim"  # asking for a device is no operator
+        if self._count > self._most:
+            raise ValueError(f"more than {self._most} operators would take the compiler too long")
+        return func(*args, **(kwargs or {}))
+
+
 def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
     """The operators that `function` runs for inputs of these shapes, as a function of the inputs' leaves.
 
-    Raises what torch raises for a function that looks at values.
+    Raises ValueError for more than `MOST`, and what torch raises for a function that looks at values.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     leaves, spec = tree_flatten(example)
 
     def flat(*inputs: Tensor) -> tuple[Tensor | None, ...]:
-        return function(*tree_unflatten(inputs, spec))
+        with _AtMost(MOST):
+            return function(*tree_unflatten(inputs, spec))
 
     with dispatch.allowed("torch"), recording():
         graph: torch.fx.GraphModule = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)

@@ -135,6 +135,7 @@ class Training:
     def _window(self, first: int, last: int) -> None:
         """Steps `first` to `last` - 1, less those that an earlier try has taken."""
         start, before = time.perf_counter(), len(self.seen)
+        self._draw(range(first + before, last))
         for step in range(first + before, last):
             self.seen.append(self.step(step))
             if self.device.type == "cpu":
@@ -163,14 +164,15 @@ class Training:
         return torch.stack([loss, self.optimiser.step(step)])
 
     def _batch(self, step: int) -> Labelled:
-        """A step's batch. A window's are drawn together: one alone takes five times as long amid other work, whose code
-        and data have filled the caches.
-        """
+        """A step's batch, drawn with those that follow it."""
         if step not in self._drawn:
-            steps = range(step, min(step + WINDOW, self.config.steps))
-            drawn = [self.task.train_batch(self.data_seed, one, self.config.batch) for one in steps]
-            self._drawn = {one: Labelled.of(batch, self.device) for one, batch in zip(steps, drawn, strict=True)}
+            self._draw(range(step, step + WINDOW))
         return self._drawn.pop(step)
+
+    def _draw(self, steps: range) -> None:
+        """Draw a window's batches together: one amid work that fills the caches takes five times as long."""
+        drawn = [self.task.train_batch(self.data_seed, step, self.config.batch) for step in steps]
+        self._drawn = {step: Labelled.of(batch, self.device) for step, batch in zip(steps, drawn, strict=True)}
 
     def _compare(self, loss: Tensor, batch: Labelled) -> None:
         """Compare the loss and the gradients that kernels gave with torch's. Raises `KernelMismatch`."""

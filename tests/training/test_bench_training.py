@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 import sys
@@ -77,14 +76,14 @@ def test_benchmark_needs_torch_alone() -> None:
     assert done.stdout.split() == []
 
 
-def as_recorded(wanted: graphs._Wanted) -> graphs.Descent:
+def as_recorded(function: graphs.Descent, example: tuple[object, ...]) -> graphs.Descent:
     """In the compiler's place: the recorded graph as it is."""
-    graph = graphs.traced(wanted.function, *wanted.example)
+    graph = graphs.traced(function, *example)
     return lambda *inputs: graph(*inputs)
 
 
 def test_compiled_steps_and_chunks_stand_beside_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_made", functools.lru_cache(8)(as_recorded))
+    monkeypatch.setattr(graphs, "_made", as_recorded)
     small = ModelConfig(layers=1, d_model=8, heads=2)
     designs = {"delta_net": DESIGNS["delta_net"]}
     result = run(designs=designs, device="cpu", blocks=1, model=small, task=TASK, batch=2, compiles=True)
@@ -95,10 +94,14 @@ def test_compiled_steps_and_chunks_stand_beside_the_operators(monkeypatch: pytes
         assert memory["compiled_times_faster"] == pytest.approx(memory["loop_ms"] / memory["compiled_ms"])
     assert f"{row['compiled_ms']:.2f}" in table(result)
 
-    monkeypatch.setattr(graphs, "_made", lambda wanted: None)  # what cannot be compiled is not said to be
+    graphs._graphs.clear()
+    monkeypatch.setattr(graphs, "_made", lambda *_: None)  # what cannot be compiled is not said to be
     result = run(designs=designs, device="cpu", blocks=1, model=small, task=TASK, batch=2, compiles=True)
     (row,) = json.loads(json.dumps(result))["rows"]
     assert row["compiled_ms"] is None
+    memories = loop.run(device="cpu", rounds=1, tokens=8, batch=1, heads=1, width=4, compiles=True)
+    assert {memory["compiled_ms"] for memory in json.loads(json.dumps(memories))["rows"]} == {None}
+    graphs._graphs.clear()
 
 
 def test_the_loop_and_the_chunks_of_one_memory_are_compared() -> None:

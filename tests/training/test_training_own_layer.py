@@ -15,8 +15,10 @@ from miras_search.space.design import DesignPoint
 from miras_search.space.fields import SpecError
 from miras_search.training.checkpoint import load_checkpoint
 from miras_search.training.config import TrainConfig
+from miras_search.training.descent import CompiledDescent, descent_of
 from miras_search.training.job import Job, Outcome
 from miras_search.training.run import train
+from miras_search.training.start import new_model
 
 MODULE = """
 import torch
@@ -54,6 +56,10 @@ def job(design: object = None, **settings: object) -> Job:
     config = TrainConfig.from_plain({**SETTINGS.to_plain(), **settings})
     base = DesignPoint.parse({"mixer": "h_trained.Dropped"}) if settings else None
     return Job(point, ModelConfig(layers=1, d_model=8, heads=1), TASK, config, 0, base)
+
+
+def test_a_layer_of_ones_own_is_not_compiled() -> None:
+    assert not isinstance(descent_of(job(), new_model(job()), "compiled"), CompiledDescent)
 
 
 def values(outcome: Outcome) -> dict[tuple[str, str], float]:
