@@ -10,6 +10,7 @@ import pytest
 from inline import InlineExecutor
 from plugin_text import MODULE
 
+from miras_search import compiler
 from miras_search.cli import main
 from miras_search.engine import driver
 from miras_search.engine.evaluation import Wanted, evaluation
@@ -17,6 +18,7 @@ from miras_search.space import plugins
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.writer import Writer
+from miras_search.training import compiled
 
 STUDY = """\
 name: small
@@ -331,3 +333,13 @@ def test_what_is_asked_for_is_what_the_study_has(folder: Path) -> None:
     assert [cell.number for cell in made.cells] == [0, 1]
     assert [cell.name for cell in made.cells] == ["l2", "l2 + no_write"]
     assert made.seeds == (1,)
+
+
+@pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
+def test_models_of_a_compiled_study_are_evaluated_without_a_compiler(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_made", lambda *_: None)  # operators will do here
+    assert cli("run", "small.yaml", "--set", "resources.kernels=compiled", "--as", "fast").code == 0
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    again = cli("run", "small.yaml", "--set", "resources.kernels=compiled", "--as", "fast")
+    assert "no C++ compiler" in again.err
+    assert cli("eval", "fast", *NOISE).code == 0
