@@ -172,17 +172,18 @@ def _room(rule: Rule, given: Given, chunks: int) -> tuple[list[Saved], Saved | N
 
 def _to_save(rule: Rule, room: list[Saved], whole: Saved | None) -> tuple[Tensor, ...]:
     """What is handed to the backward, chunks first: of all of them, or one after the other."""
-    if whole is not None or not rule.save:
-        return () if whole is None else whole
-    return tuple(x.unsqueeze(0) for one in room for x in one)
+    if whole is not None:
+        return whole
+    return tuple(x.unsqueeze(0) for one in room for x in one) if rule.save else ()
 
 
-def _saved(rule: Rule, tensors: Sequence[Tensor]) -> list[Saved]:
-    """Each chunk's, of the tensors that `_to_save` gave."""
+def _saved(rule: Rule, tensors: Sequence[Tensor]) -> tuple[list[Saved], Saved | None]:
+    """As `_room` had them, of the tensors that `_to_save` gave."""
     size = len(Saved._fields)
     if rule.apart:
-        return [Saved(*(x.squeeze(0) for x in tensors[i : i + size])) for i in range(0, len(tensors), size)]
-    return Saved(*tensors).chunks()
+        return [Saved(*(x.squeeze(0) for x in tensors[i : i + size])) for i in range(0, len(tensors), size)], None
+    whole = Saved(*tensors)
+    return whole.chunks(), whole
 
 
 def _signal(rule: Rule, to: Saved, x: Given, static: Parameters) -> Tensor:
@@ -204,10 +205,13 @@ class _Signals(NamedTuple):
     slopes: tuple[Tensor, ...] | None  # of it in the prediction, v and the threshold, channel by channel
 
     @classmethod
-    def of(cls, rule: Rule, given: Given, saved: Sequence[Saved], static: Parameters) -> list[_Signals]:
+    def of(
+        cls, rule: Rule, given: Given, saved: Sequence[Saved], whole: Saved | None, static: Parameters
+    ) -> list[_Signals]:
         """Each chunk's, found for all at once: these tensors are small, and calls cost more than what they do."""
         out, mean, rate, u = (
-            torch.stack([getattr(one, name) for one in saved]) for name in ("out", "mean", "rate", "u")
+            torch.stack([getattr(one, name) for one in saved]) if whole is None else getattr(whole, name)
+            for name in ("out", "mean", "rate", "u")
         )
         place = rule.hidden.finish.again(out, mean, rate, static)
         threshold, coupled = given.threshold, rule.bias.couples_channels
@@ -291,6 +295,7 @@ def _backward(
     given: Given,
     static: Parameters,
     saved: Sequence[Saved],
+    whole: Saved | None,
     reads: Gradient,
     first: Gradient,
     second: Gradient,
@@ -305,7 +310,7 @@ def _backward(
         reads = given.v.new_zeros(*given.q.shape[:3], values)
     d_first = torch.zeros_like(given.first[0]) if first is None else first[0].clone()
     d_second = torch.zeros_like(given.second[0]) if second is None else second[0].clone()
-    signals = _Signals.of(rule, given, saved, static)
+    signals = _Signals.of(rule, given, saved, whole, static)
     targets = [Given._make((*row, *given[-2:])) for row in room]
     every = [*zip(given.chunks(), targets, saved, signals, reads.unbind(), strict=True)]
     dd, dh, da = (torch.empty_like(saved[0].h) for _ in range(3))
@@ -414,8 +419,8 @@ class _Backward(Function):
         rule: Rule, reads: Gradient, first: Gradient, second: Gradient, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         count = len(Given._fields) + len(rule.names)
-        saved = _saved(rule, [x for x in tensors[count:] if x is not None])
-        found, of_static = _backward(rule, *_grouped(rule, tensors[:count]), saved, reads, first, second)
+        saved, whole = _saved(rule, [x for x in tensors[count:] if x is not None])
+        found, of_static = _backward(rule, *_grouped(rule, tensors[:count]), saved, whole, reads, first, second)
         return *(x for x in found if x is not None), *(x.unsqueeze(0) for x in of_static.values())
 
     @staticmethod

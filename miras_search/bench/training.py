@@ -60,14 +60,17 @@ def run(
     task: Mapping[str, Plain] = TASK,
     batch: int = 32,
     against_loop: bool = False,
-    compiles: bool = False,
+    compiles: bool | None = False,
 ) -> dict[str, Plain]:
     """Measure each design point: plain data with one row a design; with `against_loop`, `loop.run` beside them;
-    with `compiles` the compiled step as well, which takes half a minute a design the first time.
+    with `compiles` the compiled step as well, which takes half a minute a design the first time; None: on a CPU that
+    has a compiler.
 
     Times are medians over `blocks` blocks of steps. Raises `SpecError` for a design, model or task that is not valid.
     """
     where, model = resolve(device), model or ModelConfig()
+    if compiles is None:
+        compiles = where.type == "cpu" and not compiler.problem()
     with settled(where, threads):
         rows: list[Plain] = []
         for name, spec in designs.items():
@@ -91,11 +94,6 @@ def run(
         "rows": rows,
         **memories,
     }
-
-
-def compiles(device: str) -> bool:
-    """Whether a compiled step is measured unless something else is said: on a CPU that has a compiler."""
-    return resolve(device).type == "cpu" and not compiler.problem()
 
 
 def _measure(training: Training, whole: Training | None, device: torch.device, blocks: int) -> dict[str, Plain]:
@@ -181,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         threads=chosen.threads,
         blocks=chosen.blocks,
         against_loop=not chosen.only,
-        compiles=compiles(chosen.device) if chosen.compile is None else chosen.compile,
+        compiles=chosen.compile,
     )
     print(json.dumps(result) if chosen.json else table(result))
 

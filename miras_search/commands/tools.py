@@ -121,7 +121,7 @@ def bench_training(
         threads=threads,
         blocks=blocks,
         against_loop=not only,
-        compiles=training.compiles(device) if compiled is None else compiled,
+        compiles=compiled,
     )
     if as_json:
         emit(result)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from miras_search.metrics import METRICS, unfit
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 from miras_search.study.designs import Design
+from miras_search.training.job import Kernels
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Of a study."""
@@ -122,7 +123,7 @@ class Resources(_Model):
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
     pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
     """How many jobs of one shape a process trains at once."""
-    kernels: Literal["auto", "torch", "compiled"] = "auto"
+    kernels: Kernels = "auto"
     """torch: no Triton, whatever the device; compiled: torch's operators made into machine code for the CPU."""
     gpu_hours: Annotated[float, Field(ge=0.001)] | None = None
     """What the study may spend in all its runs."""

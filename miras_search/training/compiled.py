@@ -4,8 +4,8 @@ On a CPU a step of a small model is a thousand operators, and most of its time g
 next one reads again. The compiler fuses all that is no product. It needs the step as a graph, which is recorded by
 running it once on shapes alone, backward passes by hand included.
 
-Making one takes half a minute the first time on a machine, two seconds from the compiler's cache on disk, and nothing
-for a next training of the same shape in this process: numbers, learning rates and seeds are inputs.
+Making one takes half a minute the first time on a machine, seconds from the compiler's cache on disk, and nothing for
+a next training of the same shape in this process: numbers, learning rates and seeds are inputs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -23,8 +23,8 @@ class Descent(Protocol):
         """The loss, without a graph behind it."""
 
 
-def loss_of(model: LanguageModel, batch: Labelled, precision: str) -> Tensor:
-    """The loss as autograd takes it: a scalar."""
+def loss_of(model: Callable[[Tensor, Tensor], Tensor], batch: Labelled, precision: str) -> Tensor:
+    """The loss as autograd takes it: a scalar. `model` gives the logits at positions of tokens."""
     with autocast(batch.tokens.device, precision):
         logits = model(batch.tokens, batch.positions)
     return cross_entropy(logits, batch.targets)
@@ -67,10 +67,14 @@ class CompiledDescent:
         self, values: Sequence[Tensor], held: dict[str, Tensor], tokens: Tensor, positions: Tensor, targets: Tensor
     ) -> tuple[Tensor | None, ...]:
         leaves = [value.detach().requires_grad_() for value in values]
-        with torch.enable_grad(), autocast(tokens.device, self._precision):
-            named = {**dict(zip(self._trained, leaves, strict=True)), **held}
-            logits = torch.func.functional_call(self._model, named, (tokens, positions))
-            loss = cross_entropy(logits, targets)
+        named = {**dict(zip(self._trained, leaves, strict=True)), **held}
+
+        def called(*given: Tensor) -> Tensor:
+            logits: Tensor = torch.func.functional_call(self._model, named, given)
+            return logits
+
+        with torch.enable_grad():
+            loss = loss_of(called, Labelled(tokens, positions, targets), self._precision)
         found = torch.autograd.grad(loss, leaves, allow_unused=True)
         return loss.detach(), *(None if gradient is None else gradient.contiguous() for gradient in found)
 

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from compiling import NEEDS_COMPILER
 from inline import InlineExecutor
 from plugin_text import MODULE
 
-from miras_search import compiler
 from miras_search.cli import main
 from miras_search.engine import driver
 from miras_search.engine.evaluation import Wanted, evaluation
@@ -335,7 +335,7 @@ def test_what_is_asked_for_is_what_the_study_has(folder: Path) -> None:
     assert made.seeds == (1,)
 
 
-@pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
+@NEEDS_COMPILER
 def test_models_of_a_compiled_study_are_evaluated_without_a_compiler(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_made", lambda *_: None)  # operators will do here
     assert cli("run", "small.yaml", "--set", "resources.kernels=compiled", "--as", "fast").code == 0

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from compiling import NEEDS_COMPILER
 from rich.console import Console
 
-from miras_search import compiler
 from miras_search.commands import progress
 from miras_search.engine import driver, events, whole
 
@@ -195,7 +195,7 @@ def test_a_terminal_gets_a_bar_for_the_study_and_one_for_each_running_job() -> N
     assert "failed: ValueError: too bad" in shown
 
 
-@pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
+@NEEDS_COMPILER
 def test_a_study_that_is_compiled_finds_what_it_finds_as_operators(cli, study_file: Path) -> None:
     words = ("run", "small.yaml", "--set", "vary={}", "--set", "controls=[]", "--set", "seeds=2")
     words += ("--executor", "local", "--workers", "1")

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from compiling import as_recorded
 
 from miras_search.bench import loop
 from miras_search.bench.products import Layout, Products
@@ -74,12 +75,6 @@ def test_benchmark_needs_torch_alone() -> None:
     code = f"import sys, miras_search.bench.training; print(*(name for name in {absent!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
-
-
-def as_recorded(function: graphs.Descent, example: tuple[object, ...]) -> graphs.Descent:
-    """In the compiler's place: the recorded graph as it is."""
-    graph = graphs.traced(function, *example)
-    return lambda *inputs: graph(*inputs)
 
 
 def test_compiled_steps_and_chunks_stand_beside_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:

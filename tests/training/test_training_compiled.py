@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from compiling import NEEDS_COMPILER, as_recorded
 from memories import case, evaluate, points, worst
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from miras_search import compiler
 from miras_search.errors import EnvironmentProblem
 from miras_search.kernels import chunkwise, recurrence
 from miras_search.kernels.recording import recording
@@ -31,7 +31,6 @@ from miras_search.training.pack import train_pack
 from miras_search.training.run import train
 from miras_search.training.start import new_model
 
-needs_compiler = pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
 CHUNKS = {"execution": {"chunk": 4}}
 DESIGNS: dict[str, object] = {
     "the triangular solve": {"preset": "gated_delta_net", **CHUNKS},
@@ -136,7 +135,7 @@ def afresh() -> Iterator[None]:
     graphs._graphs.clear()
 
 
-@needs_compiler
+@NEEDS_COMPILER
 def test_a_compiled_training_finds_what_operators_find_and_its_graph_serves_the_next() -> None:
     for seed, lr in ((1, 1e-3), (2, 3e-3)):
         one = job(seed=seed, lr=lr)
@@ -147,14 +146,14 @@ def test_a_compiled_training_finds_what_operators_find_and_its_graph_serves_the_
     assert len(graphs._graphs) == 1
 
 
-@needs_compiler
+@NEEDS_COMPILER
 def test_a_compiled_training_repeats_to_the_bit() -> None:
     first, again = (train(job(), device="cpu", threads=1, kernels="compiled") for _ in range(2))
     assert numbers(first) == numbers(again)
     assert share(first) == share(again)
 
 
-@needs_compiler
+@NEEDS_COMPILER
 @pytest.mark.slow
 def test_a_compiled_pack_finds_what_it_finds_as_operators() -> None:
     jobs = [job(seed=1), job(seed=2, lr=3e-3)]
@@ -164,15 +163,9 @@ def test_a_compiled_pack_finds_what_it_finds_as_operators() -> None:
         assert 0 <= share(found) < 1e-4
 
 
-def eagerly(function: graphs.Descent, example: tuple[object, ...]) -> graphs.Descent:
-    """In the compiler's place: the recorded graph as it is."""
-    graph = traced(function, *example)
-    return lambda *inputs: graph(*inputs)
-
-
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_made", eagerly)
+    monkeypatch.setattr(graphs, "_made", as_recorded)
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -210,7 +203,7 @@ def test_a_recorded_step_in_bfloat16_is_the_models() -> None:
 @pytest.mark.usefixtures("uncompiled")
 def test_a_wrong_graph_ends_a_training_with_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(function: graphs.Descent, example: tuple[object, ...]) -> graphs.Descent:
-        right = eagerly(function, example)
+        right = as_recorded(function, example)
         return lambda *inputs: (right(*inputs)[0], *(x * 1.01 for x in right(*inputs)[1:] if x is not None))
 
     monkeypatch.setattr(graphs, "_made", wrong)
@@ -247,7 +240,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
         yield lambda: [record.getMessage() for record in caplog.records if record.name == graphs.__name__]
 
 
-@needs_compiler
+@NEEDS_COMPILER
 def test_what_looks_at_values_runs_operator_by_operator(told: Callable[[], list[str]]) -> None:
     def looks(x: Tensor) -> tuple[Tensor | None, ...]:
         return (x * 2 if float(x.sum()) > 0 else x,)
@@ -261,7 +254,7 @@ def test_what_looks_at_values_runs_operator_by_operator(told: Callable[[], list[
     assert line.startswith("not compiled (")
 
 
-@needs_compiler
+@NEEDS_COMPILER
 def test_what_takes_the_compiler_too_long_runs_operator_by_operator(
     told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

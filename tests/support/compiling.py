@@ -1,0 +1,16 @@
+"""For tests of compiled steps: where they can run, and what stands in the compiler's place where it would take long."""
+
+from __future__ import annotations
+
+import pytest
+
+from miras_search import compiler
+from miras_search.training.compiled import Descent, traced
+
+NEEDS_COMPILER = pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
+
+
+def as_recorded(function: Descent, example: tuple[object, ...]) -> Descent:
+    """The recorded graph as it is, for `compiled._made`."""
+    graph = traced(function, *example)
+    return lambda *inputs: graph(*inputs)
