@@ -28,7 +28,7 @@ class _Solved(Function):
         eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
         inverse = torch.linalg.solve_triangular(
             -lower,
-            eye.expand_as(lower),
+            eye.mT.expand_as(lower),  # in the order of the result: it is copied there
             upper=False,
             left=False,
             unitriangular=True,  # nobody reads its diagonal

@@ -77,12 +77,12 @@ class Memory:
     def compiled(self, run: Run) -> Callable[[], object]:
         """The same as one compiled function of all that a gradient is taken of. Raises what `compiled` raises."""
 
-        def gradients(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        def gradients(*values: Tensor) -> tuple[Tensor, ...]:
             return self._gradients(run, [value.detach().requires_grad_() for value in values])
 
         values = [leaf.detach() for leaf in self.leaves.values()]
         shapes = [list(value.shape) for value in values]
-        return functools.partial(compiled(f"memory {self.point.hash} {shapes}", gradients), values)
+        return functools.partial(compiled(f"memory {self.point.hash} {shapes}", gradients), *values)
 
     def _gradients(self, run: Run, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
         named = dict(zip(self.leaves, leaves, strict=True))

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from miras_search import compiler
 from miras_search.errors import EnvironmentProblem
 from miras_search.kernels import dispatch
 from miras_search.kernels.recording import recording
+from miras_search.training.small_products import as_loops
 
 log = logging.getLogger(__name__)
 NAME = "torch.compile"
@@ -47,7 +47,7 @@ def compiled(shape: str, function: Descent) -> Descent:
     `EnvironmentProblem` where there is no compiler.
     """
 
-    def run(*inputs: Any) -> tuple[Tensor | None, ...]:
+    def run(*inputs: Tensor) -> tuple[Tensor | None, ...]:
         key = shape, torch.get_num_threads()
         if key not in _graphs:
             _graphs[key] = _made(function, inputs)
@@ -59,27 +59,26 @@ def compiled(shape: str, function: Descent) -> Descent:
             return function(*inputs)
         dispatch.noted(NAME)
         with torch.no_grad():
-            found: tuple[Tensor | None, ...] = made(*tree_leaves(inputs))
-        return found
+            return made(*inputs)
 
     return run
 
 
-def _made(function: Descent, example: tuple[Any, ...]) -> Descent | None:
-    """A compiled function of the example's leaves."""
-    inputs = tree_leaves(example)
+def _made(function: Descent, inputs: tuple[Tensor, ...]) -> Descent | None:
+    """A compiled function for inputs like these."""
     if devices := {x.device.type for x in inputs} - {"cpu"}:
         raise EnvironmentProblem(f"resources.kernels: compiled is code for a CPU, not for {min(devices)}: take auto")
     compiler.check()
     options = {
         "cpp_wrapper": True,  # the calls between the loops are code as well
         "cpp.threads": torch.get_num_threads(),  # else the cache on disk does not know them
+        "cpp.enable_floating_point_contract_flag": "fast",  # multiply and add in one instruction
         "realize_reads_threshold": 2,  # what is used twice is kept: computed anew, it is read through masks
     }
     try:
-        graph = traced(function, *example)
+        graph = traced(function, *inputs)
         with _quiet(), torch.no_grad():
-            made: Descent = torch._inductor.compile(graph, inputs, options=options)
+            made: Descent = torch._inductor.compile(graph, list(inputs), options=options)
             made(*inputs)
     except torch.OutOfMemoryError:
         raise
@@ -104,26 +103,24 @@ class _AtMost(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def traced(function: Descent, *example: Any) -> torch.fx.GraphModule:
-    """The operators that `function` runs for inputs of these shapes, as a function of the inputs' leaves.
+def traced(function: Descent, *inputs: Tensor) -> torch.fx.GraphModule:
+    """The operators that `function` runs for inputs of these shapes, small products as loops.
 
     Raises ValueError for more than `MOST`, and what torch raises for a function that looks at values.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    leaves, spec = tree_flatten(example)
-
-    def flat(*inputs: Tensor) -> tuple[Tensor | None, ...]:
+    def limited(*inputs: Tensor) -> tuple[Tensor | None, ...]:
         with _AtMost(MOST):
-            return function(*tree_unflatten(inputs, spec))
+            return function(*inputs)
 
     with dispatch.allowed("torch"), recording():
-        graph: torch.fx.GraphModule = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+        graph: torch.fx.GraphModule = make_fx(limited, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
     # the compiler makes operators without `out=` of those with it, and their results have another order in memory
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
-    graph.recompile()
+    as_loops(graph)
     return graph
 
 

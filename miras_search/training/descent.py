@@ -17,10 +17,10 @@ from miras_search.training.shape import shape, unpackable
 
 
 class Descent(Protocol):
-    """Finds a batch's loss, a scalar, and leaves the gradients in the parameters."""
+    """Finds a batch's loss and leaves the gradients in the parameters."""
 
-    def __call__(self, batch: Labelled) -> Tensor:
-        """The loss, without a graph behind it."""
+    def __call__(self, batch: Labelled) -> tuple[Tensor, Tensor | None]:
+        """Scalars: the loss, without a graph behind it, and the norm of all gradients where it is known."""
 
 
 def loss_of(model: Callable[[Tensor, Tensor], Tensor], batch: Labelled, precision: str) -> Tensor:
@@ -37,11 +37,11 @@ def descent_of(job: Job, model: LanguageModel, kernels: Kernels) -> Descent:
     return functools.partial(_descend, model, job.train.precision)
 
 
-def _descend(model: LanguageModel, precision: str, batch: Labelled) -> Tensor:
+def _descend(model: LanguageModel, precision: str, batch: Labelled) -> tuple[Tensor, Tensor | None]:
     """Operator by operator."""
     loss = loss_of(model, batch, precision)
     torch.autograd.backward(loss)
-    return loss.detach()
+    return loss.detach(), None
 
 
 class CompiledDescent:
@@ -50,33 +50,34 @@ class CompiledDescent:
     def __init__(self, job: Job, model: LanguageModel) -> None:
         self._model, self._precision = model, job.train.precision
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._rest = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+        rest = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+        # taken once: to ask the model at every step is a hundredth of it, and whoever changes them does so in place
+        held = {name: x.detach() for name, x in {**self._trained, **rest, **dict(model.named_buffers())}.items()}
+        self._names, self._held = tuple(held), tuple(held.values())
         self._found = compiled(shape(job), self._function)
 
-    def __call__(self, batch: Labelled) -> Tensor:
-        """The loss, without a graph behind it."""
-        held = {**self._rest, **dict(self._model.named_buffers())}
-        values = [parameter.detach() for parameter in self._trained.values()]
-        loss, *gradients = self._found(values, held, batch.tokens, batch.positions, batch.targets)
+    def __call__(self, batch: Labelled) -> tuple[Tensor, Tensor | None]:
+        """The loss and the norm of the gradients."""
+        loss, norm, *gradients = self._found(batch.tokens, batch.positions, batch.targets, *self._held)
         for parameter, gradient in zip(self._trained.values(), _apart(gradients), strict=True):
             parameter.grad = gradient
         assert loss is not None
-        return loss
+        return loss, norm
 
-    def _function(
-        self, values: Sequence[Tensor], held: dict[str, Tensor], tokens: Tensor, positions: Tensor, targets: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        leaves = [value.detach().requires_grad_() for value in values]
-        named = {**dict(zip(self._trained, leaves, strict=True)), **held}
+    def _function(self, tokens: Tensor, positions: Tensor, targets: Tensor, *held: Tensor) -> tuple[Tensor | None, ...]:
+        named = dict(zip(self._names, held, strict=True))
+        leaves = {name: named[name].detach().requires_grad_() for name in self._trained}
 
         def called(*given: Tensor) -> Tensor:
-            logits: Tensor = torch.func.functional_call(self._model, named, given)
+            logits: Tensor = torch.func.functional_call(self._model, {**named, **leaves}, given)
             return logits
 
         with torch.enable_grad():
             loss = loss_of(called, Labelled(tokens, positions, targets), self._precision)
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        return loss.detach(), *(None if gradient is None else gradient.contiguous() for gradient in found)
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        squares = [gradient.square().sum() for gradient in found if gradient is not None]
+        norm = torch.stack(squares).sum().sqrt()
+        return loss.detach(), norm, *(None if gradient is None else gradient.contiguous() for gradient in found)
 
 
 def _apart(gradients: Sequence[Tensor | None]) -> Iterator[Tensor | None]:

@@ -158,10 +158,10 @@ class Training:
         """Optimiser step number `step`, from 0; [loss, gradient norm], still on the device."""
         batch = self._batch(step)
         with self.first.watching():
-            loss = self._descend(batch)
+            loss, norm = self._descend(batch)
         if self.first.due:
             self._compare(loss, batch)
-        return torch.stack([loss, self.optimiser.step(step)])
+        return torch.stack([loss, self.optimiser.step(step, norm)])
 
     def _batch(self, step: int) -> Labelled:
         """A step's batch, drawn with those that follow it."""

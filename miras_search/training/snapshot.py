@@ -25,7 +25,7 @@ from miras_search.training.job import Point
 if TYPE_CHECKING:
     from miras_search.training.run import Training
 
-FORMAT = "miras-search snapshot 2"
+FORMAT = "miras-search snapshot 3"
 log = logging.getLogger(__name__)
 
 

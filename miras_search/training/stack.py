@@ -52,19 +52,22 @@ class Stack:
 
     def descend(self, batch: Labelled) -> tuple[Tensor, Tensor]:
         """[P] the loss of each model on its own batch, tensors [P, B, ...], and [P, N] its gradient."""
-        losses, grads = self._found(self.rows, self._buffers, batch.tokens, batch.positions, batch.targets)
+        losses, grads = self._found(*self._inputs(batch))
         assert losses is not None
         assert grads is not None
         return losses, grads
 
     def descend_in_torch(self, batch: Labelled) -> tuple[Tensor, Tensor]:
         """The same operator by operator."""
-        return self._descent(self.rows, self._buffers, batch.tokens, batch.positions, batch.targets)
+        return self._descent(*self._inputs(batch))
+
+    def _inputs(self, batch: Labelled) -> tuple[Tensor, ...]:
+        return self.rows, batch.tokens, batch.positions, batch.targets, *self._buffers.values()
 
     def _descent(
-        self, rows: Tensor, buffers: dict[str, Tensor], tokens: Tensor, positions: Tensor, targets: Tensor
+        self, rows: Tensor, tokens: Tensor, positions: Tensor, targets: Tensor, *held: Tensor
     ) -> tuple[Tensor, Tensor]:
-        leaves = rows.detach().requires_grad_()
+        leaves, buffers = rows.detach().requires_grad_(), dict(zip(self._buffers, held, strict=True))
         with torch.enable_grad():
             losses = self._loss(leaves, buffers, tokens, positions, targets)
         # the sum has a gradient of one for every loss: row i is the gradient of loss i alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import Tensor
 
 from miras_search import compiler
 from miras_search.training.compiled import Descent, traced
@@ -10,7 +11,7 @@ from miras_search.training.compiled import Descent, traced
 NEEDS_COMPILER = pytest.mark.skipif(bool(compiler.problem()), reason=compiler.problem())
 
 
-def as_recorded(function: Descent, example: tuple[object, ...]) -> Descent:
+def as_recorded(function: Descent, inputs: tuple[Tensor, ...]) -> Descent:
     """The recorded graph as it is, for `compiled._made`."""
-    graph = traced(function, *example)
+    graph = traced(function, *inputs)
     return lambda *inputs: graph(*inputs)

@@ -12,7 +12,6 @@ import torch
 from compiling import NEEDS_COMPILER, as_recorded
 from memories import case, evaluate, points, worst
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from miras_search.errors import EnvironmentProblem
 from miras_search.kernels import chunkwise, recurrence
@@ -27,6 +26,7 @@ from miras_search.training.descent import CompiledDescent, descent_of, loss_of
 from miras_search.training.evaluate import Labelled
 from miras_search.training.first_steps import KernelMismatch
 from miras_search.training.job import Job, Outcome
+from miras_search.training.optimiser import total_norm
 from miras_search.training.pack import train_pack
 from miras_search.training.run import train
 from miras_search.training.start import new_model
@@ -71,10 +71,11 @@ def step_of(one: Job) -> tuple[list[Tensor], list[Tensor]]:
     loss.backward()
     expected = [loss.detach(), *(torch.zeros(()) if p.grad is None else p.grad for p in model.parameters())]
     descent = CompiledDescent(one, model)
-    values = [p.detach() for p in model.parameters()]
-    inputs = (values, dict(model.named_buffers()), batch.tokens, batch.positions, batch.targets)
-    found = traced(descent._function, *inputs)(*tree_leaves(inputs))
-    return expected, [torch.zeros(()) if x is None else x for x in found]
+    inputs = (batch.tokens, batch.positions, batch.targets, *descent._held)
+    found = traced(descent._function, *inputs)(*inputs)
+    loss, norm, *gradients = (torch.zeros(()) if x is None else x for x in found)
+    torch.testing.assert_close(norm, total_norm(gradients))
+    return expected, [loss, *gradients]
 
 
 def off(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -202,9 +203,9 @@ def test_a_recorded_step_in_bfloat16_is_the_models() -> None:
 
 @pytest.mark.usefixtures("uncompiled")
 def test_a_wrong_graph_ends_a_training_with_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(function: graphs.Descent, example: tuple[object, ...]) -> graphs.Descent:
+    def wrong(function: graphs.Descent, example: tuple[Tensor, ...]) -> graphs.Descent:
         right = as_recorded(function, example)
-        return lambda *inputs: (right(*inputs)[0], *(x * 1.01 for x in right(*inputs)[1:] if x is not None))
+        return lambda *inputs: (*right(*inputs)[:2], *(x * 1.01 for x in right(*inputs)[2:] if x is not None))
 
     monkeypatch.setattr(graphs, "_made", wrong)
     with pytest.raises(KernelMismatch, match=f"'{NAME}' was taken for .*: set resources.kernels: torch$"):
@@ -219,7 +220,7 @@ def test_gradients_that_share_memory_are_set_apart() -> None:
     descent = CompiledDescent(one, model)
     same = torch.ones(max(p.numel() for p in model.parameters()))
     views = [same[: p.numel()].view_as(p) for p in model.parameters()]
-    descent._found = lambda *inputs: (torch.zeros(()), *views)
+    descent._found = lambda *inputs: (torch.zeros(()), torch.ones(()), *views)
     descent(batch_of(one))
     found = [p.grad for p in model.parameters() if p.grad is not None]
     assert len({x.data_ptr() for x in found}) == len(found) == len(views)

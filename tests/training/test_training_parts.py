@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from miras_search.errors import MirasError
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.tasks import IGNORE, Batch, task_from_spec
+from miras_search.training import device
 from miras_search.training.checkpoint import load_checkpoint, save_checkpoint
 from miras_search.training.config import Seeds, TrainConfig
 from miras_search.training.device import CLEAR_REFS, keep_freed_memory, peak_bytes, start_peak
@@ -26,6 +28,7 @@ from miras_search.training.run import train
 from miras_search.training.start import new_model
 
 CPU = torch.device("cpu")
+SMAPS = Path("/proc/self/smaps")
 TASK = {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2}
 
 
@@ -222,6 +225,17 @@ def test_peak_forgets_the_job_before() -> None:
     assert peak_bytes(CPU) - before > 150 << 20
     start_peak(CPU)
     assert peak_bytes(CPU) - before < 50 << 20
+
+
+@pytest.mark.skipif(not SMAPS.exists() or device._libc() is None, reason="no glibc on Linux here")
+def test_the_heap_grows_by_large_pages_where_the_system_has_them() -> None:
+    keep_freed_memory()
+    libc = device._libc()
+    assert libc is not None
+    given = device._large_pages(libc)
+    areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", SMAPS.read_text(), flags=re.MULTILINE)
+    heap = [area for area in areas if area.splitlines()[:1] and area.splitlines()[0].endswith("[heap]")]
+    assert given == any(re.search(r"^VmFlags:.* hg( |$)", area, re.MULTILINE) for area in heap)
 
 
 @pytest.mark.parametrize(

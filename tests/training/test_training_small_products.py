@@ -1,0 +1,35 @@
+"""Products that a recorded graph has as loops: the same numbers, and only where loops are as fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from miras_search.training.compiled import traced
+
+CASES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...], tuple[int, ...], bool]] = {
+    "rows": (torch.bmm, (6, 16, 16), (6, 16, 16), True),
+    "of all sizes": (torch.bmm, (2, 3, 5), (2, 5, 1), True),
+    "left turned": (lambda a, b: a.mT @ b, (6, 4, 16), (6, 4, 7), True),
+    "added to": (lambda a, b: torch.baddbmm(torch.ones(3, 2, 4), a, b), (3, 2, 5), (3, 5, 4), True),
+    "added to, expanded": (lambda a, b: torch.baddbmm(torch.ones(4), a, b), (3, 2, 5), (3, 5, 4), True),
+    "scaled": (lambda a, b: torch.baddbmm(torch.ones(3, 2, 4), a, b, beta=2), (3, 2, 5), (3, 5, 4), False),
+    "right turned": (lambda a, b: a @ b.mT, (6, 16, 16), (6, 16, 16), False),
+    "larger": (torch.bmm, (2, 16, 17), (2, 17, 16), False),
+    "halves": (lambda a, b: (a.bfloat16() @ b.bfloat16()).float(), (2, 4, 4), (2, 4, 4), False),
+    "no batch": (torch.mm, (4, 4), (4, 4), False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_small_products_are_loops(name: str) -> None:
+    product, left, right, looped = CASES[name]
+    one, other = torch.randn(left), torch.randn(right)
+    graph = traced(lambda a, b: (product(a, b).sin(),), one, other)
+    (found,) = graph(one, other)
+    torch.testing.assert_close(found, product(one, other).sin())
+    kept = [str(node.target) for node in graph.graph.nodes if "mm" in str(node.target)]
+    assert bool(kept) != looped
