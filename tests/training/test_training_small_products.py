@@ -10,6 +10,7 @@ from torch import Tensor
 
 from miras_search.training.compiled import traced
 
+EYES = torch.eye(3).expand(2, 3, 3).contiguous()
 CASES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...], tuple[int, ...], bool]] = {
     "rows": (torch.bmm, (6, 16, 16), (6, 16, 16), True),
     "of all sizes": (torch.bmm, (2, 3, 5), (2, 5, 1), True),
@@ -20,6 +21,7 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...], tupl
     "right turned": (lambda a, b: a @ b.mT, (6, 16, 16), (6, 16, 16), False),
     "larger": (torch.bmm, (2, 16, 17), (2, 17, 16), False),
     "halves": (lambda a, b: (a.bfloat16() @ b.bfloat16()).float(), (2, 4, 4), (2, 4, 4), False),
+    "a constant": (lambda a, b: torch.bmm(a, b) + torch.bmm(EYES, b), (2, 3, 3), (2, 3, 3), True),
     "no batch": (torch.mm, (4, 4), (4, 4), False),
 }
 
