@@ -115,7 +115,7 @@ def start_peak(device: torch.device) -> None:
         return
     if (libc := _libc()) is not None:
         libc.malloc_trim(0)
-        _large_pages(libc)
+        _large_pages(libc)  # anew: trimming gave back those of the job before
     with contextlib.suppress(OSError):
         CLEAR_REFS.write_text("5")
 

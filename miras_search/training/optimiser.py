@@ -57,8 +57,9 @@ class Optimiser:
             # the norm stays on the device: no branch on its value, hence no wait for the GPU
             scale = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(grads, scale)
+        lr, count = self.config.lr * self.config.share(number), torch.full_like(norm, number + 1)
         for decay in dict.fromkeys(self.decay):
-            self._move(decay, self.config.lr * self.config.share(number), torch.full_like(norm, number + 1))
+            self._move(decay, lr, count)
         for p in self.params:
             p.grad = None
         return norm
