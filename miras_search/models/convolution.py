@@ -56,12 +56,15 @@ class _ShiftedSumBackward(Function):
     def forward(x: Tensor, w: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         taps, tokens = w[..., None, None, :].unbind(-4), x.shape[-2]
         dx = taps[0] * gradient
-        for j in range(1, min(len(taps), tokens)):
-            dx[..., :-j, :].addcmul_(taps[j], gradient[..., j:, :])
-        if recording.on():  # sums over the same range: a compiler makes one loop of them all
+        if recording.on():  # one loop for the one and one for all of the other, as a compiler has no writing in place
             padded = functional.pad(gradient, (0, 0, 0, len(taps) - 1))
-            dw = [(padded[..., j : j + tokens, :] * x).sum(-2).sum(-2) for j in range(len(taps))]
+            later = [padded[..., j : j + tokens, :] for j in range(len(taps))]
+            for tap, shifted in zip(taps[1:], later[1:], strict=True):
+                dx = dx + tap * shifted
+            dw = [(shifted * x).sum(-2).sum(-2) for shifted in later]
         else:
+            for j in range(1, min(len(taps), tokens)):
+                dx[..., :-j, :].addcmul_(taps[j], gradient[..., j:, :])
             parts = ((gradient[..., j:, :], x[..., : max(tokens - j, 0), :]) for j in range(len(taps)))
             dw = [(later * earlier).sum((-3, -2)) for later, earlier in parts]
         return dx, torch.stack(dw, -2)
