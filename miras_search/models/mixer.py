@@ -27,6 +27,7 @@ from miras_search.space.design import DesignPoint
 from miras_search.space.gates import effective, times
 from miras_search.space.memory import Static
 
+VECTOR = 16  # numbers that the widest CPUs take at once
 Observer = Callable[[Inputs, Layers, Static], None]
 """Told what a memory is given, its start and its static parameters."""
 
@@ -113,7 +114,8 @@ class Mixer(nn.Module):
     def _projected(self, x: Tensor) -> Iterable[Tensor]:
         """q, k and v side by side, the output's gate, and the numbers that gates are made of."""
         if recording.on():  # loops over rows as wide as they are used; as parts of wider ones they straddle cache lines
-            return [functional.linear(x, rows) for rows in torch.split(self.project.weight, self.split)]
+            *wide, gates = torch.split(self.project.weight, self.split)
+            return [*(functional.linear(x, rows) for rows in wide), _narrow(x, gates)]
         return torch.split(self.project(x), self.split, -1)
 
     def _remember(self, qkv: Tensor, raw: Tensor, state: MixerState | None) -> tuple[Tensor, State]:
@@ -206,3 +208,13 @@ def _by_head(x: Tensor) -> Tensor:
     """[B,N,H,D] -> [B,H,N,D], in memory too where the chunkwise form takes it so: one copy here and none after it."""
     x = x.transpose(1, 2)
     return x if x.is_cuda else x.contiguous()  # Triton's kernels take the order of the axes that was there
+
+
+def _narrow(x: Tensor, weight: Tensor) -> Tensor:
+    """x [B,T,D] times weight [n,D] transposed: [B,T,n]. Where n numbers fill no vector of a CPU, one channel's lie
+    together, token after token, and so does what is computed of them.
+    """
+    if len(weight) >= VECTOR:
+        return functional.linear(x, weight)
+    found: Tensor = torch.mm(weight, x.flatten(0, 1).t()).t().unflatten(0, x.shape[:2])
+    return found
