@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from miras_search.kernels.recording import recording
 from miras_search.models.config import ModelConfig
 from miras_search.models.convolution import CausalConvolution
 from miras_search.models.gates import Gates
@@ -140,9 +142,10 @@ def convolution_of(width: int, channels: int = 3) -> CausalConvolution:
     return convolution
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("width", [1, 2, 4, 6])
-def test_convolution_is_torchs(width: int, tokens: int) -> None:
+def test_convolution_is_torchs(width: int, tokens: int, recorded: bool) -> None:
     convolution, x = convolution_of(width), normal(2, tokens, 3, seed=1).requires_grad_()
     assert convolution.weight.abs().max() <= width**-0.5
     y, past = convolution(x)
@@ -151,11 +154,9 @@ def test_convolution_is_torchs(width: int, tokens: int) -> None:
     padded = functional.pad(x, (0, 0, width - 1, 0))
     assert torch.equal(past, padded[:, tokens:])
     weights = normal(2, tokens, 3, seed=2)
-    for a, b in zip(
-        torch.autograd.grad((y * weights).sum(), [x, convolution.weight]),
-        torch.autograd.grad((expected * weights).sum(), [x, convolution.weight]),
-        strict=True,
-    ):
+    with recording() if recorded else contextlib.nullcontext():
+        found = torch.autograd.grad((y * weights).sum(), [x, convolution.weight])
+    for a, b in zip(found, torch.autograd.grad((expected * weights).sum(), [x, convolution.weight]), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -208,6 +209,29 @@ def mixer_of(design: DesignPoint) -> Mixer:
         for i, weights in enumerate(mixer.start):
             weights.add_(0.3 * normal(*weights.shape, seed=40 + i))
     return mixer
+
+
+@pytest.mark.parametrize(("design", "columns"), [("linear_attention", 0), ("gated_delta_net", 4), ("kda", 18)])
+def test_a_recorded_mixer_lays_out_few_columns_of_gates_otherwise_and_finds_the_same(
+    design: object, columns: int
+) -> None:
+    mixer = Mixer(ModelConfig(d_model=32, heads=2), DesignPoint.parse(design)).double()
+    mixer.initialise(torch.Generator().manual_seed(3))
+    x, wanted = normal(2, 5, 32, seed=1).requires_grad_(), normal(2, 5, 32, seed=2)
+    inputs = [x, *mixer.parameters()]
+
+    def found() -> tuple[Tensor, ...]:
+        y, _ = mixer(x)
+        return y, *torch.autograd.grad((y * wanted).sum(), inputs, allow_unused=True, materialize_grads=True)
+
+    expected = found()
+    with recording():
+        *_, gates = mixer._projected(x)
+        again = found()
+    assert gates.shape == (2, 5, columns)
+    assert columns == 0 or (gates.stride(1) == 1) == (columns < 16)
+    for a, b in zip(again, expected, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 CONTROLLED: list[object] = [

@@ -35,3 +35,16 @@ def test_small_products_are_loops(name: str) -> None:
     torch.testing.assert_close(found, product(one, other).sin())
     kept = [str(node.target) for node in graph.graph.nodes if "mm" in str(node.target)]
     assert bool(kept) != looped
+
+
+def test_what_a_loop_multiplies_is_computed_once_before_it() -> None:
+    def function(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        masked, rows = a * torch.ones(4, 4).tril(), (b + 1).unbind(1)[0]
+        return torch.bmm(masked, rows), torch.bmm(masked.mT, rows)
+
+    a, b = torch.randn(5, 4, 4), torch.randn(5, 2, 4, 3)
+    graph = traced(function, a, b)
+    for found, expected in zip(graph(a, b), function(a, b), strict=True):
+        torch.testing.assert_close(found, expected)
+    kept = [node.args[0].target for node in graph.graph.nodes if node.target is torch.ops.aten.as_strided.default]
+    assert sorted(map(str, kept)) == ["aten.add.Tensor", "aten.mul.Tensor"]
