@@ -151,7 +151,7 @@ IMPLEMENTATIONS: tuple[Implementation, ...] = (
 
 
 _in_torch_alone: ContextVar[bool] = ContextVar("in_torch_alone", default=False)
-_shaking: ContextVar[bool] = ContextVar("shaking", default=False)
+_shaking: ContextVar[int] = ContextVar("shaking", default=0)
 _watching: ContextVar[set[str] | None] = ContextVar("watching", default=None)
 
 
@@ -183,20 +183,20 @@ def noted(name: str) -> None:
 
 
 @contextlib.contextmanager
-def shaken() -> Iterator[None]:
-    """While active the pairs and queries given to `run` are off by up to a millionth, always alike: what rounding does
-    to a design.
+def shaken(wave: int = 1) -> Iterator[None]:
+    """While active the pairs and queries given to `run` are off by up to a millionth, alike for the same `wave` (from
+    1): what rounding does to a design.
     """
-    token = _shaking.set(True)
+    token = _shaking.set(wave)
     try:
         yield
     finally:
         _shaking.reset(token)
 
 
-def _shake(x: Tensor) -> Tensor:
+def _shake(x: Tensor, wave: int) -> Tensor:
     """x [B,N,H,C] times 1 - 1e-6 .. 1 + 1e-6; no random numbers, which a training's own draws would feel."""
-    waves = torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).cos().view(x.shape[1:])
+    waves = (wave * torch.arange(x[0].numel(), device=x.device, dtype=torch.float64)).cos().view(x.shape[1:])
     return x * (1 + 1e-6 * waves).to(x.dtype)
 
 
@@ -218,8 +218,8 @@ def run(
     """Outputs y [B,T,H,V] and the final state, by the fastest implementation; a streamed token by the decode kernel."""
     if not _in_torch_alone.get() and tokenwise.decodes(point, inputs):
         return tokenwise.decode(point, inputs, start, static, state)
-    if _shaking.get():
-        inputs = inputs._replace(q=_shake(inputs.q), k=_shake(inputs.k), v=_shake(inputs.v))
+    if wave := _shaking.get():
+        inputs = inputs._replace(q=_shake(inputs.q, wave), k=_shake(inputs.k, wave), v=_shake(inputs.v, wave))
     q, v = inputs.q, inputs.v
     choice = choose(point, Setting(q.device.type, q.dtype, q.shape[-1], v.shape[-1]))
     if choice.compiled:

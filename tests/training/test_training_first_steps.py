@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -163,3 +164,34 @@ def test_what_rounding_explains_is_no_mismatch(amplified: float, raises: bool) -
     else:
         first.compare(off, again)
     assert first.worst == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("telling", "asked"), [(1, 1), (3, 3), (None, first_steps.WAVES)])
+def test_a_second_way_of_rounding_is_asked_for_where_the_first_says_too_little(telling: int | None, asked: int) -> None:
+    """By a gradient that only one of the ways changes, as a few tokens may make the whole of it."""
+    seen: list[int] = []
+
+    def again() -> list[Found]:
+        if wave := dispatch._shaking.get():
+            seen.append(wave)
+        changed = 1.01 if wave and wave == telling else 1.0
+        return [{LOSS: torch.tensor(1.0), "a": torch.full((3,), changed)}]
+
+    first = FirstSteps("a design", "float32")
+    off = [{LOSS: torch.tensor(1.0), "a": torch.full((3,), 1.1)}]
+    with contextlib.nullcontext() if telling else pytest.raises(KernelMismatch, match="rounding explains 0:"):
+        first.compare(off, again)
+    assert seen == list(range(1, asked + 1))
+
+
+def test_each_way_of_rounding_changes_a_read_differently() -> None:
+    point = DesignPoint.parse("linear_attention")
+    given = case(point, 4, seed=0)
+    exact, _ = dispatch.run(point, given.inputs, given.start, given.static)
+    changes = []
+    for wave in (1, 2, 1):
+        with dispatch.shaken(wave):
+            changes.append(dispatch.run(point, given.inputs, given.start, given.static)[0] - exact)
+    assert 0 < float(changes[0].abs().max()) < 1e-4
+    assert torch.equal(changes[0], changes[2])
+    assert not torch.equal(changes[0], changes[1])
