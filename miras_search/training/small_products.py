@@ -62,7 +62,8 @@ def _computed(node: Node) -> Node:
 
 def _lay_down(graph: GraphModule, node: Node) -> None:
     """Make the result of an elementwise operator a matrix in memory, which a compiler leaves out where it can."""
-    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) or any(map(_is_strided, node.users)):
+    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) and not node.target._schema.is_mutable
+    if not elementwise or any(map(_is_strided, node.users)):
         return
     value = _value(node)
     with graph.graph.inserting_after(node):

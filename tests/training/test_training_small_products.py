@@ -22,6 +22,7 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...], tupl
     "larger": (torch.bmm, (2, 16, 17), (2, 17, 16), False),
     "halves": (lambda a, b: (a.bfloat16() @ b.bfloat16()).float(), (2, 4, 4), (2, 4, 4), False),
     "a constant": (lambda a, b: torch.bmm(a, b) + torch.bmm(EYES, b), (2, 3, 3), (2, 3, 3), True),
+    "changed in place": (lambda a, b: a.clone()[:, 1:].mul_(2) @ b, (2, 4, 4), (2, 4, 3), True),
     "no batch": (torch.mm, (4, 4), (4, 4), False),
 }
 
