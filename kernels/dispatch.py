@@ -183,7 +183,7 @@ def noted(name: str) -> None:
 
 
 @contextlib.contextmanager
-def shaken(wave: int = 1) -> Iterator[None]:
+def shaken(wave: int) -> Iterator[None]:
     """While active the pairs and queries given to `run` are off by up to a millionth, alike for the same `wave` (from
     1): what rounding does to a design.
     """

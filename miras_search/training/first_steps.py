@@ -17,7 +17,6 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -101,37 +100,23 @@ class FirstSteps:
                 for changes, one, other in zip(rounded, shaken, expected, strict=True):
                     for name, change in differences(one, other).items():
                         changes[name] = max(change, changes.get(name, 0.0))
-                worst = max(map(self._unexplained, shares, rounded))
-                if not worst.share:
+                errors = [error for error in map(self._mismatch, shares, rounded) if error is not None]
+                if not errors:
                     return
-            self._raise(worst)
+            raise errors[0]
 
-    def _unexplained(self, shares: Mapping[str, float], changes: Mapping[str, float]) -> _Unexplained:
-        """The worst share of a model that its rounding does not explain; a share of 0 where there is none."""
-        explained = {name: ROUNDING * changes.get(name, math.inf) for name in shares}
-        left = [
-            _Unexplained(share, name, explained[name])
-            for name, share in shares.items()
-            if share > max(self._tolerance, explained[name])
-        ]
-        return max(left, default=_Unexplained())
-
-    def _raise(self, worst: _Unexplained) -> NoReturn:
-        kernels = " and ".join(sorted(self._kernels))
-        what = f"the gradient of {worst.name}" if worst.name else "the loss"
-        raise KernelMismatch(
-            f"resources.kernels: '{kernels}' was taken for {self._design}, but in step {self.taken} {what} "
-            f"differs from torch's by {worst.share:.2g} of its RMS, where {self._tolerance:g} is allowed and "
-            f"rounding explains {worst.explained:.2g}: set resources.kernels: torch"
-        )
-
-
-class _Unexplained(NamedTuple):
-    """By how much a gradient (or the loss) differs, and what of it is rounding."""
-
-    share: float = 0.0
-    name: str = LOSS
-    explained: float = 0.0
+    def _mismatch(self, shares: Mapping[str, float], changes: Mapping[str, float]) -> KernelMismatch | None:
+        """The worst share of a model that its rounding does not explain, as an error; None where there is none."""
+        for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+            explained = ROUNDING * changes.get(name, math.inf)
+            if share > max(self._tolerance, explained):
+                kernels, what = " and ".join(sorted(self._kernels)), f"the gradient of {name}" if name else "the loss"
+                return KernelMismatch(
+                    f"resources.kernels: '{kernels}' was taken for {self._design}, but in step {self.taken} {what} "
+                    f"differs from torch's by {share:.2g} of its RMS, where {self._tolerance:g} is allowed and "
+                    f"rounding explains {explained:.2g}: set resources.kernels: torch"
+                )
+        return None
 
 
 def differences(found: Found, expected: Found) -> dict[str, float]:
