@@ -16,13 +16,14 @@ import triton
 import triton.language as tl
 
 from miras_search.kernels.triton.decays import LOG_FLOOR, flipped
+from miras_search.kernels.triton.products import ones, product
 
 
 @triton.jit
 def rows_of(pointer, place, live, channel, WIDTH: tl.constexpr):
-    """Rows `place` of a [places, WIDTH] array as float32, zero outside."""
+    """Rows `place` of a [places, WIDTH] array as they are stored, zero outside."""
     address = pointer + place[:, None] * WIDTH + channel[None, :]
-    return tl.load(address, mask=live[:, None] & (channel < WIDTH)[None, :], other=0.0).to(tl.float32)
+    return tl.load(address, mask=live[:, None] & (channel < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit
@@ -35,12 +36,9 @@ def log_keeps(pointer, token, fades, channel, K: tl.constexpr):
 def channel_spans(g, DECAYED: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr):
     """Products of keeps with logs g [C, K]: up to each row, where its gradient is taken, after each row, the whole."""
     row = tl.arange(0, BLOCK_C)
-    through = tl.exp(tl.dot((row[:, None] >= row[None, :]).to(tl.float32), g, input_precision=PRECISION))
-    after = tl.exp(tl.dot((row[:, None] < row[None, :]).to(tl.float32), g, input_precision=PRECISION))
-    if DECAYED:
-        before = through
-    else:
-        before = tl.exp(tl.dot((row[:, None] > row[None, :]).to(tl.float32), g, input_precision=PRECISION))
+    through = tl.exp(product(ones(row[:, None] >= row[None, :]), g, PRECISION))
+    after = tl.exp(product(ones(row[:, None] < row[None, :]), g, PRECISION))
+    before = through if DECAYED else tl.exp(product(ones(row[:, None] > row[None, :]), g, PRECISION))
     return through, before, after, tl.exp(tl.sum(g, axis=0))
 
 
@@ -50,8 +48,8 @@ def _split(g, at: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr):
     row = tl.arange(0, BLOCK_C)
     t, i = row[:, None], row[None, :]
     readers, writers = (row >= at) & (row < at + 16), row < at
-    left = tl.exp(tl.dot((readers[:, None] & (i >= at) & (i < t)).to(tl.float32), g, input_precision=PRECISION))
-    right = tl.exp(tl.dot((writers[:, None] & (i < at) & (i > t)).to(tl.float32), g, input_precision=PRECISION))
+    left = tl.exp(product(ones(readers[:, None] & (i >= at) & (i < t)), g, PRECISION))
+    right = tl.exp(product(ones(writers[:, None] & (i < at) & (i > t)), g, PRECISION))
     return tl.where(readers[:, None], left, 0.0), tl.where(writers[:, None], right, 0.0)
 
 
@@ -68,7 +66,7 @@ def overlaps(
     span = tl.zeros_like(g)  # logs between the row and the one `d` before it, both left out
     for d in range(1, NEAR):
         near = live & (row % 16 >= d)
-        seen = rows_of(w_ptr, write - d * H, near, channel, K) * tl.exp(span)
+        seen = rows_of(w_ptr, write - d * H, near, channel, K).to(tl.float32) * tl.exp(span)
         here = (apart == d) & near[:, None]
         of_x += tl.where(here, tl.sum(x * seen, axis=1)[:, None], 0.0)
         of_y += tl.where(here, tl.sum(y * seen, axis=1)[:, None], 0.0)
@@ -77,8 +75,8 @@ def overlaps(
     for at in tl.static_range(16, BLOCK_C, 16):
         left, right = _split(g, at, BLOCK_C, PRECISION)
         written = tl.trans(w * right)
-        of_x += tl.dot(x * left, written, input_precision=PRECISION)
-        of_y += tl.dot(y * left, written, input_precision=PRECISION)
+        of_x += product(x * left, written, PRECISION)
+        of_y += product(y * left, written, PRECISION)
     return of_x, of_y
 
 
@@ -104,7 +102,7 @@ def overlaps_vjp(
         pair_x = tl.where(apart == d, d_of_x, 0.0)
         pair_y = tl.where(apart == d, d_of_y, 0.0)
         near = live & (row % 16 >= d)
-        seen = rows_of(w_ptr, write - d * H, near, channel, K) * tl.exp(behind)
+        seen = rows_of(w_ptr, write - d * H, near, channel, K).to(tl.float32) * tl.exp(behind)
         d_x += tl.sum(pair_x, axis=1)[:, None] * seen
         d_y += tl.sum(pair_y, axis=1)[:, None] * seen
         back = token + ((ordinal - d) // WRITES - ordinal // WRITES) * H
@@ -124,10 +122,10 @@ def overlaps_vjp(
     for at in tl.static_range(16, BLOCK_C, 16):
         left, right = _split(g, at, BLOCK_C, PRECISION)
         written = w * right
-        d_x += left * tl.dot(d_of_x, written, input_precision=PRECISION)
-        d_y += left * tl.dot(d_of_y, written, input_precision=PRECISION)
-        back = tl.dot(flipped(d_of_x, BLOCK_C), x * left, input_precision=PRECISION)
-        back += tl.dot(flipped(d_of_y, BLOCK_C), y * left, input_precision=PRECISION)
+        d_x += left * product(d_of_x, written, PRECISION)
+        d_y += left * product(d_of_y, written, PRECISION)
+        back = product(flipped(d_of_x, BLOCK_C), x * left, PRECISION)
+        back += product(flipped(d_of_y, BLOCK_C), y * left, PRECISION)
         d_w += right * back
     return d_x, d_y, d_w
 
@@ -142,14 +140,14 @@ def channel_spans_vjp(
     """
     row = tl.arange(0, BLOCK_C)
     i, other = row[:, None], row[None, :]
-    from_on = (other >= i).to(tl.float32)
-    beyond = (other > i).to(tl.float32)
+    from_on = ones(other >= i)
+    beyond = ones(other > i)
     if DECAYED:
         d_through += d_before
         d_beyond = d_readers
     else:
         d_beyond = d_readers + d_before
-    d_g = tl.dot(from_on, d_through - d_writers, input_precision=PRECISION)
-    d_g += tl.dot(beyond, d_beyond, input_precision=PRECISION)
-    d_g += tl.dot((other < i).to(tl.float32), d_after, input_precision=PRECISION)
+    d_g = product(from_on, d_through - d_writers, PRECISION)
+    d_g += product(beyond, d_beyond, PRECISION)
+    d_g += product(ones(other < i), d_after, PRECISION)
     return d_g + d_whole[None, :] + d_own

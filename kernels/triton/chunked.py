@@ -19,6 +19,7 @@ import triton.language as tl
 
 from miras_search.kernels.triton.channel_decays import channel_spans, log_keeps, overlaps, rows_of
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, shifted, spans
+from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.solve import unit_inverse
 from miras_search.kernels.triton.tiles import cells_of, limited, memory_of
 
@@ -89,11 +90,11 @@ def found(
     if SOLVE:
         inverse = unit_inverse(SLOPE * influence, BLOCK_C, PRECISION)
         right = SLOPE * base + SIGNAL(tl.zeros_like(v), v, th, channel, SETTINGS)
-        u = tl.where(channel, tl.dot(inverse, right, input_precision=PRECISION), 0.0)
+        u = tl.where(channel, product(inverse, right, PRECISION), 0.0)
     elif EXACT:
         for _ in range(SWEEPS):
             u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
-            last = base - tl.dot(influence, u, input_precision=PRECISION)
+            last = base - product(influence, u, PRECISION)
         u = tl.where(channel, SIGNAL(last, v, th, channel, SETTINGS), 0.0)
     else:
         if SLOT > 0:
@@ -101,7 +102,7 @@ def found(
             tl.store(slot, first)
         u = bounded(SIGNAL(first, v, th, channel, SETTINGS), channel)
         for m in range(SWEEPS):
-            last = base - tl.dot(influence, u, input_precision=PRECISION)
+            last = base - product(influence, u, PRECISION)
             if SLOT > 0:
                 tl.store(slot + (m + 1) * SLOT, last)
             u = bounded(SIGNAL(last, v, th, channel, SETTINGS), channel)
@@ -145,11 +146,12 @@ def forward_kernel(
         q = rows_of(q_ptr, token, reads, key, K)
         k = rows_of(k_ptr, write, live, key, K)
         w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
-        v = rows_of(v_ptr, write, live, value, V)
+        v = rows_of(v_ptr, write, live, value, V).to(tl.float32)
         e = tl.load(step_ptr + write, mask=live, other=0.0)
         th = thresholds(threshold_ptr, write, live, value, V, THRESHOLD, BLOCK_C)
 
         if KEYED:
+            q, k, w = q.to(tl.float32), k.to(tl.float32), w.to(tl.float32)
             g = log_keeps(log_keep_ptr, token, fades, key, K)
             fade = tl.exp(g)
             through, before, after, whole = channel_spans(g, DECAYED, BLOCK_C, PRECISION)
@@ -159,19 +161,20 @@ def forward_kernel(
                 K, WRITES, NEAR, BLOCK_C, PRECISION,
             )  # fmt: skip
             seen += tl.where(row[:, None] == row[None, :], tl.sum(q * w, axis=1)[:, None], 0.0)
-            first = tl.dot(faded, z, input_precision=PRECISION)
-            base = tl.dot(k * before, z, input_precision=PRECISION)
-            y = tl.dot(q * through, z, input_precision=PRECISION)
+            first = product(faded, z, PRECISION)
+            base = product(k * before, z, PRECISION)
+            y = product(q * through, z, PRECISION)
             z = whole[:, None] * z
             given = w * after
+            handed = tl.full([BLOCK_C], 1.0, tl.float32)
         else:
             g = log_gates(log_keep_ptr, token, fades)
             through, after, whole, between, segment = spans(g, BLOCK_C, PRECISION)
             before, between_before = shifted(g, through, between, segment, DECAYED, BLOCK_C)
-            kz = tl.dot(k, z, input_precision=PRECISION)
+            kz = product(k, z, PRECISION)
             first = tl.exp(g)[:, None] * kz if DECAYED else kz
             base = before[:, None] * kz
-            y = through[:, None] * tl.dot(q, z, input_precision=PRECISION)
+            y = through[:, None] * product(q, z, PRECISION)
             z = whole * z
             if HAS_MOMENTUM:
                 h = log_momenta(momentum_ptr, write, live)
@@ -179,26 +182,27 @@ def forward_kernel(
                 after = tl.where(live, after, 0.0)  # padding rows add no momentum
                 # What the start momentum has added by each row, and what is left at the end of each write.
                 m_before = tl.sum(between_before * m_through[None, :], axis=1)
-                base += m_before[:, None] * tl.dot(k, s, input_precision=PRECISION)
+                base += m_before[:, None] * product(k, s, PRECISION)
                 m_read = tl.sum(between * m_through[None, :], axis=1)
-                y += m_read[:, None] * tl.dot(q, s, input_precision=PRECISION)
+                y += m_read[:, None] * product(q, s, PRECISION)
                 z += tl.sum(after * m_through) * s
                 after = tl.sum(lasting * after[:, None], axis=0)
-                between = tl.dot(between, lasting, input_precision=PRECISION)
-                between_before = tl.dot(between_before, lasting, input_precision=PRECISION)
-            overlap = between_before * tl.dot(k, tl.trans(w), input_precision=PRECISION)
-            seen = between * tl.dot(q, tl.trans(w), input_precision=PRECISION)
-            given = w * after[:, None]
+                between = product(between, lasting, PRECISION)
+                between_before = product(between_before, lasting, PRECISION)
+            overlap = between_before * product(k, tl.trans(w), PRECISION)
+            seen = between * product(q, tl.trans(w), PRECISION)
+            given = w
+            handed = after
 
         u, _inverse, _last = found(
             first, base, overlap * e[None, :], v, th, channel, None,
             SIGNAL, SETTINGS, SLOPE, SWEEPS, EXACT, SOLVE, 0, BLOCK_C, PRECISION,
         )  # fmt: skip
-        y -= tl.dot(seen * e[None, :], u, input_precision=PRECISION)
+        y -= product(seen * e[None, :], u, PRECISION)
         put(y_ptr, y, token, reads, value, V)
-        z -= tl.dot(tl.trans(given), e[:, None] * u, input_precision=PRECISION)
+        z -= product(tl.trans(given), (e * handed)[:, None] * u, PRECISION)
         if HAS_MOMENTUM:
-            s = m_whole * s - tl.dot(tl.trans(w), (e * m_after)[:, None] * u, input_precision=PRECISION)
+            s = m_whole * s - product(tl.trans(w), (e * m_after)[:, None] * u, PRECISION)
 
     tl.store(final_ptr + program * K * V + inner, z, mask=cell)
     if HAS_MOMENTUM:

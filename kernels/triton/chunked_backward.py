@@ -22,6 +22,7 @@ from miras_search.kernels.triton.channel_decays import (
 )
 from miras_search.kernels.triton.chunked import bounded, found, log_gates, log_momenta, put, rows_at, thresholds
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
+from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
 
 
@@ -39,16 +40,16 @@ def through_signals(
     turned = flipped(influence, BLOCK_C)
     if EXACT:
         if SOLVE:
-            d_u = tl.dot(flipped(inverse, BLOCK_C), d_u, input_precision=PRECISION)
+            d_u = product(flipped(inverse, BLOCK_C), d_u, PRECISION)
         else:
             total = d_u
             for _ in range(SWEEPS):
                 d_p, _d_v, _d_th = VJP(last, v, th, tl.where(channel, total, 0.0), channel, SETTINGS)
-                total = d_u - tl.dot(turned, tl.where(channel, d_p, 0.0), input_precision=PRECISION)
+                total = d_u - product(turned, tl.where(channel, d_p, 0.0), PRECISION)
             d_u = total
         d_base, d_v, d_th = VJP(last, v, th, tl.where(channel, d_u, 0.0), channel, SETTINGS)
         d_base = tl.where(channel, d_base, 0.0)
-        d_influence = -tl.dot(d_base, tl.trans(u), input_precision=PRECISION)
+        d_influence = -product(d_base, tl.trans(u), PRECISION)
         d_first = tl.zeros_like(d_base)
     else:
         d_base = tl.zeros_like(d_u)
@@ -66,8 +67,8 @@ def through_signals(
             d_base += d_p
             earlier = tl.load(slot + (m - 1) * BLOCK_C * BLOCK_V)
             earlier = bounded(SIGNAL(earlier, v, th, channel, SETTINGS), channel)
-            d_influence -= tl.dot(d_p, tl.trans(earlier), input_precision=PRECISION)
-            d_u = -tl.dot(turned, d_p, input_precision=PRECISION)
+            d_influence -= product(d_p, tl.trans(earlier), PRECISION)
+            d_u = -product(turned, d_p, PRECISION)
         d_u = tl.where(inside(SIGNAL(first, v, th, channel, SETTINGS)) & channel, d_u, 0.0)
         d_first, d_value, d_threshold = VJP(first, v, th, d_u, channel, SETTINGS)
         d_first = tl.where(channel, d_first, 0.0)
@@ -114,13 +115,14 @@ def backward_kernel(
         q = rows_of(q_ptr, token, reads, key, K)
         k = rows_of(k_ptr, write, live, key, K)
         w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
-        v = rows_of(v_ptr, write, live, value, V)
+        v = rows_of(v_ptr, write, live, value, V).to(tl.float32)
         d_y = rows_of(d_y_ptr, token, reads, value, V)
         e = tl.load(step_ptr + write, mask=live, other=0.0)
         th = thresholds(threshold_ptr, write, live, value, V, THRESHOLD, BLOCK_C)
 
         # Replay: coefficients and predictions as in the forward.
         if KEYED:
+            q, k, w = q.to(tl.float32), k.to(tl.float32), w.to(tl.float32)
             g = log_keeps(log_keep_ptr, token, fades, key, K)
             fade = tl.exp(g)
             through, before, after, whole = channel_spans(g, DECAYED, BLOCK_C, PRECISION)
@@ -130,38 +132,37 @@ def backward_kernel(
                 K, WRITES, NEAR, BLOCK_C, PRECISION,
             )  # fmt: skip
             seen += tl.where(diagonal, tl.sum(q * w, axis=1)[:, None], 0.0)
-            first = tl.dot(faded, z, input_precision=PRECISION)
-            base = tl.dot(k * before, z, input_precision=PRECISION)
+            first = product(faded, z, PRECISION)
+            base = product(k * before, z, PRECISION)
             given = w * after
         else:
             g = log_gates(log_keep_ptr, token, fades)
             fade = tl.exp(g)
             through, after, whole, between, segment = spans(g, BLOCK_C, PRECISION)
             before, between_before = shifted(g, through, between, segment, DECAYED, BLOCK_C)
-            kz = tl.dot(k, z, input_precision=PRECISION)
+            kz = product(k, z, PRECISION)
             first = fade[:, None] * kz if DECAYED else kz
             base = before[:, None] * kz
-            kw = tl.dot(k, tl.trans(w), input_precision=PRECISION)
-            qw = tl.dot(q, tl.trans(w), input_precision=PRECISION)
+            kw = product(k, tl.trans(w), PRECISION)
+            qw = product(q, tl.trans(w), PRECISION)
             if HAS_MOMENTUM:
                 s = tl.load(starts_s_ptr + start, mask=cell, other=0.0)
                 h = log_momenta(momentum_ptr, write, live)
                 m_through, m_after, m_whole, lasting, _ = spans(h, BLOCK_C, PRECISION)
                 after = tl.where(live, after, 0.0)  # padding rows add no momentum
-                ks = tl.dot(k, s, input_precision=PRECISION)
+                ks = product(k, s, PRECISION)
                 m_before = tl.sum(between_before * m_through[None, :], axis=1)
                 m_read = tl.sum(between * m_through[None, :], axis=1)
                 base += m_before[:, None] * ks
                 handed = tl.sum(lasting * after[:, None], axis=0)
-                p = tl.dot(between, lasting, input_precision=PRECISION)
-                p_before = tl.dot(between_before, lasting, input_precision=PRECISION)
+                p = product(between, lasting, PRECISION)
+                p_before = product(between_before, lasting, PRECISION)
             else:
                 handed = after
                 p = between
                 p_before = between_before
             overlap = p_before * kw
             seen = p * qw
-            given = w * handed[:, None]
 
         influence = overlap * e[None, :]
         u, inverse, last = found(
@@ -171,16 +172,16 @@ def backward_kernel(
 
         # The reads, y = (q * through) z - (seen * e) u, and the state handed on, whole * z - given^T (e * u).
         eu = e[:, None] * u
-        d_read = -tl.dot(d_y, tl.trans(u), input_precision=PRECISION)
-        d_given = -tl.dot(eu, tl.trans(d_z), input_precision=PRECISION)
-        d_eu = -tl.dot(given, d_z, input_precision=PRECISION)
+        d_read = -product(d_y, tl.trans(u), PRECISION)
+        d_given = -product(eu, tl.trans(d_z), PRECISION)
+        d_eu = -product(given, d_z, PRECISION) if KEYED else -handed[:, None] * product(w, d_z, PRECISION)
         if HAS_MOMENTUM:
-            d_given_s = -tl.dot(eu, tl.trans(d_s), input_precision=PRECISION)
-            d_eu -= m_after[:, None] * tl.dot(w, d_s, input_precision=PRECISION)
-        d_u = e[:, None] * d_eu - tl.dot(flipped(seen, BLOCK_C) * e[:, None], d_y, input_precision=PRECISION)
+            d_given_s = -product(eu, tl.trans(d_s), PRECISION)
+            d_eu -= m_after[:, None] * product(w, d_s, PRECISION)
+        d_u = e[:, None] * d_eu - product(flipped(seen, BLOCK_C) * e[:, None], d_y, PRECISION)
         d_e = tl.sum(u * d_eu, axis=1) + tl.sum(d_read * seen, axis=0)
         d_seen = d_read * e[None, :]
-        d_qz = tl.dot(d_y, tl.trans(z), input_precision=PRECISION)
+        d_qz = product(d_y, tl.trans(z), PRECISION)
 
         d_first, d_base, d_influence, d_v, d_th = through_signals(
             d_u, first, base, influence, u, inverse, last, v, th, channel, slot,
@@ -200,8 +201,8 @@ def backward_kernel(
             )  # fmt: skip
             d_readers = faded * d_faded + q * fade * d_q_faded
             d_writers = w * d_w
-            d_faded += tl.dot(d_first, tl.trans(z), input_precision=PRECISION)
-            d_k_before = tl.dot(d_base, tl.trans(z), input_precision=PRECISION)
+            d_faded += product(d_first, tl.trans(z), PRECISION)
+            d_k_before = product(d_base, tl.trans(z), PRECISION)
             d_own = q * fade * d_q_faded
             if DECAYED:
                 d_own += faded * d_faded
@@ -214,9 +215,9 @@ def backward_kernel(
                 q * through * d_qz, k * before * d_k_before, given * d_given, whole * tl.sum(d_z * z, axis=1),
                 d_readers, d_writers, d_own, DECAYED, BLOCK_C, PRECISION,
             )  # fmt: skip
-            d_z = whole[:, None] * d_z + tl.dot(tl.trans(q * through), d_y, input_precision=PRECISION)
-            d_z += tl.dot(tl.trans(k * before), d_base, input_precision=PRECISION)
-            d_z += tl.dot(tl.trans(faded), d_first, input_precision=PRECISION)
+            d_z = whole[:, None] * d_z + product(tl.trans(q * through), d_y, PRECISION)
+            d_z += product(tl.trans(k * before), d_base, PRECISION)
+            d_z += product(tl.trans(faded), d_first, PRECISION)
             raw = rows_of(log_keep_ptr, token, fades, key, K)
             put(d_log_keep_ptr, tl.where(raw >= LOG_FLOOR, d_g, 0.0), tokens + token, fades, key, K)
         else:
@@ -226,22 +227,22 @@ def backward_kernel(
             d_p_before = d_overlap * kw
             d_kz = before[:, None] * d_base
             d_kz += fade[:, None] * d_first if DECAYED else d_first
-            d_q = tl.dot(d_qw, w, input_precision=PRECISION) + through[:, None] * d_qz
-            d_k = tl.dot(d_kw, w, input_precision=PRECISION)
-            d_k += tl.dot(d_kz, tl.trans(z), input_precision=PRECISION)
-            d_w = tl.dot(flipped(d_qw, BLOCK_C), q, input_precision=PRECISION)
-            d_w += tl.dot(flipped(d_kw, BLOCK_C), k, input_precision=PRECISION)
+            d_q = product(d_qw, w, PRECISION) + through[:, None] * d_qz
+            d_k = product(d_kw, w, PRECISION)
+            d_k += product(d_kz, tl.trans(z), PRECISION)
+            d_w = product(flipped(d_qw, BLOCK_C), q, PRECISION)
+            d_w += product(flipped(d_kw, BLOCK_C), k, PRECISION)
             d_w += handed[:, None] * d_given
             d_through = tl.sum(q * d_qz, axis=1)
             d_before = tl.sum(d_base * kz, axis=1)
             d_after = tl.sum(w * d_given, axis=1)
             d_whole = whole * tl.sum(d_z * z)
-            d_old = whole * d_z + tl.dot(tl.trans(q), through[:, None] * d_y, input_precision=PRECISION)
-            d_old += tl.dot(tl.trans(k), d_kz, input_precision=PRECISION)
+            d_old = whole * d_z + product(tl.trans(q), through[:, None] * d_y, PRECISION)
+            d_old += product(tl.trans(k), d_kz, PRECISION)
             if HAS_MOMENTUM:
-                d_qs = tl.dot(d_y, tl.trans(s), input_precision=PRECISION)
+                d_qs = product(d_y, tl.trans(s), PRECISION)
                 d_q += m_read[:, None] * d_qs
-                d_k += m_before[:, None] * tl.dot(d_base, tl.trans(s), input_precision=PRECISION)
+                d_k += m_before[:, None] * product(d_base, tl.trans(s), PRECISION)
                 d_w += m_after[:, None] * d_given_s
                 d_m_read = tl.sum(q * d_qs, axis=1)
                 d_m_before = tl.sum(d_base * ks, axis=1)
@@ -249,15 +250,15 @@ def backward_kernel(
                 d_m_end = tl.sum(d_z * s)
                 d_m_whole = m_whole * tl.sum(d_s * s)
                 d_s = m_whole * d_s + tl.sum(after * m_through) * d_z
-                d_s += tl.dot(tl.trans(q), m_read[:, None] * d_y, input_precision=PRECISION)
-                d_s += tl.dot(tl.trans(k), m_before[:, None] * d_base, input_precision=PRECISION)
+                d_s += product(tl.trans(q), m_read[:, None] * d_y, PRECISION)
+                d_s += product(tl.trans(k), m_before[:, None] * d_base, PRECISION)
                 # P = D M, P' = D' M, and the sums over D, D' and the product after each row with M's first column.
                 enduring = flipped(lasting, BLOCK_C)
-                d_between = tl.dot(d_p, enduring, input_precision=PRECISION) + d_m_read[:, None] * m_through[None, :]
-                d_between_before = tl.dot(d_p_before, enduring, input_precision=PRECISION)
+                d_between = product(d_p, enduring, PRECISION) + d_m_read[:, None] * m_through[None, :]
+                d_between_before = product(d_p_before, enduring, PRECISION)
                 d_between_before += d_m_before[:, None] * m_through[None, :]
-                d_lasting = tl.dot(flipped(between, BLOCK_C), d_p, input_precision=PRECISION)
-                d_lasting += tl.dot(flipped(between_before, BLOCK_C), d_p_before, input_precision=PRECISION)
+                d_lasting = product(flipped(between, BLOCK_C), d_p, PRECISION)
+                d_lasting += product(flipped(between_before, BLOCK_C), d_p_before, PRECISION)
                 d_lasting += after[:, None] * d_after[None, :]
                 d_m_through = tl.sum(between * d_m_read[:, None] + between_before * d_m_before[:, None], axis=0)
                 d_m_through += after * d_m_end

@@ -10,6 +10,8 @@ from typing import Final
 import triton
 import triton.language as tl
 
+from miras_search.kernels.triton.products import ones, product
+
 # exp(-30) is zero beside 1 in float32; the clamp keeps a gate of exactly zero (log gate -inf) out of differences.
 LOG_FLOOR: Final = tl.constexpr(-30.0)
 # The same for gates that come as they are: small enough to be zero, large enough to be divided by.
@@ -30,7 +32,7 @@ def spans(g, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr):
     after = tl.exp(tl.sum(tl.where(earlier, g[:, None], 0.0), axis=0))
     # sum of g over s < i <= t as a product with a 0/1 triangle: differences of one running sum would lose the small
     # gates that follow a reset (a running sum near -1900 has steps of 1e-4).
-    segment = tl.dot(upto.to(tl.float32), tl.where(earlier, g[:, None], 0.0), input_precision=PRECISION)
+    segment = product(ones(upto), tl.where(earlier, g[:, None], 0.0), PRECISION)
     between = tl.where(upto, tl.exp(segment), 0.0)
     return through, after, tl.exp(tl.sum(g, axis=0)), between, segment
 

@@ -30,6 +30,8 @@ _SMALLEST_BLOCK: Final = 16  # what tl.dot takes
 _LARGEST_STATE: Final = 128 * 128
 _LARGEST_KEY: Final = 256
 _LARGEST_ROWS: Final = 64
+_LARGEST_SPLIT_ROWS: Final = 32
+_REGISTERS: Final = 65_536  # of a multiprocessor
 # At chunk 64 a state of 128 x 128 asks for 240 KiB of shared memory; an H200 has 227.
 _LARGEST_STATE_OF_LONG_CHUNKS: Final = 64 * 64
 
@@ -83,12 +85,21 @@ class Rule:
 class Configuration:
     """How a body is compiled: threads are 32 * `num_warps`, `num_stages` is the depth of load pipelining.
 
-    `precision` is the `input_precision` of every tl.dot; anything but "ieee" changes the numbers.
+    `precision` is the arithmetic of all products (products.py).
     """
 
     num_warps: int
     num_stages: int = 1
     precision: str = "ieee"
+
+    def options(self) -> dict[str, int]:
+        """What Triton compiles it with.
+
+        Registers a thread: as many as there are when one program has a multiprocessor to itself. Left alone, ptxas
+        gives 32 to bodies that spill even with 255, and they spill two to three times as much.
+        """
+        registers = min(255, _REGISTERS // (32 * self.num_warps))
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "maxnreg": registers}
 
 
 def block(size: int) -> int:
@@ -102,19 +113,15 @@ def value_block(key_dim: int, value_dim: int, *, couples: bool) -> int:
     return whole if couples else min(whole, max(_SMALLEST_BLOCK, _LARGEST_STATE_OF_LONG_CHUNKS // block(key_dim)))
 
 
-def configurations(block_c: int, block_k: int, block_v: int, *, backward: bool) -> list[Configuration]:
-    """Those worth trying for a tile shape, the untuned default first.
+def configurations(dtype: torch.dtype, block_c: int) -> list[Configuration]:
+    """Those worth trying, the untuned default first; they agree in precision, so that none changes the numbers.
 
-    The default is, of 4, 8 and 16 warps, the count that spilled least when compiled for sm_90; none was timed.
+    Four warps, as with them the fewest instructions are issued for a token by what is compiled for sm_90
+    (docs/kernels.md); none was timed. bfloat16 inputs are multiplied on tensor cores, except in chunks of 64: there
+    Hopper had products of transposed tiles miscompiled by Triton before 3.7.1.
     """
-    volume = block_c * block_k * block_v
-    if volume <= 16**3:
-        warps = 4
-    elif volume <= 16 * 64 * 64 and not backward:
-        warps = 8
-    else:
-        warps = 16
-    return [Configuration(warps), *(Configuration(other) for other in (2, 4, 8, 16) if other != warps)]
+    precision = "split" if dtype == torch.bfloat16 and block_c <= _LARGEST_SPLIT_ROWS else "ieee"
+    return [Configuration(warps, precision=precision) for warps in (4, 2, 8, 16)]
 
 
 def why_not(
@@ -141,10 +148,7 @@ def why_not(
 @functools.cache
 def _tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
     return triton.autotune(
-        configs=[
-            triton.Config({"PRECISION": one.precision}, num_warps=one.num_warps, num_stages=one.num_stages)
-            for one in configs
-        ],
+        configs=[triton.Config({"PRECISION": one.precision}, **one.options()) for one in configs],
         key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM"],
     )(body)
 
@@ -155,9 +159,7 @@ def _start(body: Any, grid: tuple[int, int], configs: list[Configuration]) -> Ca
         tuned: Callable[..., object] = _tuned(body, tuple(configs))[grid]
         return tuned
     first = configs[0]
-    return functools.partial(
-        body[grid], PRECISION=first.precision, num_warps=first.num_warps, num_stages=first.num_stages
-    )
+    return functools.partial(body[grid], PRECISION=first.precision, **first.options())
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +238,8 @@ def run_forward(
     starts, starts_s = (state(chunks, there=save and there) for there in (True, has_s))
     if batch * heads > 0:
         constants = given.constants(rule)
-        tiles = [constants[name] for name in ("BLOCK_C", "BLOCK_K", "BLOCK_V")]
         with torch.cuda.device_of(given.v):
-            _start(forward_kernel, _grid(given, constants), configurations(*tiles, backward=False))(
+            _start(forward_kernel, _grid(given, constants), configurations(given.q.dtype, constants["BLOCK_C"]))(
                 *given.pointers(),
                 *(None if x is None else x.contiguous() for x in (initial, initial_s)),
                 y,
@@ -294,11 +295,11 @@ def run_backward(
     d_initial, d_initial_s = own(d_final), own(d_final_s)
     names = ("q", "k", "v", "w", "log_keep", "step", "momentum", "threshold")
     if batch * heads > 0:
-        tiles = [constants[name] for name in ("BLOCK_C", "BLOCK_K", "BLOCK_V")]
         slots = 0 if rule.sweeps is None else rule.loops + 1
-        scratch = torch.empty((grid[0] * parts, slots, tiles[0], tiles[2]), dtype=torch.float32, device=device)
+        slot = (constants["BLOCK_C"], constants["BLOCK_V"])
+        scratch = torch.empty((grid[0] * parts, slots, *slot), dtype=torch.float32, device=device)
         with torch.cuda.device_of(given.v):
-            _start(backward_kernel, grid, configurations(*tiles, backward=True))(
+            _start(backward_kernel, grid, configurations(given.q.dtype, constants["BLOCK_C"]))(
                 *given.pointers(),
                 starts.contiguous(),
                 starts_s.contiguous(),

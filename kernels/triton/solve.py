@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from miras_search.kernels.triton.products import product
+
 
 @triton.jit
 def unit_inverse(n, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr):
@@ -25,8 +27,8 @@ def unit_inverse(n, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr):
         weights = tl.sum(tl.where(current, inner, 0.0), axis=0)
         x -= tl.where(current, tl.sum(weights[:, None] * x, axis=0)[None, :], 0.0)
     if BLOCK_C > 16:
-        m = tl.dot(x, tl.where(same, 0.0, n), input_precision=PRECISION)
+        m = product(x, tl.where(same, 0.0, n), PRECISION)
         if BLOCK_C > 32:
-            x += tl.dot(m, tl.dot(m, x, input_precision=PRECISION), input_precision=PRECISION)
-        x -= tl.dot(m, x, input_precision=PRECISION)
+            x += product(m, product(m, x, PRECISION), PRECISION)
+        x -= product(m, x, PRECISION)
     return x

@@ -17,7 +17,11 @@ import pytest
 pytest.importorskip("triton")
 
 SWEPT = ("huber", "fp32", {"SWEEPS": 2, "DECAYED": True, "THRESHOLD": "head", "HAS_MOMENTUM": True})
-SOLVED = ("l2", "bf16", {"EXACT": True, "SOLVE": True, "KEYED": True, "HAS_W": True, "WRITES": 2, "BLOCK_C": 32})
+SOLVED = (
+    "l2",
+    "bf16",
+    {"EXACT": True, "SOLVE": True, "KEYED": True, "HAS_W": True, "WRITES": 2, "BLOCK_C": 32, "PRECISION": "split"},
+)
 COMPILE = """
 import ast, sys
 import triton
@@ -57,7 +61,7 @@ for body in (forward_kernel, backward_kernel):
 """
 
 
-@pytest.mark.parametrize("case", [SWEPT, pytest.param(SOLVED, marks=pytest.mark.slow)], ids=lambda case: case[0])
+@pytest.mark.parametrize("case", [SWEPT, SOLVED], ids=lambda case: case[0])
 def test_bodies_compile_for_hopper(tmp_path: Path, case: tuple[str, str, dict[str, object]]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
