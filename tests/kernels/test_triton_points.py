@@ -7,6 +7,8 @@ kernel's chunks, coefficients or solves is in what it is compared with.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +19,17 @@ from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
 from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.dispatch import Setting, choose
+from miras_search.kernels.state import State
 from miras_search.kernels.triton.autograd import chunked
 from miras_search.kernels.triton.launch import Configuration, Rule, block, configurations, value_block
 from miras_search.space.bias import L2
+from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
 pytestmark = RUNS
 # The interpreter cuts bfloat16 off where a device rounds: 14 bits of an operand are sure there, 16 on a device.
 SPLIT = 2e-4
+ROUNDED = 8e-3  # what is bfloat16 itself
 SOFT = {"source": "data", "squash": "softplus", "value": 1.0}
 BY_KEY = {"l2": {"keep": {"source": "data", "scope": "key"}}}
 
@@ -190,6 +195,44 @@ def test_split_products_are_the_recurrence(
     found, gradients, _ = evaluate(dispatch.run_triton, point, given)
     assert_near(found, expected, SPLIT)
     assert_near(gradients, expected_gradients, SPLIT)
+
+
+NARROW: list[tuple[dict[str, object], int]] = [
+    ({"preset": "gated_delta_net"}, 17),
+    ({"preset": "rwkv7"}, 9),
+    ({"preset": "rwkv7"} | execution({"refined": 1}), 11),  # the tail is torch's
+    ({"algorithm": "momentum", "retention": "l2"}, 18),
+    ({"retention": BY_KEY} | execution("frozen", 12), 12),
+    ({"bias": "logcosh", "retention": BY_KEY} | execution({"refined": 2}, 20, "decayed"), 20),
+]
+
+
+@pytest.mark.parametrize(("spec", "tokens"), NARROW, ids=[json.dumps(spec)[:80] for spec, _ in NARROW])
+def test_bfloat16_inputs_are_the_recurrence(spec: dict[str, object], tokens: int) -> None:
+    """Of the same numbers in float32: what is kept in float32 shows nothing of bfloat16's eight bits."""
+
+    def narrow(inputs: Inputs) -> dict[str, Tensor]:
+        return {name: getattr(inputs, name).bfloat16() for name in "qkvw" if getattr(inputs, name) is not None}
+
+    def kernel(point: DesignPoint, inputs: Inputs, *rest: Any) -> tuple[Tensor, State]:
+        y, state = dispatch.run_triton(point, inputs._replace(**narrow(inputs)), *rest)
+        assert y.dtype == torch.bfloat16
+        return y.float(), state
+
+    def loop(point: DesignPoint, inputs: Inputs, *rest: Any) -> tuple[Tensor, State]:
+        y, state = recurrence.run(point, inputs, *rest)
+        return y.bfloat16().float(), state  # so that the output's gradient is rounded too
+
+    point = DesignPoint.parse(spec)
+    given = given_of(point, tokens)
+    given = replace(given, inputs=given.inputs._replace(**{n: x.float() for n, x in narrow(given.inputs).items()}))
+    expected, wanted, _ = evaluate(loop, point, given)
+    found, gradients, _ = evaluate(kernel, point, given)
+    assert_near(found[:1], expected[:1], ROUNDED)
+    assert_near(found[1:], expected[1:], SPLIT)
+    names = [name for name in Inputs._fields if getattr(given.inputs, name) is not None]
+    for name, a, b in zip([*names, *["start"] * len(given.start)], gradients, wanted, strict=True):
+        assert_near([a], [b], ROUNDED if name in "qkvw" else SPLIT)
 
 
 def test_bfloat16_inputs_are_split_but_in_long_chunks() -> None:
