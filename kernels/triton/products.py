@@ -38,11 +38,13 @@ def _low(x):
 def product(a, b, PRECISION: tl.constexpr):
     """a @ b in float32, of tiles in float32 or bfloat16."""
     if PRECISION == "split":
+        x = _high(a)
+        y = _high(b)
         total = tl.zeros([a.shape[0], b.shape[1]], dtype=tl.float32)
         if a.dtype == tl.float32:
-            total = tl.dot(_low(a), _high(b), total)
+            total = tl.dot(_low(a), y, total)
         if b.dtype == tl.float32:
-            total = tl.dot(_high(a), _low(b), total)
-        return tl.dot(_high(a), _high(b), total)
+            total = tl.dot(x, _low(b), total)
+        return tl.dot(x, y, total)
     else:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=PRECISION)

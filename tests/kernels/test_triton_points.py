@@ -95,6 +95,17 @@ def assert_near(found: list[Tensor], expected: list[Tensor], ratio: float = 1e-5
         assert error <= ratio * scale + 1e-7, (i, float(error), float(scale))
 
 
+def assert_is_the_recurrence(
+    point: DesignPoint, given: Case, outputs: float = 1e-5, gradients: float = 1e-5
+) -> tuple[State, State]:
+    """The kernel's outputs, final states and gradients within these ratios; both states."""
+    expected, wanted, final = evaluate(recurrence.run, point, given)
+    found, got, state = evaluate(dispatch.run_triton, point, given)
+    assert_near(found, expected, outputs)
+    assert_near(got, wanted, gradients)
+    return state, final
+
+
 def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int = 7) -> Case:
     given = case(point, tokens, seed=1, batch=1, heads=2, key_dim=key_dim, value_dim=value_dim, dtype=torch.float32)
     return given.with_leaves([x.to(DEVICE) for x in given.leaves()])
@@ -104,12 +115,8 @@ def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int =
 def test_triton_is_the_recurrence(spec: dict[str, object], tokens: int) -> None:
     point = DesignPoint.parse(spec)
     assert choose(point, Setting("cuda", torch.float32, 5, 7)).run is dispatch.run_triton
-    given = given_of(point, tokens)
-    expected, expected_gradients, expected_state = evaluate(recurrence.run, point, given)
-    found, gradients, state = evaluate(dispatch.run_triton, point, given)
-    assert list(state.tensors()) == list(expected_state.tensors())
-    assert_near(found, expected)
-    assert_near(gradients, expected_gradients)
+    state, expected = assert_is_the_recurrence(point, given_of(point, tokens))
+    assert list(state.tensors()) == list(expected.tensors())
 
 
 @pytest.mark.parametrize("spec", [POINTS[0][0], POINTS[15][0], POINTS[18][0]], ids=["solved", "momentum", "by key"])
@@ -118,11 +125,7 @@ def test_value_channels_split_over_programs(monkeypatch: pytest.MonkeyPatch, spe
     monkeypatch.setattr("miras_search.kernels.triton.launch._LARGEST_STATE_OF_LONG_CHUNKS", 16 * 16)
     assert value_block(5, 37, couples=False) == 16
     point = DesignPoint.parse(spec)
-    given = given_of(point, 4, value_dim=37)
-    expected, expected_gradients, _ = evaluate(recurrence.run, point, given)
-    found, gradients, _ = evaluate(dispatch.run_triton, point, given)
-    assert_near(found, expected)
-    assert_near(gradients, expected_gradients)
+    assert_is_the_recurrence(point, given_of(point, 4, value_dim=37))
 
 
 def leaves(tokens: int = 4, heads: int = 1) -> list[Tensor]:
@@ -190,11 +193,7 @@ def test_split_products_are_the_recurrence(
     split = Configuration(4, precision="split")
     monkeypatch.setattr("miras_search.kernels.triton.launch.configurations", lambda *of: [split])
     point = DesignPoint.parse(spec)
-    given = given_of(point, tokens)
-    expected, expected_gradients, _ = evaluate(recurrence.run, point, given)
-    found, gradients, _ = evaluate(dispatch.run_triton, point, given)
-    assert_near(found, expected, SPLIT)
-    assert_near(gradients, expected_gradients, SPLIT)
+    assert_is_the_recurrence(point, given_of(point, tokens), SPLIT, SPLIT)
 
 
 NARROW: list[tuple[dict[str, object], int]] = [
@@ -254,7 +253,4 @@ def test_every_configuration_on_a_device(
     monkeypatch.setattr("miras_search.kernels.triton.launch.configurations", lambda *of: [one])
     point = DesignPoint.parse(POINTS[number][0])
     given = given_of(point, 64 + POINTS[number][1], key_dim=32, value_dim=48)
-    expected, expected_gradients, _ = evaluate(recurrence.run, point, given)
-    found, gradients, _ = evaluate(dispatch.run_triton, point, given)
-    assert_near(found, expected, 1e-3)
-    assert_near(gradients, expected_gradients, 2e-3)
+    assert_is_the_recurrence(point, given, 1e-3, 2e-3)
