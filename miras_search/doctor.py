@@ -208,7 +208,7 @@ def _triton(*, has_gpu: bool) -> Check:
     if not has_gpu:
         return Check("triton", "ok", f"version {installed}; not used without a GPU")
     try:
-        importlib.import_module("miras_search.kernels.triton.launch")
+        importlib.import_module("miras_search.kernels.triton.chunked_launch")
     except ImportError as error:
         return Check("triton", "warning", f"version {installed} cannot be imported: {error}", "install triton again")
     return Check("triton", "ok", f"version {installed}")

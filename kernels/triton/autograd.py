@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from miras_search.errors import MirasError
-from miras_search.kernels.triton.launch import Given, Rule, run_backward, run_forward, why_not
+from miras_search.kernels.triton.chunked_launch import run_backward, run_forward
+from miras_search.kernels.triton.launch import Given, Rule, why_not
 from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.kernels.vmap import VmapInfo, folded
 from miras_search.space.bias import Bias

@@ -8,8 +8,9 @@ Legend: B batch, T time, H heads, K key dim, V value dim, N chunks; C rows of a 
 state is [K, V] and a read is q @ state. In the bodies t is the row (the reader) and s the column (the writer) of a
 C x C tile. A token's keep is that of its first write, its query that of its last; other rows have keep 1 and no query.
 
-The bodies carry no autotuner, so that the CPU interpreter can run them; launch.py starts them, autograd.py makes them
-one differentiable function. No product is in tf32, which keeps ten bits: the sweeps feed errors back (products.py).
+The bodies carry no autotuner, so that the CPU interpreter can run them; chunked_launch.py starts them, autograd.py
+makes them one differentiable function. No product is in tf32, which keeps ten bits: the sweeps feed errors back
+(products.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Start the chunked kernels: what they accept, their block sizes, their warps and stages, their buffers.
+"""What the chunked kernels accept, their block sizes, their warps and stages, and how a body of theirs is started.
 
 Everything a tuner may change is in `configurations`, the first of which is used. They are guesses that compile, not the
 result of a measurement. The bodies stay plain jit functions, as the CPU interpreter cannot run an autotuner; on a
@@ -20,8 +20,6 @@ import torch
 import triton
 from torch import Tensor
 
-from miras_search.kernels.triton.chunked import forward_kernel
-from miras_search.kernels.triton.chunked_backward import backward_kernel
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.jit import Jit
@@ -145,23 +143,6 @@ def why_not(
     return None
 
 
-@functools.cache
-def _tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
-    return triton.autotune(
-        configs=[triton.Config({"PRECISION": one.precision}, **one.options()) for one in configs],
-        key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM"],
-    )(body)
-
-
-def _start(body: Any, grid: tuple[int, int], configs: list[Configuration]) -> Callable[..., object]:
-    """The body with its options: all arguments but those of a configuration are still to be given."""
-    if os.environ.get("MIRAS_TRITON_TUNE") == "1" and not INTERPRETED:
-        tuned: Callable[..., object] = _tuned(body, tuple(configs))[grid]
-        return tuned
-    first = configs[0]
-    return functools.partial(body[grid], PRECISION=first.precision, **first.options())
-
-
 @dataclass(frozen=True, slots=True)
 class Given:
     """The tensors of a call: q [B,T,H,K], k and w [B,N,H,K], v [B,N,H,V] in one dtype; gates and states in float32.
@@ -210,112 +191,28 @@ class Given:
             "BLOCK_V": value_block(keys, values, couples=rule.couples),
         }
 
+    def grid(self, rule: Rule) -> tuple[int, int]:
+        """Programs of a launch: memories, blocks of value channels."""
+        batch, _, heads, keys = self.q.shape
+        values = self.v.shape[-1]
+        return batch * heads, triton.cdiv(values, value_block(keys, values, couples=rule.couples))
 
-def _grid(given: Given, constants: dict[str, Any]) -> tuple[int, int]:
-    batch, _, heads, _ = given.q.shape
-    return batch * heads, triton.cdiv(constants["V"], constants["BLOCK_V"])
+
+@functools.cache
+def _tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
+    return triton.autotune(
+        configs=[triton.Config({"PRECISION": one.precision}, **one.options()) for one in configs],
+        key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM"],
+    )(body)
 
 
-def run_forward(
-    given: Given, initial: Tensor | None, initial_s: Tensor | None, rule: Rule, *, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Launch the forward body.
-
-    Returns y [B,T,H,V] in the dtype of v, the final state and momentum [B,H,K,V], and with `save` those at the chunks'
-    starts [B,chunks,H,K,V]. What there is none of has shape [B,0].
+def start(body: Any, grid: tuple[int, ...], dtype: torch.dtype, block_c: int) -> Callable[..., object]:
+    """The body with its options, for inputs of this type: all arguments but those of a configuration are still to be
+    given.
     """
-    batch, tokens, heads, keys = given.q.shape
-    values, device = given.v.shape[-1], given.v.device
-    has_s = given.momentum is not None
-
-    def state(*axes: int, there: bool) -> Tensor:
-        shape = (batch, *axes, heads, keys, values) if there else (batch, 0)
-        return torch.empty(shape, dtype=torch.float32, device=device)
-
-    y = torch.empty((batch, tokens, heads, values), dtype=given.v.dtype, device=device)
-    final, final_s = state(there=True), state(there=has_s)
-    chunks = triton.cdiv(tokens, rule.chunk)
-    starts, starts_s = (state(chunks, there=save and there) for there in (True, has_s))
-    if batch * heads > 0:
-        constants = given.constants(rule)
-        with torch.cuda.device_of(given.v):
-            _start(forward_kernel, _grid(given, constants), configurations(given.q.dtype, constants["BLOCK_C"]))(
-                *given.pointers(),
-                *(None if x is None else x.contiguous() for x in (initial, initial_s)),
-                y,
-                final,
-                final_s,
-                starts,
-                starts_s,
-                tokens,
-                heads,
-                HAS_INITIAL=initial is not None,
-                SAVE_STARTS=save,
-                **constants,
-            )
-    return y, final, final_s, starts, starts_s
-
-
-def run_backward(
-    given: Given, starts: Tensor, starts_s: Tensor, d_y: Tensor, d_final: Tensor, d_final_s: Tensor, rule: Rule
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Launch the backward body on what `run_forward` took and saved, and the gradients of its outputs.
-
-    Returns the gradients of the tensors in `given`, in their order, and of the initial state and momentum. What there
-    is none of has shape [B,0].
-    """
-    batch, _, heads, _ = given.q.shape
-    device = given.v.device
-    constants = given.constants(rule)
-    grid = _grid(given, constants)
-    parts = grid[1]
-
-    def shared(x: Tensor | None) -> Tensor:
-        """Room for a gradient to which every part of the value channels adds."""
-        if x is None:
-            return torch.empty((batch, 0), dtype=torch.float32, device=device)
-        if parts == 1:
-            return torch.empty(x.shape, dtype=x.dtype, device=device)
-        return torch.empty((parts, *x.shape), dtype=torch.float32, device=device)
-
-    def total(gradient: Tensor, x: Tensor | None) -> Tensor:
-        return gradient if x is None or parts == 1 else gradient.sum(0).to(x.dtype)
-
-    def own(x: Tensor) -> Tensor:
-        return torch.empty(x.shape, dtype=x.dtype, device=device)
-
-    split = {name: getattr(given, name) for name in ("q", "k", "w", "log_keep", "step", "momentum")}
-    by_channel = given.threshold is not None and given.threshold.dim() == 4
-    if not by_channel:
-        split["threshold"] = given.threshold
-    room = {name: shared(x) for name, x in split.items()}
-    room["v"] = own(given.v)
-    if given.threshold is not None and by_channel:
-        room["threshold"] = own(given.threshold)
-    d_initial, d_initial_s = own(d_final), own(d_final_s)
-    names = ("q", "k", "v", "w", "log_keep", "step", "momentum", "threshold")
-    if batch * heads > 0:
-        slots = 0 if rule.sweeps is None else rule.loops + 1
-        slot = (constants["BLOCK_C"], constants["BLOCK_V"])
-        scratch = torch.empty((grid[0] * parts, slots, *slot), dtype=torch.float32, device=device)
-        with torch.cuda.device_of(given.v):
-            _start(backward_kernel, grid, configurations(given.q.dtype, constants["BLOCK_C"]))(
-                *given.pointers(),
-                starts.contiguous(),
-                starts_s.contiguous(),
-                d_y.contiguous(),
-                d_final.contiguous(),
-                d_final_s.contiguous(),
-                scratch,
-                *(room[name] for name in names),
-                d_initial,
-                d_initial_s,
-                given.q.shape[1],
-                heads,
-                VJP=pair_of(Jit(rule.module, rule.settings)).vjp,
-                **constants,
-            )
-    q, k, v, w, log_keep, step, momentum, threshold = (
-        total(room[name], split.get(name)) if name in split else room[name] for name in names
-    )
-    return q, k, v, w, log_keep, step, momentum, threshold, d_initial, d_initial_s
+    configs = configurations(dtype, block_c)
+    if os.environ.get("MIRAS_TRITON_TUNE") == "1" and not INTERPRETED:
+        tuned: Callable[..., object] = _tuned(body, tuple(configs))[grid]
+        return tuned
+    first = configs[0]
+    return functools.partial(body[grid], PRECISION=first.precision, **first.options())
