@@ -99,8 +99,11 @@ def run_triton(
     state stays at a chunk's start.
     """
     from miras_search.kernels.triton.autograd import chunked
+    from miras_search.kernels.triton.launch import free_rows
 
     tokens, size = inputs.q.shape[1], chunk_size(point)
+    if not point.chunked:
+        size = max(1, free_rows(inputs.q.dtype, linear=point.bias.slope is not None) // point.writes)
     if state is None:
         state = initial_state(point, inputs, start, static)
     full = tokens - tokens % size if point.chunked else tokens

@@ -15,16 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from miras_search.errors import MirasError
 from miras_search.kernels.triton.chunked_launch import run_backward, run_forward
-from miras_search.kernels.triton.launch import Given, Rule, why_not
+from miras_search.kernels.triton.launch import Given, KernelInputError, Rule, why_not
 from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.kernels.vmap import VmapInfo, folded
 from miras_search.space.bias import Bias
-
-
-class KernelInputError(MirasError):
-    """The tensors or the settings of a kernel call do not fit the kernel."""
 
 
 def _forward(

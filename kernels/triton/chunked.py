@@ -119,10 +119,13 @@ def forward_kernel(
     K: tl.constexpr, V: tl.constexpr, SIGNAL: tl.constexpr, SETTINGS: tl.constexpr, SLOPE: tl.constexpr,
     CHUNK: tl.constexpr, WRITES: tl.constexpr, SWEEPS: tl.constexpr, EXACT: tl.constexpr, SOLVE: tl.constexpr,
     DECAYED: tl.constexpr, KEYED: tl.constexpr, HAS_W: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
-    THRESHOLD: tl.constexpr, HAS_INITIAL: tl.constexpr, SAVE_STARTS: tl.constexpr, NEAR: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
+    THRESHOLD: tl.constexpr, HAS_INITIAL: tl.constexpr, SAVE_STARTS: tl.constexpr, AT_ONCE: tl.constexpr,
+    NEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One (batch, head): y and the final state, and the chunk-start states when the backward will want them."""
+    """One (batch, head): y and the final state, and the chunk-start states when the backward will want them.
+
+    AT_ONCE: one chunk of it, and y alone; `initial` then holds the states at all chunks' starts (transitions.py).
+    """
     program, batch, head = memory_of(H)
     row = tl.arange(0, BLOCK_C)
     value = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
@@ -130,14 +133,17 @@ def forward_kernel(
     chunks = tl.cdiv(T, CHUNK)
     written = w_ptr if HAS_W else k_ptr
 
+    lowest = tl.program_id(2)  # 0 unless AT_ONCE
+    highest = lowest + 1 if AT_ONCE else chunks
+    begin = (batch * chunks + lowest) * H + head if AT_ONCE else program
     z = tl.zeros([BLOCK_K, BLOCK_V], dtype=tl.float32)
     s = tl.zeros([BLOCK_K, BLOCK_V], dtype=tl.float32)
     if HAS_INITIAL:
-        z = tl.load(initial_ptr + program * K * V + inner, mask=cell, other=0.0)
+        z = tl.load(initial_ptr + begin * K * V + inner, mask=cell, other=0.0)
         if HAS_MOMENTUM:
-            s = tl.load(initial_s_ptr + program * K * V + inner, mask=cell, other=0.0)
+            s = tl.load(initial_s_ptr + begin * K * V + inner, mask=cell, other=0.0)
 
-    for i in range(0, chunks):
+    for i in range(lowest, highest):
         if SAVE_STARTS:
             start = ((batch * chunks + i) * H + head) * K * V + inner
             tl.store(starts_ptr + start, z, mask=cell)
@@ -205,6 +211,7 @@ def forward_kernel(
         if HAS_MOMENTUM:
             s = m_whole * s - product(tl.trans(w), (e * m_after)[:, None] * u, PRECISION)
 
-    tl.store(final_ptr + program * K * V + inner, z, mask=cell)
+    if not AT_ONCE:
+        tl.store(final_ptr + program * K * V + inner, z, mask=cell)
     if HAS_MOMENTUM:
         tl.store(final_s_ptr + program * K * V + inner, s, mask=cell)

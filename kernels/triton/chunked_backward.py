@@ -86,10 +86,13 @@ def backward_kernel(
     K: tl.constexpr, V: tl.constexpr, SIGNAL: tl.constexpr, VJP: tl.constexpr, SETTINGS: tl.constexpr,
     SLOPE: tl.constexpr, CHUNK: tl.constexpr, WRITES: tl.constexpr, SWEEPS: tl.constexpr, EXACT: tl.constexpr,
     SOLVE: tl.constexpr, DECAYED: tl.constexpr, KEYED: tl.constexpr, HAS_W: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
-    THRESHOLD: tl.constexpr, NEAR: tl.constexpr,
+    THRESHOLD: tl.constexpr, AT_ONCE: tl.constexpr, NEAR: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One (batch, head): chunks in reverse, each replayed from its start and differentiated through its signals."""
+    """One (batch, head): chunks in reverse, each replayed from its start and differentiated through its signals.
+
+    AT_ONCE: one chunk of it; `d_final` then holds the gradients of all chunks' end states (transitions.py).
+    """
     program, batch, head = memory_of(H)
     part = tl.program_id(1).to(tl.int64)
     row = tl.arange(0, BLOCK_C)
@@ -97,18 +100,22 @@ def backward_kernel(
     key, channel, cell, inner = cells_of(value, K, V, BLOCK_K)
     diagonal = row[:, None] == row[None, :]
     # The predictions of all sweeps of the chunk at hand, one [C, V] slot each; rewritten for every chunk.
-    own = (program * tl.num_programs(1) + part) * ((SWEEPS + 1) * BLOCK_C * BLOCK_V)
+    own = (program * tl.num_programs(1) + part) * tl.num_programs(2) + tl.program_id(2)
+    own *= (SWEEPS + 1) * BLOCK_C * BLOCK_V
     slot = scratch_ptr + own + row[:, None] * BLOCK_V + tl.arange(0, BLOCK_V)[None, :]
     tokens = part * tl.num_programs(0) * T  # where this part begins in arrays [parts, B * T * H, ..]
     chunks = tl.cdiv(T, CHUNK)
     written = w_ptr if HAS_W else k_ptr
-    d_z = tl.load(d_final_ptr + program * K * V + inner, mask=cell, other=0.0)
+    lowest = tl.program_id(2)  # 0 unless AT_ONCE
+    highest = lowest + 1 if AT_ONCE else chunks
+    final = (batch * chunks + lowest) * H + head if AT_ONCE else program
+    d_z = tl.load(d_final_ptr + final * K * V + inner, mask=cell, other=0.0)
     d_s = tl.zeros([BLOCK_K, BLOCK_V], dtype=tl.float32)
     if HAS_MOMENTUM:
-        d_s = tl.load(d_final_s_ptr + program * K * V + inner, mask=cell, other=0.0)
+        d_s = tl.load(d_final_s_ptr + final * K * V + inner, mask=cell, other=0.0)
 
-    for j in range(0, chunks):
-        i = chunks - 1 - j
+    for j in range(lowest, highest):
+        i = j if AT_ONCE else chunks - 1 - j
         start = ((batch * chunks + i) * H + head) * K * V + inner
         z = tl.load(starts_ptr + start, mask=cell, other=0.0)
         ordinal, live, fades, reads, write, token = rows_at(i, row, batch, head, T, H, CHUNK, WRITES)
@@ -300,6 +307,7 @@ def backward_kernel(
         elif THRESHOLD == "head":
             tl.store(d_threshold_ptr + writes, tl.sum(d_th, axis=1), mask=live)
 
-    tl.store(d_initial_ptr + program * K * V + inner, d_z, mask=cell)
+    if not AT_ONCE:
+        tl.store(d_initial_ptr + program * K * V + inner, d_z, mask=cell)
     if HAS_MOMENTUM:
         tl.store(d_initial_s_ptr + program * K * V + inner, d_s, mask=cell)

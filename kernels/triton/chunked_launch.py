@@ -13,6 +13,7 @@ from miras_search.kernels.triton.chunked import forward_kernel
 from miras_search.kernels.triton.chunked_backward import backward_kernel
 from miras_search.kernels.triton.launch import Given, Rule, start
 from miras_search.kernels.triton.signals import pair_of
+from miras_search.kernels.triton.transitions_launch import at_once, chunk_ends, chunk_starts
 from miras_search.space.jit import Jit
 
 
@@ -32,16 +33,21 @@ def run_forward(
         shape = (batch, *axes, heads, keys, values) if there else (batch, 0)
         return torch.empty(shape, dtype=torch.float32, device=device)
 
+    given = given.contiguous()
+    chunks, together = triton.cdiv(tokens, rule.chunk), at_once(given, rule)
     y = torch.empty((batch, tokens, heads, values), dtype=given.v.dtype, device=device)
     final, final_s = state(there=True), state(there=has_s)
-    chunks = triton.cdiv(tokens, rule.chunk)
     starts, starts_s = (state(chunks, there=save and there) for there in (True, has_s))
+    begin = initial
+    if together:
+        begin, final = chunk_starts(given, initial, rule)
+        starts = begin if save else starts
     if batch * heads > 0:
         constants = given.constants(rule)
         with torch.cuda.device_of(given.v):
-            start(forward_kernel, given.grid(rule), given.q.dtype, constants["BLOCK_C"])(
+            start(forward_kernel, (*given.grid(rule), chunks if together else 1), given.q.dtype, constants["BLOCK_C"])(
                 *given.pointers(),
-                *(None if x is None else x.contiguous() for x in (initial, initial_s)),
+                *(None if x is None else x.contiguous() for x in (begin, initial_s)),
                 y,
                 final,
                 final_s,
@@ -49,8 +55,9 @@ def run_forward(
                 starts_s,
                 tokens,
                 heads,
-                HAS_INITIAL=initial is not None,
-                SAVE_STARTS=save,
+                HAS_INITIAL=begin is not None,
+                SAVE_STARTS=save and not together,
+                AT_ONCE=together,
                 **constants,
             )
     return y, final, final_s, starts, starts_s
@@ -64,11 +71,13 @@ def run_backward(
     Returns the gradients of the tensors in `given`, in their order, and of the initial state and momentum. What there
     is none of has shape [B,0].
     """
-    batch, _, heads, _ = given.q.shape
+    batch, tokens, heads, _ = given.q.shape
     device = given.v.device
+    given, d_y = given.contiguous(), d_y.contiguous()
     constants = given.constants(rule)
-    grid = given.grid(rule)
-    parts = grid[1]
+    memories, parts = given.grid(rule)
+    together = at_once(given, rule)
+    grid = (memories, parts, triton.cdiv(tokens, rule.chunk) if together else 1)
 
     def shared(x: Tensor | None) -> Tensor:
         """Room for a gradient to which every part of the value channels adds."""
@@ -93,26 +102,29 @@ def run_backward(
     if given.threshold is not None and by_channel:
         room["threshold"] = own(given.threshold)
     d_initial, d_initial_s = own(d_final), own(d_final_s)
+    if together:
+        d_final, d_initial = chunk_ends(given, d_y, d_final, rule)
     names = ("q", "k", "v", "w", "log_keep", "step", "momentum", "threshold")
     if batch * heads > 0:
         slots = 0 if rule.sweeps is None else rule.loops + 1
         slot = (constants["BLOCK_C"], constants["BLOCK_V"])
-        scratch = torch.empty((grid[0] * parts, slots, *slot), dtype=torch.float32, device=device)
+        scratch = torch.empty((*grid, slots, *slot), dtype=torch.float32, device=device)
         with torch.cuda.device_of(given.v):
             start(backward_kernel, grid, given.q.dtype, constants["BLOCK_C"])(
                 *given.pointers(),
                 starts.contiguous(),
                 starts_s.contiguous(),
-                d_y.contiguous(),
+                d_y,
                 d_final.contiguous(),
                 d_final_s.contiguous(),
                 scratch,
                 *(room[name] for name in names),
                 d_initial,
                 d_initial_s,
-                given.q.shape[1],
+                tokens,
                 heads,
                 VJP=pair_of(Jit(rule.module, rule.settings)).vjp,
+                AT_ONCE=together,
                 **constants,
             )
     q, k, v, w, log_keep, step, momentum, threshold = (

@@ -20,6 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
+from miras_search.errors import MirasError
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.jit import Jit
@@ -32,6 +33,10 @@ _LARGEST_SPLIT_ROWS: Final = 32
 _REGISTERS: Final = 65_536  # of a multiprocessor
 # At chunk 64 a state of 128 x 128 asks for 240 KiB of shared memory; an H200 has 227.
 _LARGEST_STATE_OF_LONG_CHUNKS: Final = 64 * 64
+
+
+class KernelInputError(MirasError):
+    """The tensors or the settings of a kernel call do not fit the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,15 @@ def configurations(dtype: torch.dtype, block_c: int) -> list[Configuration]:
     return [Configuration(warps, precision=precision) for warps in (4, 2, 8, 16)]
 
 
+def free_rows(dtype: torch.dtype, *, linear: bool) -> int:
+    """Writes of a chunk where its size is free, with exact gradients; `linear`: of signals linear in the prediction.
+
+    Those take the longest chunk of products on tensor cores, which issues the fewest instructions a token (counted, not
+    timed); sweeps grow with the square of it.
+    """
+    return _LARGEST_SPLIT_ROWS if linear and dtype == torch.bfloat16 else 16
+
+
 def why_not(
     key_dim: int, value_dim: int, rows: int, dtype: torch.dtype, *, couples: bool = True, momentum: bool = False
 ) -> str | None:
@@ -160,9 +174,12 @@ class Given:
     threshold: Tensor | None
 
     def pointers(self) -> list[Tensor | None]:
-        """As the bodies take them."""
-        tensors = (self.q, self.k, self.v, self.w, self.log_keep, self.step, self.momentum, self.threshold)
-        return [None if x is None else x.contiguous() for x in tensors]
+        """In the order in which the bodies take them."""
+        return [self.q, self.k, self.v, self.w, self.log_keep, self.step, self.momentum, self.threshold]
+
+    def contiguous(self) -> Given:
+        """The same numbers, each tensor as the bodies read it."""
+        return Given(*(None if x is None else x.contiguous() for x in self.pointers()))  # type: ignore[arg-type]
 
     def constants(self, rule: Rule) -> dict[str, Any]:
         """What is compiled in: numbers, words and jit functions."""
@@ -198,11 +215,16 @@ class Given:
         return batch * heads, triton.cdiv(values, value_block(keys, values, couples=rule.couples))
 
 
+def accepted(body: Any, constants: dict[str, Any]) -> dict[str, Any]:
+    """Those of the constants that the body has arguments for."""
+    return {name: value for name, value in constants.items() if name in body.arg_names}
+
+
 @functools.cache
 def _tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
     return triton.autotune(
         configs=[triton.Config({"PRECISION": one.precision}, **one.options()) for one in configs],
-        key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM"],
+        key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM", "AT_ONCE"],
     )(body)
 
 

@@ -16,24 +16,24 @@ import pytest
 
 pytest.importorskip("triton")
 
-SWEPT = ("huber", "fp32", {"SWEEPS": 2, "DECAYED": True, "THRESHOLD": "head", "HAS_MOMENTUM": True})
-SOLVED = (
-    "l2",
-    "bf16",
-    {"EXACT": True, "SOLVE": True, "KEYED": True, "HAS_W": True, "WRITES": 2, "BLOCK_C": 32, "PRECISION": "split"},
-)
+BODIES = ("forward_kernel", "backward_kernel")
+SWEPT = ("huber", "fp32", BODIES, {"SWEEPS": 2, "DECAYED": True, "THRESHOLD": "head", "HAS_MOMENTUM": True})
+KEYED = {"EXACT": True, "SOLVE": True, "KEYED": True, "HAS_W": True, "WRITES": 2, "BLOCK_C": 32, "PRECISION": "split"}
+SOLVED = ("l2", "bf16", BODIES, KEYED)
+AT_ONCE = ("l2", "bf16", ("transition_kernel", "carry_kernel", *BODIES), KEYED | {"AT_ONCE": True, "KEYED": False})
+BACKWARD = ("l2", "fp32", ("transition_kernel", "carry_kernel"), KEYED | {"BACKWARD": True, "PRECISION": "ieee"})
 COMPILE = """
 import ast, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from miras_search.kernels.triton.chunked import forward_kernel
-from miras_search.kernels.triton.chunked_backward import backward_kernel
+from miras_search.kernels.triton import chunked, chunked_backward, transitions
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.space.bias import BIAS
 
-bias, dtype, rule = ast.literal_eval(sys.argv[1])
+bias, dtype, bodies, rule = ast.literal_eval(sys.argv[1])
 WIDE = ("q_ptr", "k_ptr", "v_ptr", "w_ptr", "y_ptr", "d_y_ptr", "d_q_ptr", "d_k_ptr", "d_v_ptr", "d_w_ptr")
+BODIES = vars(chunked) | vars(chunked_backward) | vars(transitions)
 
 
 def compile_body(body, bias, dtype, **rule):
@@ -41,13 +41,14 @@ def compile_body(body, bias, dtype, **rule):
     constants = dict(
         K=12, V=16, SIGNAL=pair.signal, VJP=pair.vjp, SETTINGS=pair.settings, SLOPE=bias.slope or 0.0, CHUNK=16,
         WRITES=1, SWEEPS=0, EXACT=False, SOLVE=False, DECAYED=False, KEYED=False, HAS_W=False, HAS_MOMENTUM=False,
-        THRESHOLD="none", HAS_INITIAL=True, SAVE_STARTS=True, NEAR=16, BLOCK_C=16, BLOCK_K=16, BLOCK_V=16,
+        THRESHOLD="none", HAS_INITIAL=True, SAVE_STARTS=True, AT_ONCE=False, HAS_BEGIN=True,
+        BACKWARD=False, NEAR=16, BLOCK_C=16, BLOCK_K=16, BLOCK_V=16,
         PRECISION="ieee",
     ) | rule
     parts = {"w": constants["HAS_W"], "momentum": constants["HAS_MOMENTUM"], "threshold": bool(bias.threshold_scopes)}
     absent = {f"{d}{name}_ptr" for name, there in parts.items() if not there for d in ("", "d_")}
     constants = {n: constants.get(n) for n in body.arg_names if n in constants or n in absent}
-    types = {"T": "i32", "H": "i32"} | {n: f"*{dtype}" for n in WIDE}
+    types = {"T": "i32", "H": "i32", "chunks": "i32"} | {n: f"*{dtype}" for n in WIDE}
     signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in body.arg_names}
     positions = {(body.arg_names.index(n),): value for n, value in constants.items()}
     built = triton.compile(
@@ -56,13 +57,13 @@ def compile_body(body, bias, dtype, **rule):
     print(built.metadata.name, len(built.asm["ptx"]), flush=True)
 
 
-for body in (forward_kernel, backward_kernel):
-    compile_body(body, BIAS.parse(bias), dtype, **rule)
+for name in bodies:
+    compile_body(BODIES[name], BIAS.parse(bias), dtype, **rule)
 """
 
 
-@pytest.mark.parametrize("case", [SWEPT, SOLVED], ids=lambda case: case[0])
-def test_bodies_compile_for_hopper(tmp_path: Path, case: tuple[str, str, dict[str, object]]) -> None:
+@pytest.mark.parametrize("case", [SWEPT, SOLVED, AT_ONCE, BACKWARD], ids=["swept", "solved", "at once", "backward"])
+def test_bodies_compile_for_hopper(tmp_path: Path, case: tuple[str, str, tuple[str, ...], dict[str, object]]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     script = tmp_path / "compile_bodies.py"  # a file: Triton reads the source of what it compiles
@@ -70,4 +71,4 @@ def test_bodies_compile_for_hopper(tmp_path: Path, case: tuple[str, str, dict[st
     command = [sys.executable, str(script), repr(case)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["forward_kernel", "backward_kernel"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(case[2])

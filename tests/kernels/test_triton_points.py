@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from memories import Case, case, evaluate
+from memories import evaluate
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from triton_agreement import assert_is_the_recurrence, assert_near, given_of, poison
 from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
 from miras_search.kernels import dispatch, recurrence
@@ -76,39 +77,7 @@ POINTS: list[tuple[dict[str, object], int]] = [  # with their tokens
 
 @pytest.fixture(autouse=True)
 def poisoned_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that a kernel forgets to write must show up as NaN, not as whatever the allocator left."""
-    plain = torch.empty
-
-    def poisoned(*args: object, **kwargs: object) -> Tensor:
-        tensor: Tensor = plain(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-
-
-def assert_near(found: list[Tensor], expected: list[Tensor], ratio: float = 1e-5) -> None:
-    """RMS of the difference over RMS of the expected value, tensor by tensor; a NaN compares false."""
-    assert len(found) == len(expected)
-    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-        scale = b.double().square().mean().sqrt()
-        error = (a.double() - b.double()).square().mean().sqrt()
-        assert error <= ratio * scale + 1e-7, (i, float(error), float(scale))
-
-
-def assert_is_the_recurrence(
-    point: DesignPoint, given: Case, outputs: float = 1e-5, gradients: float = 1e-5
-) -> tuple[State, State]:
-    """The kernel's outputs, final states and gradients within these ratios; both states."""
-    expected, wanted, final = evaluate(recurrence.run, point, given)
-    found, got, state = evaluate(dispatch.run_triton, point, given)
-    assert_near(found, expected, outputs)
-    assert_near(got, wanted, gradients)
-    return state, final
-
-
-def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int = 7) -> Case:
-    given = case(point, tokens, seed=1, batch=1, heads=2, key_dim=key_dim, value_dim=value_dim, dtype=torch.float32)
-    return given.with_leaves([x.to(DEVICE) for x in given.leaves()])
+    poison(monkeypatch)
 
 
 @pytest.mark.parametrize(("spec", "tokens"), POINTS, ids=[json.dumps(spec)[:80] for spec, _ in POINTS])
@@ -197,7 +166,7 @@ def test_split_products_are_the_recurrence(
 
 
 NARROW: list[tuple[dict[str, object], int]] = [
-    ({"preset": "gated_delta_net"}, 17),
+    ({"preset": "gated_delta_net"}, 37),
     ({"preset": "rwkv7"}, 9),
     ({"preset": "rwkv7"} | execution({"refined": 1}), 11),  # the tail is torch's
     ({"algorithm": "momentum", "retention": "l2"}, 18),
@@ -248,9 +217,13 @@ def test_bfloat16_inputs_are_split_but_in_long_chunks() -> None:
 def test_every_configuration_on_a_device(
     monkeypatch: pytest.MonkeyPatch, number: int, warps: int, dtype: torch.dtype
 ) -> None:
-    """Each configuration that a tuner may take, not only the one that is used; float32 numbers throughout."""
+    """Each configuration that a tuner may take, not only the one that is used; chunks in turn and, where that is
+    possible, at once; float32 numbers throughout.
+    """
     one = next(one for one in configurations(dtype, block(16)) if one.num_warps == warps)
     monkeypatch.setattr("miras_search.kernels.triton.launch.configurations", lambda *of: [one])
     point = DesignPoint.parse(POINTS[number][0])
     given = given_of(point, 64 + POINTS[number][1], key_dim=32, value_dim=48)
-    assert_is_the_recurrence(point, given, 1e-3, 2e-3)
+    for way in ("in_turn", "at_once"):
+        monkeypatch.setenv("MIRAS_TRITON_CHUNKS", way)
+        assert_is_the_recurrence(point, given, 1e-3, 2e-3)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from triton_device import DEVICE, RUNS
 
-from miras_search.kernels.triton.autograd import KernelInputError, chunked
+from miras_search.kernels.triton.autograd import chunked
+from miras_search.kernels.triton.launch import KernelInputError
 from miras_search.space.bias import L2, Huber, Kl
 
 pytestmark = RUNS

@@ -1,0 +1,50 @@
+"""A design point by the Triton kernel and by the recurrence: inputs, comparison, poisoned buffers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from memories import Case, case, evaluate
+from torch import Tensor
+from triton_device import DEVICE
+
+from miras_search.kernels import dispatch, recurrence
+from miras_search.kernels.state import State
+from miras_search.space.design import DesignPoint
+
+
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that a kernel forgets to write shows up as NaN from here on, not as whatever the allocator left."""
+    plain = torch.empty
+
+    def poisoned(*args: object, **kwargs: object) -> Tensor:
+        tensor: Tensor = plain(*args, **kwargs)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor], ratio: float = 1e-5) -> None:
+    """RMS of the difference over RMS of the expected value, tensor by tensor; a NaN compares false."""
+    assert len(found) == len(expected)
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        scale = b.double().square().mean().sqrt()
+        error = (a.double() - b.double()).square().mean().sqrt()
+        assert error <= ratio * scale + 1e-7, (i, float(error), float(scale))
+
+
+def assert_is_the_recurrence(
+    point: DesignPoint, given: Case, outputs: float = 1e-5, gradients: float = 1e-5
+) -> tuple[State, State]:
+    """The kernel's outputs, final states and gradients within these ratios; both states."""
+    expected, wanted, final = evaluate(recurrence.run, point, given)
+    found, got, state = evaluate(dispatch.run_triton, point, given)
+    assert_near(found, expected, outputs)
+    assert_near(got, wanted, gradients)
+    return state, final
+
+
+def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int = 7) -> Case:
+    """One sequence of two heads in float32, where the kernel runs."""
+    given = case(point, tokens, seed=1, batch=1, heads=2, key_dim=key_dim, value_dim=value_dim, dtype=torch.float32)
+    return given.with_leaves([x.to(DEVICE) for x in given.leaves()])
