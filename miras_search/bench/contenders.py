@@ -7,10 +7,13 @@ does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +37,12 @@ class Contender:
     run: Run
     refuses: Callable[[DesignPoint, Setting, int], str | None]
     """Asked with the number of tokens."""
+    within: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    """What is held while it runs, backward included."""
 
 
 def contenders(*, compile_chunks: bool) -> list[Contender]:
-    """Ours in order of speed, then the compiled and the foreign one."""
+    """Ours in order of speed, the Triton kernel with its chunks in turn and at once, chunkwise torch compiled, fla."""
     ours = [
         Contender(
             one.name,
@@ -48,8 +53,19 @@ def contenders(*, compile_chunks: bool) -> list[Contender]:
     ]
     reason = None if compile_chunks else "compiling takes a minute a shape: ask for it with --compile"
     compiled = torch.compile(chunkwise.run, dynamic=False) if compile_chunks else chunkwise.run
+    kernel = IMPLEMENTATIONS[0]
+    ways = [
+        Contender(
+            f"{kernel.name} {way.replace('_', ' ')}",
+            kernel.run,
+            functools.partial(_way_refuses, kernel.refuses),
+            functools.partial(_chunks, way),
+        )
+        for way in ("in_turn", "at_once")
+    ]
     return [
         *ours,
+        *ways,
         Contender("chunkwise compiled", _widened(compiled), lambda point, setting, tokens: reason),
         Contender("fla", _fla, _fla_refuses),
     ]
@@ -65,6 +81,30 @@ def _ours_refuses(
     if loops and tokens > LONGEST_LOOP:
         return f"a loop of {tokens} tokens in Python; timed up to {LONGEST_LOOP}"
     return refuses(point, setting)
+
+
+@contextlib.contextmanager
+def _chunks(way: str) -> Iterator[None]:
+    """While active, the chunked kernel runs its chunks in this way where it can."""
+    name = "MIRAS_TRITON_CHUNKS"
+    before = os.environ.get(name)
+    os.environ[name] = way
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _way_refuses(
+    refuses: Callable[[DesignPoint, Setting], str | None], point: DesignPoint, setting: Setting, tokens: int
+) -> str | None:
+    if (reason := refuses(point, setting)) is not None:
+        return reason
+    exact = point.execution.gradient.sweeps is None
+    linear = point.bias.slope == 0 or (point.bias.slope is not None and exact)
+    return None if linear and not point.algorithm.has_momentum else "its chunks run in turn in any case"
 
 
 def _widened(run: Run) -> Run:

@@ -160,7 +160,8 @@ def _ratio(other: float | None, own: float | None) -> float | None:
 
 
 def _found(memory: Memory, one: Contender) -> dict[str, Tensor]:
-    return {"y": memory.forward(one.run), **memory.train(one.run)}
+    with one.within():
+        return {"y": memory.forward(one.run), **memory.train(one.run)}
 
 
 def _wrong(memory: Memory, able: Mapping[str, Contender], tolerance: float) -> dict[str, str | None]:
@@ -195,9 +196,11 @@ def _times(memory: Memory, able: Sequence[Contender], device: torch.device, roun
         work[one.name, "forward_ms"] = partial(memory.forward, one.run)
         work[one.name, "training_ms"] = partial(memory.train, one.run)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in work}
+    held = {one.name: one.within for one in able}
     for turn in range(WARMUP + rounds):
         for key, piece in work.items():
-            seconds = seconds_of(device, [piece])
+            with held[key[0]]():
+                seconds = seconds_of(device, [piece])
             if turn >= WARMUP:
                 times[key].append(seconds)
     return {key: statistics.median(found) for key, found in times.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,6 +98,59 @@ def test_which_operator_of_fla_is_the_same_function(spec: object, operator: str 
     assert contenders.operator_of(DesignPoint.parse(spec)) == operator
     reason = fla.refuses(DesignPoint.parse(spec), Setting("cuda", torch.float32, 3, 3), 8)
     assert reason is not None and ("bfloat16" in reason) == (operator is not None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"preset": "gated_delta_net"}, None),
+        ({"preset": "linear_attention", "execution": {"gradient": "frozen"}}, None),
+        ({"preset": "delta_net", "execution": {"gradient": "frozen"}}, "in turn in any case"),
+        ({"preset": "delta_net", "algorithm": "momentum"}, "in turn in any case"),
+        ({"preset": "delta_net", "bias": "huber"}, "in turn in any case"),
+        ({"preset": "yaad"}, "matrix memory"),
+    ],
+)
+def test_both_ways_through_the_chunks_are_timed_where_there_are_two(
+    monkeypatch: pytest.MonkeyPatch, spec: object, reason: str | None
+) -> None:
+    ways = {one.name: one for one in contenders.contenders(compile_chunks=False) if one.name.startswith("triton ")}
+    for way in ("in turn", "at once"):
+        one = ways[f"triton {way}"]
+        told = one.refuses(DesignPoint.parse(spec), Setting("cuda", torch.float32, 16, 16), 64)
+        assert (told is None) if reason is None else (reason in str(told))
+        monkeypatch.delenv("MIRAS_TRITON_CHUNKS", raising=False)
+        with one.within():
+            assert os.environ["MIRAS_TRITON_CHUNKS"] == way.replace(" ", "_")
+        assert "MIRAS_TRITON_CHUNKS" not in os.environ
+
+
+def test_what_a_contender_asks_for_holds_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its backward pass too, which asks again."""
+    held: list[str | None] = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            held.append(os.environ.get("MIRAS_TRITON_CHUNKS"))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, d_y: torch.Tensor) -> torch.Tensor:
+            held.append(os.environ.get("MIRAS_TRITON_CHUNKS"))
+            return d_y
+
+    def watched(*given: object) -> object:
+        y, state = chunkwise.run(*given)
+        return Watched.apply(y), state
+
+    (way,) = [one for one in contenders.contenders(compile_chunks=False) if one.name == "triton at once"]
+    right = Contender("chunkwise", chunkwise.run, lambda point, setting, tokens: None)
+    mine = replace(way, run=watched, refuses=lambda point, setting, tokens: None)
+    monkeypatch.setattr(kernels, "contenders", lambda *, compile_chunks: [right, mine])
+    designs = {"delta_net": {"preset": "delta_net"}}
+    kernels.run(designs=designs, device="cpu", rounds=1, tokens=[4], widths=[2], memories=[1])
+    assert len(held) >= 6 and set(held) == {"at_once"}
 
 
 def test_a_backward_that_is_known_to_be_wrong_is_not_compared() -> None:
