@@ -13,12 +13,13 @@ import torch
 import triton
 from torch import Tensor
 
-from miras_search.kernels.triton.launch import Given, KernelInputError, Rule, accepted, start
+from miras_search.kernels.triton.launch import Given, KernelInputError, Rule, accepted, block, start
 from miras_search.kernels.triton.transitions import carry_kernel, transition_kernel
 
 _WORDS: Final = ("auto", "at_once", "in_turn")
 _FEWEST_CHUNKS: Final = 4
 _MOST_CHUNKS: Final = 65_535  # of a grid's third axis
+_LARGEST_MET: Final = 32 * 256  # of P and of X: three chunks of them are on chip, 170 KiB; an H200 has 227
 _CARRIED: Final = 16  # value channels of a program that walks: as few as a product takes, for they do not meet
 
 
@@ -41,7 +42,8 @@ def at_once(given: Given, rule: Rule) -> bool:
     chunks = triton.cdiv(given.q.shape[1], rule.chunk)
     linear = (rule.solves or rule.slope == 0) and given.momentum is None
     memories, parts = given.grid(rule)
-    if asked == "in_turn" or not linear or memories == 0 or chunks > _MOST_CHUNKS:
+    large = rule.solves and block(rule.rows) * block(given.q.shape[-1]) > _LARGEST_MET
+    if asked == "in_turn" or not linear or large or memories == 0 or chunks > _MOST_CHUNKS:
         return False
     return asked == "at_once" or (chunks >= _FEWEST_CHUNKS and memories * parts <= multiprocessors(given.v.device))
 

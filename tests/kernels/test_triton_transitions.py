@@ -143,6 +143,16 @@ def test_few_memories_and_several_chunks_run_at_once(
     assert not transitions_launch.at_once(given_as(memories, tokens), rule)
 
 
+def test_tiles_that_do_not_fit_thrice_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIRAS_TRITON_CHUNKS", "at_once")
+    rule = Rule("of no use here", (), 1.0, False, 64, 1, None, True)
+    q, gates = torch.zeros(1, 64, 1, 256), torch.zeros(1, 64, 1)
+    wide = Given(q, q, q, None, gates, gates, None, None)
+    assert not transitions_launch.at_once(wide, rule)
+    assert transitions_launch.at_once(wide, replace(rule, chunk=32))
+    assert transitions_launch.at_once(wide, replace(rule, slope=0.0))  # has none of them
+
+
 def small() -> list[Tensor]:
     gen = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 5, 1, 3, generator=gen) for _ in range(3))
