@@ -39,6 +39,20 @@ def test_without_a_pilot_the_plan_says_what_it_needs(cli, study_file: Path) -> N
     assert cli("plan", "small.yaml", "--json").json["detectable"] == []
 
 
+def test_compiled_steps_are_told_of_where_they_repay_their_compiling(
+    cli, monkeypatch: pytest.MonkeyPatch, study_file: Path
+) -> None:
+    words = ("plan", "small.yaml", "--set", "seeds=[0, 1]", "--set")
+    told = "kernels              operators one by one; --set resources.kernels=compiled may take"
+    monkeypatch.setattr("miras_search.compiler.problem", lambda: "")
+    assert told not in cli(*words, "train.steps=1999").out
+    assert f"{told} half of the time or a third: 4,000 steps a design" in cli(*words, "train.steps=2000").out
+    for setting in ("kernels=torch", "kernels=compiled"):
+        assert "operators one by one" not in cli(*words, "train.steps=2000", "--set", f"resources.{setting}").out
+    monkeypatch.setattr("miras_search.compiler.problem", lambda: "no C++ compiler")
+    assert "operators one by one" not in cli(*words, "train.steps=2000").out
+
+
 def test_a_plan_tells_what_its_own_trainings_say(cli, record, study_file: Path) -> None:
     text = study_file.read_text().replace("seeds: 3", "seeds: 6")
     study_file.write_text(text)

@@ -30,6 +30,14 @@ def search_file(here: Path) -> Path:
     return path
 
 
+def test_a_plan_of_a_search_tells_of_compiled_steps(cli, monkeypatch: pytest.MonkeyPatch, search_file: Path) -> None:
+    """Counted of one trial, whose design no other has."""
+    monkeypatch.setattr("miras_search.compiler.problem", lambda: "")
+    words = ("plan", "sought.yaml", "--set", "seeds=[0, 1]", "--set")
+    assert "4,000 steps a design" in cli(*words, "train.steps=2000").out
+    assert "resources.kernels" not in cli(*words, "train.steps=1999").out
+
+
 def test_a_search_is_run_in_pieces_and_every_reader_tells_how_it_stands(cli, search_file: Path) -> None:
     first = cli("run", "sought.yaml", *LOCAL, "--max-jobs", "2")
     assert first.code == 0, first.err
