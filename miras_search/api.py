@@ -29,6 +29,7 @@ from miras_search.export import bundle, frames
 from miras_search.export.html import table_html
 from miras_search.export.report import findings, to_report
 from miras_search.store import queries
+from miras_search.store.address import is_new
 from miras_search.store.database import Database
 from miras_search.study.document import to_yaml
 from miras_search.study.loader import load, loads
@@ -68,7 +69,7 @@ def run(
     else:
         loaded = load(study, overrides, name)
     options = RunOptions(executor=executor, workers=workers, max_jobs=max_jobs)
-    options.check(loaded)
+    options.check(loaded, stored=not is_new(db))
     with Database.open(db, create=True) as database:
         run_whole(loaded, database, options, lambda one: nullcontext(on_event or _unheard))
     return StoredStudy(db, loaded.name)

@@ -332,12 +332,11 @@ def _known(study: Study, db: str | None) -> _Known:
         return _Known()  # nothing has been run here; SQLAlchemy need not be loaded to know that
     from miras_search.analysis.timing import timing
     from miras_search.store import queries
-    from miras_search.store.address import parse_database, sqlite_path
+    from miras_search.store.address import is_new
     from miras_search.store.database import Database
     from miras_search.store.locks import lock_of
 
-    file = sqlite_path(parse_database(setting.value))
-    if file is not None and not file.exists():
+    if is_new(setting.value):
         return _Known()
     with Database.open(setting.value, read_only=True) as database:
         row = next((row for row in queries.studies(database) if row.name == study.name), None)

@@ -107,6 +107,7 @@ def run(
         show_plan(loaded, db, as_json=as_json)
         return
     from miras_search.engine.driver import RunOptions
+    from miras_search.store.address import is_new
     from miras_search.store.database import Database
 
     where = database_setting(db)
@@ -119,7 +120,7 @@ def run(
         trial=trial,
         takeover=takeover,
     )
-    options.check(loaded)
+    options.check(loaded, stored=not is_new(where.value))
     with Database.open(where.value, create=True) as database:
         carry_out(context, loaded, database, where, options, as_json=as_json, quiet=quiet)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ from miras_search.errors import EnvironmentProblem, MirasError
 log = logging.getLogger(__name__)
 
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+KNOCK_SECONDS = 10.0
 EXECUTORS = ("auto", "local", "ray")
 
 
@@ -59,7 +61,8 @@ def local_slots(cpus: int, gpus: float, workers: int | None) -> tuple[int, list[
         else [devices[first : first + int(gpus)] for first in range(0, len(devices) - int(gpus) + 1, int(gpus))]
     )
     if not per_slot:
-        raise EnvironmentProblem(f"a job wants {gpus:g} GPUs, this machine shows {len(devices)}: change `resources`")
+        shown = f"this machine shows {len(devices)}" if devices else "this machine shows none"
+        raise EnvironmentProblem(f"resources.gpus: a job wants {gpus:g} of a GPU, {shown}: change `resources`")
     slots = min(workers or slots, len(per_slot))
     return slots, [",".join(names) for names in per_slot[:slots]]
 
@@ -77,6 +80,40 @@ def check_count(name: str, value: object, fewest: int) -> None:
         raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
 
 
+def check_room(kind: str, *, cpus: int, gpus: float, workers: int | None = None, address: str | None = None) -> None:
+    """Raise what `make_executor` would, as far as it can be known without Ray.
+
+    MirasError for names and numbers that fit nothing, EnvironmentProblem where there is no GPU for a job here, no Ray,
+    or nobody at the cluster's address: Ray itself would try for minutes.
+    """
+    check_executor(kind, workers)
+    if kind == "local" and address is not None:
+        raise MirasError(f"address: {address!r} names a Ray cluster: use it with --executor ray")
+    if gpus > 1 and gpus != int(gpus):
+        raise MirasError(f"resources.gpus: {gpus:g}: a fraction of one GPU, or whole GPUs")
+    if kind == "ray" and importlib.util.find_spec("ray") is None:
+        raise EnvironmentProblem("ray: not installed: pip install ray, or take --executor local")
+    if address is not None:
+        _knock(address)
+    elif kind != "ray":
+        local_slots(cpus, gpus, workers)
+
+
+def _knock(address: str) -> None:
+    """Raise EnvironmentProblem where nobody listens at HOST:PORT. Other forms, as `auto`, are Ray's to read."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise EnvironmentProblem(
+            f"ray: the cluster at {address!r} was not joined: {reason}: start one there (ray start --head), or take "
+            f"--executor local"
+        ) from error
+
+
 def make_executor(
     kind: str,
     *,
@@ -92,22 +129,18 @@ def make_executor(
     Starting Ray costs seconds and most of a gigabyte, which a single job at a time does not repay; `starting()` is open
     meanwhile. Raises MirasError for an unknown name, EnvironmentProblem when there is no room or no Ray.
     """
-    check_executor(kind, workers)
-    if kind == "local" and address is not None:
-        raise MirasError(f"address: {address!r} names a Ray cluster: use it with --executor ray")
-    if gpus > 1 and gpus != int(gpus):
-        raise MirasError(f"resources.gpus: {gpus:g}: a fraction of one GPU, or whole GPUs")
-    has_ray = importlib.util.find_spec("ray") is not None
-    if kind == "ray" and not has_ray:
-        raise EnvironmentProblem("ray: not installed: pip install ray, or take --executor local")
+    check_room(kind, cpus=cpus, gpus=gpus, workers=workers, address=address)
     if kind == "ray" or address is not None:
         return _ray(workers, cpus, gpus, address, starting)
     slots, devices = local_slots(cpus, gpus, workers)
+    has_ray = importlib.util.find_spec("ray") is not None
     if kind == "auto" and has_ray and min(slots, jobs) > 1:
         try:
             return _ray(slots, cpus, gpus, None, starting)
         except EnvironmentProblem as error:
             log.warning("%s; the local executor is used instead", error)
+    if cpus > (cores := cpu_count()):
+        log.warning("resources.cpus: %d: this machine has %d: the threads of a job share them", cpus, cores)
     return LocalExecutor(slots, threads=cpus, devices=devices)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from miras_search import compiler
 from miras_search.engine.budget import Budget, BudgetSpent
-from miras_search.engine.capacity import check_count, check_executor, make_executor
+from miras_search.engine.capacity import check_count, check_executor, check_room, make_executor
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import (
     AttemptLost,
@@ -72,8 +72,11 @@ class RunOptions:
     entry: str | None = None
     """What runs a job in a worker, as `module:function`; what trains, or evaluates, when None."""
 
-    def check(self, study: Study) -> None:
-        """Raise MirasError for what no run of the study can be given; at best before there is a database."""
+    def check(self, study: Study, *, stored: bool) -> None:
+        """Raise MirasError for what no run of the study can be given; at best before there is a database.
+
+        One that is `stored` may be through, and one of which no job is to be trained now needs no room either.
+        """
         check_executor(self.executor, self.workers)
         check_count("max_jobs", self.max_jobs, 0)
         if self.trial is not None and not 0 <= self.trial < len(study.trials) and study.search is None:
@@ -81,6 +84,9 @@ class RunOptions:
         trains = study.evaluated is None
         if trains and study.resources.kernels == "compiled" and self.address is None:  # a cluster has its own
             compiler.check()
+        if not stored and self.max_jobs != 0:
+            cpus, gpus = study.resources.cpus, study.resources.gpus
+            check_room(self.executor, cpus=cpus, gpus=gpus, workers=self.workers, address=self.address)
 
 
 class _Stop(Exception):
@@ -128,7 +134,7 @@ class _Run:
         self.wanted = {(job.trial_number, job.task, job.seed) for job in possible_jobs(study)}
         if self.trained is not None:
             self.wanted = self.trained.jobs
-        options.check(study)
+        options.check(study, stored=queries.holds(db, study.name))
         self.skipped = self.attempts = 0
         self.unsought = False
         self.held: str | None = None

@@ -68,6 +68,12 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
 
+def is_new(where: str | Path | URL) -> bool:
+    """Whether it is a SQLite file that does not exist; a server is not asked. Raises what `parse_database` raises."""
+    file = sqlite_path(parse_database(where))
+    return file is not None and not file.exists()
+
+
 def read_only_url(url: URL) -> URL:
     """The same SQLite file, opened so that SQLite itself refuses a write; a server's URL is returned as it is."""
     path = sqlite_path(url)

@@ -70,6 +70,12 @@ def studies(db: Database) -> list[StudyRow]:
         return _studies(session)
 
 
+def holds(db: Database, name: str) -> bool:
+    """Whether there is a study of that name."""
+    with db.session() as session:
+        return session.scalar(select(Study.id).where(Study.name == name)) is not None
+
+
 def study(db: Database, name: str) -> StudyRow:
     """The study of that name. Raises StudyNotFound, with the names that are near or all there are."""
     with db.session() as session:

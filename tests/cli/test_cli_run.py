@@ -106,6 +106,27 @@ def test_a_spent_budget_is_exit_4_with_the_table_and_the_command_that_goes_on(
     assert told[-1].strip() == f"miras-search run small.yaml --executor local {more}".strip()
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--set", "resources.gpus=1"), "resources.gpus: a job wants 1 of a GPU, this machine shows none"),
+        (("--set", "resources.gpus=1.5"), "resources.gpus: 1.5: a fraction of one GPU, or whole GPUs"),
+        (("--address", "127.0.0.1:1"), "ray: the cluster at '127.0.0.1:1' was not joined: Connection refused"),
+    ],
+)
+def test_what_a_run_has_no_room_for_is_told_before_anything_is_stored(
+    cli, here: Path, stored: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    fresh = cli("run", "small.yaml", "--db", "fresh.db", *more)
+    assert fresh.code in (2, 3) and fresh.err.startswith(message)
+    assert not (here / "fresh.db").exists()
+    other = cli("run", "small.yaml", "--as", "other", *more)
+    assert other.err.startswith(message)
+    assert "other" not in cli("status").out
+    assert cli("run", "small.yaml", "--max-jobs", "0", *more).out == cli("table", "small").out  # none is wanted
+
+
 def test_the_flags_reach_the_engine(cli, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[driver.RunOptions] = []
 

@@ -45,6 +45,7 @@ def test_gpu_hours_are_those_of_all_runs(local, monkeypatch: pytest.MonkeyPatch)
         return 3 * 3600.0
 
     monkeypatch.setattr("miras_search.engine.budget.worker_seconds", spent)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # shown, and never used
     summary = local(overrides=("resources={gpus: 0.5, gpu_hours: 1.5}",))
     assert summary.spent == "1.5 GPU-hours are spent"
     assert summary.more == "--set resources.gpu_hours=3"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from miras_search.engine import capacity
-from miras_search.engine.capacity import cpu_count, local_slots, make_executor, visible_gpus
+from miras_search.engine.capacity import check_room, cpu_count, local_slots, make_executor, visible_gpus
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import Interrupted, JobFinished, RunSummary, StudyFinished
 from miras_search.engine.jobs import checkpoint_name, new_jobs, task_of
@@ -67,10 +68,47 @@ def test_slots_share_the_gpus(
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-    with pytest.raises(EnvironmentProblem, match="a job wants 1 GPUs, this machine shows 0"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"resources.gpus: a job wants 1 of a GPU, this machine shows none: change"
+    ):
         make_executor("local", jobs=4, cpus=1, gpus=1.0)
     with pytest.raises(MirasError, match=r"resources.gpus: 1.5"):
         make_executor("local", jobs=4, cpus=1, gpus=1.5)
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}"])
+def test_a_cluster_that_is_not_there_is_told_at_once(closed_port: int, form: str) -> None:
+    address = form.format(closed_port)
+    with pytest.raises(EnvironmentProblem, match=r"the cluster at '.*' was not joined: .*: start one there"):
+        check_room("auto", cpus=1, gpus=0.0, address=address)
+    with pytest.raises(EnvironmentProblem, match="was not joined"):
+        make_executor("ray", jobs=2, cpus=1, gpus=0.0, address=address)
+
+
+def test_a_cluster_brings_its_own_gpus_and_other_forms_of_address_are_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        check_room("auto", cpus=1, gpus=1.0, address=f"127.0.0.1:{listener.getsockname()[1]}")
+    for address in ("auto", "local", "ray://head"):
+        check_room("ray", cpus=1, gpus=1.0, address=address)
+
+
+def test_more_cores_than_there_are_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(capacity, "cpu_count", lambda: 2)
+    with caplog.at_level(logging.WARNING):
+        make_executor("local", jobs=1, cpus=2, gpus=0.0).close()
+        assert not caplog.text
+        make_executor("local", jobs=1, cpus=3, gpus=0.0).close()
+    assert "resources.cpus: 3: this machine has 2" in caplog.text
 
 
 def test_auto_starts_no_ray_for_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
