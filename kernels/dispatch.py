@@ -103,7 +103,8 @@ def run_triton(
 
     tokens, size = inputs.q.shape[1], chunk_size(point)
     if not point.chunked:
-        size = max(1, free_rows(inputs.q.dtype, linear=point.bias.slope is not None) // point.writes)
+        keyed = inputs.log_keep.dim() == 4
+        size = max(1, free_rows(inputs.q.dtype, linear=point.bias.slope is not None, keyed=keyed) // point.writes)
     if state is None:
         state = initial_state(point, inputs, start, static)
     full = tokens - tokens % size if point.chunked else tokens

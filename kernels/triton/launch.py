@@ -127,13 +127,14 @@ def configurations(dtype: torch.dtype, block_c: int) -> list[Configuration]:
     return [Configuration(warps, precision=precision) for warps in (4, 2, 8, 16)]
 
 
-def free_rows(dtype: torch.dtype, *, linear: bool) -> int:
-    """Writes of a chunk where its size is free, with exact gradients; `linear`: of signals linear in the prediction.
+def free_rows(dtype: torch.dtype, *, linear: bool, keyed: bool) -> int:
+    """Writes of a chunk where its size is free, with exact gradients; `linear`: of signals linear in the prediction,
+    `keyed`: under keeps by key channel.
 
-    Those take the longest chunk of products on tensor cores, which issues the fewest instructions a token (counted, not
-    timed); sweeps grow with the square of it.
+    The fewest instructions a token, as counted (docs/kernels.md) and not timed: 32 where products are on tensor cores,
+    16 in float32, of keeps by key channel, and of sweeps, whose number grows with the rows.
     """
-    return _LARGEST_SPLIT_ROWS if linear and dtype == torch.bfloat16 else 16
+    return _LARGEST_SPLIT_ROWS if linear and not keyed and dtype == torch.bfloat16 else 16
 
 
 def why_not(

@@ -209,6 +209,34 @@ def test_bfloat16_inputs_are_split_but_in_long_chunks() -> None:
     assert {one.precision for one in configurations(torch.float32, 16)} == {"ieee"}
 
 
+@pytest.mark.parametrize(
+    ("spec", "dtype", "chunk"),
+    [
+        ({"preset": "gated_delta_net"}, torch.bfloat16, 32),
+        ({"preset": "gated_delta_net"}, torch.float32, 16),
+        ({"preset": "delta_product"}, torch.bfloat16, 16),  # two writes a token
+        ({"preset": "gla"}, torch.bfloat16, 16),
+        ({"bias": "logcosh"} | execution("exact"), torch.bfloat16, 16),
+        ({"preset": "delta_net"} | execution("frozen", 5), torch.bfloat16, 5),
+    ],
+)
+def test_chunks_of_exact_gradients_are_the_kernels_to_choose(
+    monkeypatch: pytest.MonkeyPatch, spec: dict[str, object], dtype: torch.dtype, chunk: int
+) -> None:
+    taken: list[object] = []
+
+    def kernel(*given: Tensor, **settings: object) -> tuple[Tensor, Tensor, None]:
+        taken.append(settings["chunk"])
+        return given[2], given[6], None
+
+    monkeypatch.setattr("miras_search.kernels.triton.autograd.chunked", kernel)
+    point = DesignPoint.parse(spec)
+    given = given_of(point, 40)
+    inputs = given.inputs._replace(**{name: getattr(given.inputs, name).to(dtype) for name in "qkv"})
+    dispatch.run_triton(point, inputs, given.start, given.static)
+    assert taken == [chunk]
+
+
 @pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("number", range(len(POINTS)))
