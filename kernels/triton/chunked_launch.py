@@ -36,12 +36,13 @@ def run_forward(
     given = given.contiguous()
     chunks, together = triton.cdiv(tokens, rule.chunk), at_once(given, rule)
     y = torch.empty((batch, tokens, heads, values), dtype=given.v.dtype, device=device)
-    final, final_s = state(there=True), state(there=has_s)
-    starts, starts_s = (state(chunks, there=save and there) for there in (True, has_s))
+    final_s, starts_s = state(there=has_s), state(chunks, there=save and has_s)
     begin = initial
     if together:
         begin, final = chunk_starts(given, initial, rule)
-        starts = begin if save else starts
+        starts = begin if save else state(there=False)
+    else:
+        final, starts = state(there=True), state(chunks, there=save)
     if batch * heads > 0:
         constants = given.constants(rule)
         with torch.cuda.device_of(given.v):
