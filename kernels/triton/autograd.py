@@ -101,8 +101,8 @@ def _forward_shapes(
 def _backward_shapes(*args: Any) -> tuple[Tensor, ...]:  # the operator's, in order
     given, (d_final, d_final_s) = args[:8], args[11:13]
     nothing = (args[0].shape[0], 0)
-    gradients = (args[5].new_empty(nothing) if x is None else torch.empty_like(x) for x in given)
-    return *gradients, torch.empty_like(d_final), torch.empty_like(d_final_s)
+    gradients = (args[5].new_empty(nothing) if x is None else x.new_empty(x.shape) for x in given)
+    return *gradients, d_final.new_empty(d_final.shape), d_final_s.new_empty(d_final_s.shape)
 
 
 class _Chunked(Function):

@@ -35,7 +35,6 @@ def run_forward(
 
     given = given.contiguous()
     chunks, together = triton.cdiv(tokens, rule.chunk), at_once(given, rule)
-    y = torch.empty((batch, tokens, heads, values), dtype=given.v.dtype, device=device)
     final_s, starts_s = state(there=has_s), state(chunks, there=save and has_s)
     begin = initial
     if together:
@@ -43,6 +42,7 @@ def run_forward(
         starts = begin if save else state(there=False)
     else:
         final, starts = state(there=True), state(chunks, there=save)
+    y = torch.empty((batch, tokens, heads, values), dtype=given.v.dtype, device=device)
     if batch * heads > 0:
         constants = given.constants(rule)
         with torch.cuda.device_of(given.v):

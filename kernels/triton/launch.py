@@ -221,11 +221,18 @@ def accepted(body: Any, constants: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in constants.items() if name in body.arg_names}
 
 
+# What a shape and a design change in a body; each body has some of them.
+_TUNED_BY: Final = (
+    "BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "SOLVE", "KEYED", "HAS_MOMENTUM", "AT_ONCE", "BACKWARD",
+)  # fmt: skip
+
+
 @functools.cache
-def _tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
+def tuned(body: Any, configs: tuple[Configuration, ...]) -> Any:  # jit functions are untyped
+    """The body with Triton's tuner around it."""
     return triton.autotune(
         configs=[triton.Config({"PRECISION": one.precision}, **one.options()) for one in configs],
-        key=["BLOCK_C", "BLOCK_K", "BLOCK_V", "SWEEPS", "EXACT", "KEYED", "HAS_MOMENTUM", "AT_ONCE"],
+        key=[name for name in _TUNED_BY if name in body.arg_names],
     )(body)
 
 
@@ -235,7 +242,7 @@ def start(body: Any, grid: tuple[int, ...], dtype: torch.dtype, block_c: int) ->
     """
     configs = configurations(dtype, block_c)
     if os.environ.get("MIRAS_TRITON_TUNE") == "1" and not INTERPRETED:
-        tuned: Callable[..., object] = _tuned(body, tuple(configs))[grid]
-        return tuned
+        timed: Callable[..., object] = tuned(body, tuple(configs))[grid]
+        return timed
     first = configs[0]
     return functools.partial(body[grid], PRECISION=first.precision, **first.options())

@@ -84,10 +84,12 @@ def transition_kernel(
     else:
         added = -product(tl.trans(given), u, PRECISION)
     if SOLVE:
-        taken = product(inverse, SLOPE * before * k.to(tl.float32), PRECISION)
+        reader = SLOPE * before * k.to(tl.float32)
+        taken = product(inverse, reader, PRECISION)
         if BACKWARD:
+            # P^T dU as (M k~)^T dU = k~^T (M^T dU): see `flipped`
             d_u = product(flipped(seen, BLOCK_C) * e[:, None], d_y, PRECISION)
-            added -= product(tl.trans(taken), d_u, PRECISION)
+            added -= product(tl.trans(reader), product(flipped(inverse, BLOCK_C), d_u, PRECISION), PRECISION)
     tl.store(added_ptr + place * K * V + inner, added, mask=cell)
     if tl.program_id(1) == 0:  # the same for all value channels
         tl.store(whole_ptr + place * K + key, whole, mask=key < K)
@@ -114,7 +116,7 @@ def carry_kernel(
     if HAS_BEGIN:
         z = tl.load(begin_ptr + program * K * V + inner, mask=cell, other=0.0)
 
-    # Nothing that is loaded waits for z: three chunks are under way, so that the walk is that of the products alone.
+    # Nothing that is loaded waits for z: loads run two chunks ahead, so that the walk is that of the products alone.
     for j in tl.range(0, chunks, num_stages=3):
         i = chunks - 1 - j if BACKWARD else j
         place = program * chunks + i

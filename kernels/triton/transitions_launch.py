@@ -19,7 +19,8 @@ from miras_search.kernels.triton.transitions import carry_kernel, transition_ker
 _WORDS: Final = ("auto", "at_once", "in_turn")
 _FEWEST_CHUNKS: Final = 4
 _MOST_CHUNKS: Final = 65_535  # of a grid's third axis
-_LARGEST_MET: Final = 32 * 256  # of P and of X: three chunks of them are on chip, 170 KiB; an H200 has 227
+_LARGEST_MET: Final = 32 * 256  # of P and of X: with two chunks of them on chip 178 KiB; an H200 has 227
+_LARGEST_STATES: Final = 2**28  # numbers of all chunks' starts, 1 GiB: in turn there are none without gradients
 _CARRIED: Final = 16  # value channels of a program that walks: as few as a product takes, for they do not meet
 
 
@@ -33,8 +34,8 @@ def at_once(given: Given, rule: Rule) -> bool:
     """Whether chunks are run at once: what they do to the state is linear in it, and memories alone leave
     multiprocessors idle.
 
-    It costs about twice the work. Where that pays has not been measured, a program a multiprocessor is a guess:
-    MIRAS_TRITON_CHUNKS says otherwise. Raises KernelInputError where that is no word of `_WORDS`.
+    It costs about twice the work, and memory. Where that pays has not been measured, a program a multiprocessor is a
+    guess: MIRAS_TRITON_CHUNKS says otherwise. Raises KernelInputError where that is no word of `_WORDS`.
     """
     asked = os.environ.get("MIRAS_TRITON_CHUNKS", "auto")
     if asked not in _WORDS:
@@ -45,7 +46,9 @@ def at_once(given: Given, rule: Rule) -> bool:
     large = rule.solves and block(rule.rows) * block(given.q.shape[-1]) > _LARGEST_MET
     if asked == "in_turn" or not linear or large or memories == 0 or chunks > _MOST_CHUNKS:
         return False
-    return asked == "at_once" or (chunks >= _FEWEST_CHUNKS and memories * parts <= multiprocessors(given.v.device))
+    states = memories * chunks * given.q.shape[-1] * given.v.shape[-1]
+    few = memories * parts <= multiprocessors(given.v.device)
+    return asked == "at_once" or (few and chunks >= _FEWEST_CHUNKS and states <= _LARGEST_STATES)
 
 
 def chunk_starts(given: Given, initial: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:

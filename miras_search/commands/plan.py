@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from miras_search.study.search_plan import SearchPlan
     from miras_search.study.study import Study
 
-COMPILED = 4_000  # steps of a design: where compiled ones have repaid their compiling twice (docs/compiled.md)
+COMPILED = (
+    4_000  # steps of a design on a task: where compiled ones have repaid their compiling twice (docs/compiled.md)
+)
 
 
 def plan(
@@ -185,7 +187,7 @@ def _text(study: Study, made: Plan, slots: int, known: _Known) -> str:
         ["jobs", f"{made.jobs:,} = {size}"],
         ["done", f"{states}; {made.remaining:,} to train"],
         ["time", _estimate(made, slots, known)],
-        *_kernels(study, made.jobs // max(1, made.cells)),
+        *_kernels(study, made.remaining // (made.cells * made.tasks)),
         [
             "smallest p",
             f"{made.smallest_p:.2g} with {many(made.seeds, 'seed')}, over {many(made.family, 'comparison')}",
@@ -284,7 +286,7 @@ def _search_text(study: Study, made: SearchPlan, slots: int, known: _Known) -> s
         ["confirmation", f"{made.confirm_jobs:,} jobs: the best {search.top} and the base on fresh seeds"],
         ["done", f"{states}; at most {made.remaining:,} to train"],
         ["time", _estimate(made, slots, known)],
-        *_kernels(study, made.tasks * made.seeds),
+        *_kernels(study, made.seeds if made.remaining else 0),
         *_rival(study),
     ]
     lines.append(grid(facts, indent="  "))
@@ -311,7 +313,7 @@ def _estimate(made: Plan | SearchPlan, slots: int, known: _Known) -> str:
 
 
 def _kernels(study: Study, trainings: int) -> list[list[str]]:
-    """That compiled steps may be faster, where a design has so many `trainings` that they repay its compiling."""
+    """That compiled steps may be faster, where a design has so many `trainings` on a task as repay its compiling."""
     from miras_search import compiler
 
     steps = trainings * study.train.steps
@@ -320,7 +322,7 @@ def _kernels(study: Study, trainings: int) -> list[list[str]]:
         return []
     told = (
         f"operators one by one; --set resources.kernels=compiled may take half of the time or a third: {steps:,} steps "
-        f"a design repay its compiling (docs/compiled.md)"
+        f"a design and task repay the compiling (docs/compiled.md)"
     )
     return [["kernels", told]]
 

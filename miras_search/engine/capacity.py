@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -38,11 +40,17 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name for name in chosen.split(",") if name and name != "-1"]
+    return [str(index) for index in range(_installed_gpus())]
+
+
+@functools.cache
+def _installed_gpus() -> int:
+    """As the driver's own tool lists them, which may take it seconds."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [str(index) for index, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def local_slots(cpus: int, gpus: float, workers: int | None) -> tuple[int, list[str]]:
@@ -95,18 +103,18 @@ def check_room(kind: str, *, cpus: int, gpus: float, workers: int | None = None,
         raise EnvironmentProblem("ray: not installed: pip install ray, or take --executor local")
     if address is not None:
         _knock(address)
-    elif kind != "ray":
+    elif kind != "ray" or "ray" not in sys.modules:  # one that runs in this process may have been given other GPUs
         local_slots(cpus, gpus, workers)
 
 
 def _knock(address: str) -> None:
     """Raise EnvironmentProblem where nobody listens at HOST:PORT. Other forms, as `auto`, are Ray's to read."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
+    if not (host and port.isascii() and port.isdecimal()):
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: no name of a host
         reason = getattr(error, "strerror", None) or error
         raise EnvironmentProblem(
             f"ray: the cluster at {address!r} was not joined: {reason}: start one there (ray start --head), or take "
@@ -132,6 +140,8 @@ def make_executor(
     check_room(kind, cpus=cpus, gpus=gpus, workers=workers, address=address)
     if kind == "ray" or address is not None:
         return _ray(workers, cpus, gpus, address, starting)
+    if cpus > (cores := cpu_count()):
+        log.warning("resources.cpus: %d: this machine has %d: the threads of a job share them", cpus, cores)
     slots, devices = local_slots(cpus, gpus, workers)
     has_ray = importlib.util.find_spec("ray") is not None
     if kind == "auto" and has_ray and min(slots, jobs) > 1:
@@ -139,8 +149,6 @@ def make_executor(
             return _ray(slots, cpus, gpus, None, starting)
         except EnvironmentProblem as error:
             log.warning("%s; the local executor is used instead", error)
-    if cpus > (cores := cpu_count()):
-        log.warning("resources.cpus: %d: this machine has %d: the threads of a job share them", cpus, cores)
     return LocalExecutor(slots, threads=cpus, devices=devices)
 
 

@@ -46,7 +46,10 @@ def test_compiled_steps_are_told_of_where_they_repay_their_compiling(
     told = "kernels              operators one by one; --set resources.kernels=compiled may take"
     monkeypatch.setattr("miras_search.compiler.problem", lambda: "")
     assert told not in cli(*words, "train.steps=1999").out
-    assert f"{told} half of the time or a third: 4,000 steps a design" in cli(*words, "train.steps=2000").out
+    assert f"{told} half of the time or a third: 4,000 steps a design and task" in cli(*words, "train.steps=2000").out
+    tasks = "task=[{name: mqar, vocab: 16, length: 16, pairs: 2}, {name: mqar, vocab: 16, length: 24, pairs: 2}]"
+    two = cli(*words, "train.steps=1999", "--set", tasks).out
+    assert "x 2 tasks x 2 seeds" in two and told not in two  # each task has a graph of its own
     for setting in ("kernels=torch", "kernels=compiled"):
         assert "operators one by one" not in cli(*words, "train.steps=2000", "--set", f"resources.{setting}").out
     monkeypatch.setattr("miras_search.compiler.problem", lambda: "no C++ compiler")

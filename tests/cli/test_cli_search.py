@@ -34,7 +34,7 @@ def test_a_plan_of_a_search_tells_of_compiled_steps(cli, monkeypatch: pytest.Mon
     """Counted of one trial, whose design no other has."""
     monkeypatch.setattr("miras_search.compiler.problem", lambda: "")
     words = ("plan", "sought.yaml", "--set", "seeds=[0, 1]", "--set")
-    assert "4,000 steps a design" in cli(*words, "train.steps=2000").out
+    assert "4,000 steps a design and task" in cli(*words, "train.steps=2000").out
     assert "resources.kernels" not in cli(*words, "train.steps=1999").out
 
 

@@ -94,6 +94,20 @@ def test_a_cluster_that_is_not_there_is_told_at_once(closed_port: int, form: str
         make_executor("ray", jobs=2, cpus=1, gpus=0.0, address=address)
 
 
+@pytest.mark.parametrize("address", ["a..b:6379", f"{'a' * 70}:6379", "127.0.0.1:99999"])
+def test_an_address_that_is_none_is_one_line(address: str) -> None:
+    with pytest.raises(EnvironmentProblem, match="was not joined") as caught:
+        check_room("ray", cpus=1, gpus=0.0, address=address)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ray_of_our_own_has_the_gpus_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with pytest.raises(EnvironmentProblem, match="this machine shows none"):
+        check_room("ray", cpus=1, gpus=1.0)
+
+
 def test_a_cluster_brings_its_own_gpus_and_other_forms_of_address_are_rays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -107,7 +121,7 @@ def test_more_cores_than_there_are_is_told(monkeypatch: pytest.MonkeyPatch, capl
     with caplog.at_level(logging.WARNING):
         make_executor("local", jobs=1, cpus=2, gpus=0.0).close()
         assert not caplog.text
-        make_executor("local", jobs=1, cpus=3, gpus=0.0).close()
+        make_executor("auto", jobs=1, cpus=3, gpus=0.0).close()
     assert "resources.cpus: 3: this machine has 2" in caplog.text
 
 

@@ -24,10 +24,11 @@ AT_ONCE = ("l2", "bf16", ("transition_kernel", "carry_kernel", *BODIES), KEYED |
 BACKWARD = ("l2", "fp32", ("transition_kernel", "carry_kernel"), KEYED | {"BACKWARD": True, "PRECISION": "ieee"})
 COMPILE = """
 import ast, sys
-import triton
+import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from miras_search.kernels.triton import chunked, chunked_backward, transitions
+from miras_search.kernels.triton.launch import configurations, tuned
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.space.bias import BIAS
 
@@ -54,6 +55,7 @@ def compile_body(body, bias, dtype, **rule):
     built = triton.compile(
         ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}
     )
+    tuned(body, tuple(configurations(torch.bfloat16, 32)))  # which refuses to be told of arguments that are not there
     print(built.metadata.name, len(built.asm["ptx"]), flush=True)
 
 

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from memories import evaluate
 from torch import Tensor
 from triton_agreement import assert_is_the_recurrence, assert_near, given_of, poison
-from triton_device import DEVICE, RUNS
+from triton_device import DEVICE, NEEDS_CUDA, RUNS
 
-from miras_search.kernels import dispatch
+from miras_search.kernels import dispatch, recurrence
+from miras_search.kernels.state import State
 from miras_search.kernels.triton import chunked_launch, transitions_launch
 from miras_search.kernels.triton.autograd import chunked
-from miras_search.kernels.triton.launch import Configuration, Given, KernelInputError, Rule
+from miras_search.kernels.triton.launch import Configuration, Given, KernelInputError, Rule, configurations
 from miras_search.space.bias import L2
+from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
 pytestmark = RUNS
@@ -69,7 +72,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("spec", "tokens"), AT_ONCE, ids=[json.dumps(spec)[:80] for spec, _ in AT_ONCE])
 def test_all_chunks_at_once_are_the_recurrence(ran: list[str], spec: dict[str, object], tokens: int) -> None:
     point = DesignPoint.parse(spec)
-    assert_is_the_recurrence(point, given_of(point, tokens))
+    assert_is_the_recurrence(point, given_of(point, tokens, batch=2))
     assert ran == list(WAYS)
 
 
@@ -143,7 +146,17 @@ def test_few_memories_and_several_chunks_run_at_once(
     assert not transitions_launch.at_once(given_as(memories, tokens), rule)
 
 
-def test_tiles_that_do_not_fit_thrice_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_of_more_than_a_gibibyte_run_in_turn_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transitions_launch, "multiprocessors", lambda device: 8)
+    monkeypatch.setattr(transitions_launch, "_LARGEST_STATES", 2 * 4 * 4 * 4)
+    rule = Rule("of no use here", (), 1.0, False, 16, 1, None, True)
+    assert transitions_launch.at_once(given_as(2, 64), rule)
+    assert not transitions_launch.at_once(given_as(2, 80), rule)
+    monkeypatch.setenv("MIRAS_TRITON_CHUNKS", "at_once")
+    assert transitions_launch.at_once(given_as(2, 80), rule)
+
+
+def test_tiles_that_do_not_fit_twice_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIRAS_TRITON_CHUNKS", "at_once")
     rule = Rule("of no use here", (), 1.0, False, 64, 1, None, True)
     q, gates = torch.zeros(1, 64, 1, 256), torch.zeros(1, 64, 1)
@@ -173,6 +186,62 @@ def test_no_grad_gives_the_same_outputs_and_saves_no_states(ran: list[str]) -> N
     out = chunked_launch.run_forward(Given(q, k, v, None, log_keep, step, None, None), None, None, rule, save=False)
     assert out[3].shape == (1, 0)
     assert ran == ["chunk_starts"] * 3
+
+
+@pytest.mark.usefixtures("at_once", "ran")
+def test_under_vmap_memories_of_all_members_are_run() -> None:
+    def total(*given: Tensor) -> Tensor:
+        y, final, _ = chunked(*given, bias=L2(), chunk=2, sweeps=None, decayed=True)
+        return y.sin().sum() + final.square().sum()
+
+    members = [torch.stack([x.detach(), x.detach() * 0.9]) for x in small()]
+    found = torch.func.vmap(torch.func.grad(total, argnums=(0, 1, 2, 3, 4)))(*members)
+    for i in range(2):
+        wanted = torch.func.grad(total, argnums=(0, 1, 2, 3, 4))(*(x[i] for x in members))
+        assert_near([x[i] for x in found], list(wanted), 1e-6)
+
+
+def test_the_backward_operator_is_registered_as_torch_expects() -> None:
+    """Its gradients are contiguous, whatever that of the final state was."""
+    rule = Rule(*L2().triton, 1.0, False, 2, 1, None, False).to_text()
+    q, k, v, log_keep, step = (x.detach() for x in small())
+    y, final, _, starts, starts_s = torch.ops.miras.chunked_forward(
+        q, k, v, None, log_keep, step, None, None, None, None, rule, True
+    )
+    turned = torch.ones_like(final).transpose(-1, -2).contiguous().transpose(-1, -2)
+    given = (q, k, v, None, log_keep, step, None, None, starts, starts_s, torch.ones_like(y), turned, starts_s, rule)
+    torch.library.opcheck(torch.ops.miras.chunked_backward, given, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+@pytest.mark.parametrize("way", ["in_turn", "at_once"])
+@pytest.mark.parametrize("warps", [2, 4, 8, 16])
+@pytest.mark.parametrize("spec", [{"preset": "gated_delta_net"}, {"preset": "gla"}], ids=["by head", "by key"])
+def test_the_sizes_that_trainings_use_on_a_device(
+    monkeypatch: pytest.MonkeyPatch, way: str, warps: int, spec: dict[str, object]
+) -> None:
+    """bfloat16, chunks of 32 and tiles of 64 rows: Hopper's own products are in no smaller ones.
+
+    The inputs are bfloat16 numbers in both, so that what differs is the kernel's rounding.
+    """
+    monkeypatch.setenv("MIRAS_TRITON_CHUNKS", way)
+    one = next(one for one in configurations(torch.bfloat16, 32) if one.num_warps == warps)
+    monkeypatch.setattr("miras_search.kernels.triton.launch.configurations", lambda *of: [one])
+    point = DesignPoint.parse(spec)
+    given = given_of(point, 140, key_dim=64, value_dim=64, batch=2)
+    narrow = {name: getattr(given.inputs, name).detach().bfloat16() for name in "qkv"}
+    given = replace(given, inputs=given.inputs._replace(**{n: x.float().requires_grad_() for n, x in narrow.items()}))
+
+    def kernel(point: DesignPoint, inputs: Inputs, *rest: Any) -> tuple[Tensor, State]:
+        low = {name: getattr(inputs, name).bfloat16() for name in "qkv"}
+        y, state = dispatch.run_triton(point, inputs._replace(**low), *rest)
+        return y.float(), state
+
+    expected, wanted, _ = evaluate(recurrence.run, point, given)
+    found, got, _ = evaluate(kernel, point, given)
+    assert_near(found, expected, 1e-2)
+    assert_near(got, wanted, 2e-2)
 
 
 def test_an_unknown_word_for_the_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

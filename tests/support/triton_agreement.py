@@ -44,7 +44,8 @@ def assert_is_the_recurrence(
     return state, final
 
 
-def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int = 7) -> Case:
-    """One sequence of two heads in float32, where the kernel runs."""
-    given = case(point, tokens, seed=1, batch=1, heads=2, key_dim=key_dim, value_dim=value_dim, dtype=torch.float32)
+def given_of(point: DesignPoint, tokens: int, key_dim: int = 5, value_dim: int = 7, batch: int = 1) -> Case:
+    """Sequences of two heads in float32, where the kernel runs."""
+    sizes = {"batch": batch, "heads": 2, "key_dim": key_dim, "value_dim": value_dim}
+    given = case(point, tokens, seed=1, **sizes, dtype=torch.float32)
     return given.with_leaves([x.to(DEVICE) for x in given.leaves()])
