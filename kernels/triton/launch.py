@@ -13,7 +13,7 @@ import ast
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import torch
@@ -180,7 +180,8 @@ class Given:
 
     def contiguous(self) -> Given:
         """The same numbers, each tensor as the bodies read it."""
-        return Given(*(None if x is None else x.contiguous() for x in self.pointers()))  # type: ignore[arg-type]
+        tensors = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: x.contiguous() for name, x in tensors.items() if x is not None})
 
     def constants(self, rule: Rule) -> dict[str, Any]:
         """What is compiled in: numbers, words and jit functions."""

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from miras_search.study.search_plan import SearchPlan
     from miras_search.study.study import Study
 
-COMPILED = (
-    4_000  # steps of a design on a task: where compiled ones have repaid their compiling twice (docs/compiled.md)
-)
+# Steps of a design on a task: where compiled ones have repaid their compiling twice (docs/compiled.md).
+COMPILED = 4_000
 
 
 def plan(

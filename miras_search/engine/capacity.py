@@ -69,8 +69,8 @@ def local_slots(cpus: int, gpus: float, workers: int | None) -> tuple[int, list[
         else [devices[first : first + int(gpus)] for first in range(0, len(devices) - int(gpus) + 1, int(gpus))]
     )
     if not per_slot:
-        shown = f"this machine shows {len(devices)}" if devices else "this machine shows none"
-        raise EnvironmentProblem(f"resources.gpus: a job wants {gpus:g} of a GPU, {shown}: change `resources`")
+        shown = len(devices) or "none"
+        raise EnvironmentProblem(f"resources.gpus: {gpus:g} a job, and this machine shows {shown}: change `resources`")
     slots = min(workers or slots, len(per_slot))
     return slots, [",".join(names) for names in per_slot[:slots]]
 

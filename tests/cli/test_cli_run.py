@@ -109,7 +109,7 @@ def test_a_spent_budget_is_exit_4_with_the_table_and_the_command_that_goes_on(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--set", "resources.gpus=1"), "resources.gpus: a job wants 1 of a GPU, this machine shows none"),
+        (("--set", "resources.gpus=1"), "resources.gpus: 1 a job, and this machine shows none"),
         (("--set", "resources.gpus=1.5"), "resources.gpus: 1.5: a fraction of one GPU, or whole GPUs"),
         (("--address", "127.0.0.1:1"), "ray: the cluster at '127.0.0.1:1' was not joined: Connection refused"),
     ],

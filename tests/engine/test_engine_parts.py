@@ -68,9 +68,7 @@ def test_slots_share_the_gpus(
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-    with pytest.raises(
-        EnvironmentProblem, match=r"resources.gpus: a job wants 1 of a GPU, this machine shows none: change"
-    ):
+    with pytest.raises(EnvironmentProblem, match=r"resources.gpus: 1 a job, and this machine shows none: change"):
         make_executor("local", jobs=4, cpus=1, gpus=1.0)
     with pytest.raises(MirasError, match=r"resources.gpus: 1.5"):
         make_executor("local", jobs=4, cpus=1, gpus=1.5)
