@@ -81,6 +81,28 @@ def overlaps(
 
 
 @triton.jit
+def keyed(
+    q, k, w, w_ptr, log_keep_ptr, write, token, ordinal, live, fades, channel, H,
+    K: tl.constexpr, WRITES: tl.constexpr, NEAR: tl.constexpr, DECAYED: tl.constexpr,
+    BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A chunk's coefficients: log keeps and keeps [C, K]; what `channel_spans` returns; the keys where gradients are
+    taken; the overlaps of these keys and of the queries, which see their own row's write too.
+    """
+    row = tl.arange(0, BLOCK_C)
+    g = log_keeps(log_keep_ptr, token, fades, channel, K)
+    fade = tl.exp(g)
+    through, before, after, whole = channel_spans(g, DECAYED, BLOCK_C, PRECISION)
+    faded = k * fade if DECAYED else k
+    overlap, seen = overlaps(
+        faded, q * fade, w, g, w_ptr, log_keep_ptr, write, token, ordinal, live, channel, H,
+        K, WRITES, NEAR, BLOCK_C, PRECISION,
+    )  # fmt: skip
+    seen += tl.where(row[:, None] == row[None, :], tl.sum(q * w, axis=1)[:, None], 0.0)
+    return g, fade, through, before, after, whole, faded, overlap, seen
+
+
+@triton.jit
 def overlaps_vjp(
     d_of_x, d_of_y, x, y, w, g, q_ptr, k_ptr, w_ptr, log_keep_ptr, write, token, ordinal, live, last, channel, H,
     K: tl.constexpr, WRITES: tl.constexpr, NEAR: tl.constexpr, DECAYED: tl.constexpr,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from miras_search.kernels.triton.channel_decays import channel_spans, log_keeps, overlaps, rows_of
+from miras_search.kernels.triton.channel_decays import keyed, rows_of
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, shifted, spans
 from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.solve import unit_inverse
@@ -61,6 +61,20 @@ def thresholds(pointer, write, live, value, V: tl.constexpr, SCOPE: tl.constexpr
         return tl.load(pointer + write, mask=live, other=0.0)[:, None]
     else:
         return tl.zeros([BLOCK_C, 1], dtype=tl.float32)
+
+
+@triton.jit
+def inputs_of(
+    q_ptr, k_ptr, v_ptr, w_ptr, step_ptr, threshold_ptr, live, reads, write, token, key, value,
+    K: tl.constexpr, V: tl.constexpr, HAS_W: tl.constexpr, THRESHOLD: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """The rows at these places: q, k, v, the write keys, steps and thresholds, zero where there is none."""
+    q = rows_of(q_ptr, token, reads, key, K)
+    k = rows_of(k_ptr, write, live, key, K)
+    w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
+    v = rows_of(v_ptr, write, live, value, V).to(tl.float32)
+    e = tl.load(step_ptr + write, mask=live, other=0.0)
+    return q, k, v, w, e, thresholds(threshold_ptr, write, live, value, V, THRESHOLD, BLOCK_C)
 
 
 @triton.jit
@@ -150,24 +164,17 @@ def forward_kernel(
             if HAS_MOMENTUM:
                 tl.store(starts_s_ptr + start, s, mask=cell)
         ordinal, live, fades, reads, write, token = rows_at(i, row, batch, head, T, H, CHUNK, WRITES)
-        q = rows_of(q_ptr, token, reads, key, K)
-        k = rows_of(k_ptr, write, live, key, K)
-        w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
-        v = rows_of(v_ptr, write, live, value, V).to(tl.float32)
-        e = tl.load(step_ptr + write, mask=live, other=0.0)
-        th = thresholds(threshold_ptr, write, live, value, V, THRESHOLD, BLOCK_C)
+        q, k, v, w, e, th = inputs_of(
+            q_ptr, k_ptr, v_ptr, w_ptr, step_ptr, threshold_ptr, live, reads, write, token, key, value,
+            K, V, HAS_W, THRESHOLD, BLOCK_C,
+        )  # fmt: skip
 
         if KEYED:
             q, k, w = q.to(tl.float32), k.to(tl.float32), w.to(tl.float32)
-            g = log_keeps(log_keep_ptr, token, fades, key, K)
-            fade = tl.exp(g)
-            through, before, after, whole = channel_spans(g, DECAYED, BLOCK_C, PRECISION)
-            faded = k * fade if DECAYED else k
-            overlap, seen = overlaps(
-                faded, q * fade, w, g, written, log_keep_ptr, write, token, ordinal, live, key, H,
-                K, WRITES, NEAR, BLOCK_C, PRECISION,
+            _g, _fade, through, before, after, whole, faded, overlap, seen = keyed(
+                q, k, w, written, log_keep_ptr, write, token, ordinal, live, fades, key, H,
+                K, WRITES, NEAR, DECAYED, BLOCK_C, PRECISION,
             )  # fmt: skip
-            seen += tl.where(row[:, None] == row[None, :], tl.sum(q * w, axis=1)[:, None], 0.0)
             first = product(faded, z, PRECISION)
             base = product(k * before, z, PRECISION)
             y = product(q * through, z, PRECISION)

@@ -12,15 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from miras_search.kernels.triton.channel_decays import (
-    channel_spans,
-    channel_spans_vjp,
-    log_keeps,
-    overlaps,
-    overlaps_vjp,
-    rows_of,
-)
-from miras_search.kernels.triton.chunked import bounded, found, log_gates, log_momenta, put, rows_at, thresholds
+from miras_search.kernels.triton.channel_decays import channel_spans_vjp, keyed, overlaps_vjp, rows_of
+from miras_search.kernels.triton.chunked import bounded, found, inputs_of, log_gates, log_momenta, put, rows_at
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
 from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
@@ -119,26 +112,19 @@ def backward_kernel(
         start = ((batch * chunks + i) * H + head) * K * V + inner
         z = tl.load(starts_ptr + start, mask=cell, other=0.0)
         ordinal, live, fades, reads, write, token = rows_at(i, row, batch, head, T, H, CHUNK, WRITES)
-        q = rows_of(q_ptr, token, reads, key, K)
-        k = rows_of(k_ptr, write, live, key, K)
-        w = rows_of(w_ptr, write, live, key, K) if HAS_W else k
-        v = rows_of(v_ptr, write, live, value, V).to(tl.float32)
+        q, k, v, w, e, th = inputs_of(
+            q_ptr, k_ptr, v_ptr, w_ptr, step_ptr, threshold_ptr, live, reads, write, token, key, value,
+            K, V, HAS_W, THRESHOLD, BLOCK_C,
+        )  # fmt: skip
         d_y = rows_of(d_y_ptr, token, reads, value, V)
-        e = tl.load(step_ptr + write, mask=live, other=0.0)
-        th = thresholds(threshold_ptr, write, live, value, V, THRESHOLD, BLOCK_C)
 
         # Replay: coefficients and predictions as in the forward.
         if KEYED:
             q, k, w = q.to(tl.float32), k.to(tl.float32), w.to(tl.float32)
-            g = log_keeps(log_keep_ptr, token, fades, key, K)
-            fade = tl.exp(g)
-            through, before, after, whole = channel_spans(g, DECAYED, BLOCK_C, PRECISION)
-            faded = k * fade if DECAYED else k
-            overlap, seen = overlaps(
-                faded, q * fade, w, g, written, log_keep_ptr, write, token, ordinal, live, key, H,
-                K, WRITES, NEAR, BLOCK_C, PRECISION,
+            g, fade, through, before, after, whole, faded, overlap, seen = keyed(
+                q, k, w, written, log_keep_ptr, write, token, ordinal, live, fades, key, H,
+                K, WRITES, NEAR, DECAYED, BLOCK_C, PRECISION,
             )  # fmt: skip
-            seen += tl.where(diagonal, tl.sum(q * w, axis=1)[:, None], 0.0)
             first = product(faded, z, PRECISION)
             base = product(k * before, z, PRECISION)
             given = w * after
