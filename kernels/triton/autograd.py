@@ -249,7 +249,7 @@ def chunked(
     if not T or N % T:
         raise KernelInputError(f"{where}: v: {list(v.shape)}: its writes are no multiple of {T} tokens")
     slope, couples = bias.slope, bias.couples_channels
-    rule = Rule(bias.triton.module, bias.triton.settings, slope, couples, chunk, N // T, sweeps, decayed)
+    rule = Rule(bias.triton, slope, couples, chunk, N // T, sweeps, decayed)
     thresholds: list[tuple[int, ...]] = [(B, N, H)]
     if "value" in bias.threshold_scopes:
         thresholds.append((B, N, H, V))

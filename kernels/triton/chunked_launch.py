@@ -14,7 +14,6 @@ from miras_search.kernels.triton.chunked_backward import backward_kernel
 from miras_search.kernels.triton.launch import Given, Rule, start
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.kernels.triton.transitions_launch import at_once, chunk_ends, chunk_starts
-from miras_search.space.jit import Jit
 
 
 def run_forward(
@@ -124,7 +123,7 @@ def run_backward(
                 d_initial_s,
                 tokens,
                 heads,
-                VJP=pair_of(Jit(rule.module, rule.settings)).vjp,
+                VJP=pair_of(rule.bias).vjp,
                 AT_ONCE=together,
                 **constants,
             )

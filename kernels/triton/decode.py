@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from miras_search.kernels.triton.loop_launch import LoopInputs, block, warps
-from miras_search.kernels.triton.loop_ops import inputs_of, rule_of
+from miras_search.kernels.triton.loop_launch import LoopInputs, LoopRule, block, warps
+from miras_search.kernels.triton.loop_ops import inputs_of
 from miras_search.kernels.triton.loop_parts import (
     gates,
     get_tiles,
@@ -113,7 +113,7 @@ def decode_op(
     y = torch.empty((B, 1, H, V), dtype=v.dtype, device=v.device)
     final = torch.empty(x.state.shape, dtype=torch.float32, device=v.device)
     if B * H > 0:
-        known = rule_of(rule)
+        known = LoopRule.from_text(rule)
         wanted = ("RESTART", "FROZEN", "CHUNK")
         constants = {name: value for name, value in known.constants().items() if name not in wanted}
         with torch.cuda.device_of(v):

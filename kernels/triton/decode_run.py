@@ -12,7 +12,7 @@ from miras_search.kernels.recurrence import definition
 from miras_search.kernels.state import Level, State, chunk_start, is_lagged
 from miras_search.kernels.triton.decode import decode_op
 from miras_search.kernels.triton.loop_launch import LoopRule, loop_why_not
-from miras_search.kernels.triton.loop_ops import rule_name, widened
+from miras_search.kernels.triton.loop_ops import widened
 from miras_search.kernels.triton.loop_run import loop_inputs, loop_rule, write_refuses
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
@@ -30,7 +30,7 @@ def decode(point: DesignPoint, inputs: Inputs, static: Static, state: State) -> 
     rule = loop_rule(definition(point) if lags else point)
     kept = State(dual=state.dual, moments=state.moments) if lags else state
     x = loop_inputs(point, inputs, static, _packed(rule, kept))
-    y, tiles = decode_op(*widened(x), rule_name(rule))
+    y, tiles = decode_op(*widened(x), rule.to_text())
     after = _unpacked(rule, tiles, kept)
     if lags:  # the rest of the chunk starts here
         after = chunk_start(point, Level(after.dual, after.moments), static)

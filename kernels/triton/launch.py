@@ -9,7 +9,6 @@ Legend: B batch, T time, H heads, N writes in all, K key dim, V value dim, C row
 
 from __future__ import annotations
 
-import ast
 import functools
 import os
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import triton
 from torch import Tensor
 
 from miras_search.errors import MirasError
+from miras_search.kernels.triton.rule_text import from_text, to_text
 from miras_search.kernels.triton.signals import pair_of
 from miras_search.kernels.triton.tiles import INTERPRETED
 from miras_search.space.jit import Jit
@@ -43,9 +43,7 @@ class KernelInputError(MirasError):
 class Rule:
     """The part of the design point that the kernel compiles in."""
 
-    module: str
-    """Of the bias's jit functions."""
-    settings: tuple[float | int | str, ...]
+    bias: Jit
     slope: float | None
     couples: bool
     chunk: int
@@ -72,16 +70,16 @@ class Rule:
         return self.sweeps is None and bool(self.slope)
 
     def to_text(self) -> str:
-        """As an operator's argument; formatted by hand, because torch.compile traces it."""
-        settings = "".join([f"{x!r}, " for x in self.settings])
-        flags = f"{self.slope!r}, {self.couples!r}, {self.chunk!r}, {self.writes!r}, {self.sweeps!r}, {self.decayed!r}"
-        return f"{self.module!r}, ({settings}), {flags}"
+        """As an operator's argument."""
+        flags = self.slope, self.couples, self.chunk, self.writes, self.sweeps, self.decayed
+        return to_text((self.bias, *flags))
 
     @classmethod
     @functools.cache
     def from_text(cls, text: str) -> Rule:
         """Back from `to_text`."""
-        return cls(*ast.literal_eval(text))
+        bias, *flags = from_text(text)
+        return cls(Jit(*bias), *flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +185,7 @@ class Given:
         """What is compiled in: numbers, words and jit functions."""
         keys, values = self.q.shape[-1], self.v.shape[-1]
         scope = "none" if self.threshold is None else "head" if self.threshold.dim() == 3 else "value"
-        pair = pair_of(Jit(rule.module, rule.settings))
+        pair = pair_of(rule.bias)
         return {
             "K": keys,
             "V": values,

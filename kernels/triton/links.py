@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from miras_search.space.jit import Jit
-from miras_search.space.retention import Retention
 
 
 class Link(NamedTuple):
@@ -32,11 +31,11 @@ class Link(NamedTuple):
     settings: tuple[float | int | str, ...]
 
 
-def link_of(retention: Retention) -> Link | None:
-    """The jit functions of a gate; None where its link is the identity, or where none are written."""
-    where: Jit | None = retention.triton
-    if where is None:
-        return None
+def link_of(where: Jit, *, primal: bool) -> Link:
+    """The functions that a gate names, on the weights in place where it is `primal`.
+
+    Raises ImportError or AttributeError where they are not there.
+    """
     module = importlib.import_module(where.module)
-    names = ("link", "link_vjp") if retention.form == "dual" else ("shrunk", "shrunk_vjp")
+    names = ("shrunk", "shrunk_vjp") if primal else ("link", "link_vjp")
     return Link(getattr(module, names[0]), getattr(module, names[1]), where.settings)

@@ -5,8 +5,8 @@ Legend: B batch, T tokens, N writes, H heads, K key dim, V value dim; TILES kept
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,11 @@ import torch
 import triton
 from torch import Tensor
 
-from miras_search.kernels.triton.links import Link
+from miras_search.kernels.triton.links import Link, link_of
+from miras_search.kernels.triton.rule_text import from_text, to_text
+from miras_search.kernels.triton.signals import BiasPair, pair_of
 from miras_search.kernels.triton.token_loop import backward_kernel, forward_kernel
+from miras_search.space.jit import Jit
 
 # One program holds what is kept of one head, with all that the backward needs of it.
 _LARGEST_STATE: Final = 128 * 128
@@ -27,10 +30,8 @@ _SHORTEST_SEGMENT: Final = 8
 class LoopRule:
     """The part of a design point that the kernels compile in; gates by their scope, `none` where there is none."""
 
-    signal: Callable[..., object]
-    vjp: Callable[..., object]
-    bias: tuple[float | int | str, ...] = ()  # what the signal is compiled with
-    link: Link | None = None  # None: the identity
+    bias: Jit
+    retention: Jit | None = None  # None: its link is the identity
     primal: bool = False  # the link acts on the weights in place, after each write
     refresh: str = "token"  # token; tangent: the identity inside a chunk; restart: applied in place at a chunk's end
     sweeps: int | None = None  # None: exact gradients; 0: frozen; more: refined, which only the decode step knows
@@ -53,14 +54,38 @@ class LoopRule:
         level = 1 + (self.momentum != "none")
         return level + (self.refresh == "tangent") + self.frozen + (self.sweeps or 0) * level
 
+    def to_text(self) -> str:
+        """As an operator's argument."""
+        function = self.bias, self.retention, self.primal, self.refresh, self.sweeps, self.decayed, self.chunk
+        gates = self.keep, self.step, self.momentum, self.threshold
+        return to_text((*function, self.writes, *gates))
+
+    @classmethod
+    @functools.cache
+    def from_text(cls, text: str) -> LoopRule:
+        """Back from `to_text`."""
+        bias, retention, *others = from_text(text)
+        return cls(Jit(*bias), None if retention is None else Jit(*retention), *others)
+
+    @property
+    def pair(self) -> BiasPair:
+        """The bias's jit functions."""
+        return pair_of(self.bias)
+
+    @property
+    def link(self) -> Link | None:
+        """The gate's jit functions."""
+        return None if self.retention is None else link_of(self.retention, primal=self.primal)
+
     def constants(self) -> dict[str, object]:
         """What both bodies are compiled with."""
+        pair, link = self.pair, self.link
         return {
-            "SIGNAL": self.signal,
-            "BIAS": self.bias,
-            "LINK": None if self.link is None else self.link.forward,
-            "SETTINGS": () if self.link is None else self.link.settings,
-            "LINKED": self.link is not None and self.refresh == "token" and not self.primal,
+            "SIGNAL": pair.signal,
+            "BIAS": pair.settings,
+            "LINK": None if link is None else link.forward,
+            "SETTINGS": () if link is None else link.settings,
+            "LINKED": link is not None and self.refresh == "token" and not self.primal,
             "PRIMAL": self.primal,
             "TANGENT": self.refresh == "tangent",
             "RESTART": self.refresh == "restart",
@@ -157,7 +182,7 @@ def loop_backward(
                 x.q, x.k, x.v, x.w, x.log_keep, x.step, x.momentum, x.threshold, x.parameter, saved, d_y, d_final,
                 scratch, *(found.get(n) for n in ("q", "k", "v", "w", "log_keep", "step", "momentum", "threshold")),
                 found.get("parameter"), found["state"], N, H, position, K=K, V=V, BLOCK_K=block(K), BLOCK_V=block(V),
-                VJP=rule.vjp, LINK_VJP=None if rule.link is None else rule.link.backward, OWN_KEYS=x.w is not None,
+                VJP=rule.pair.vjp, LINK_VJP=None if rule.link is None else rule.link.backward, OWN_KEYS=x.w is not None,
                 HAS_PARAMETER=x.parameter is not None, EVERY=every, num_warps=warps(K, V), num_stages=1,
                 **rule.constants(),
             )  # fmt: skip

@@ -1,9 +1,8 @@
 """The token loop as operators of torch's library, and as one differentiable function that runs under `torch.func.vmap`.
 
-An operator takes no functions, so what a kernel compiles in is registered under a name. Gradients that are registered
-for an operator do not run under functorch's transforms, and autograd functions inside one another not under
-torch.compile: there are both, of the same parts. Under vmap each function folds the extra axis into the batch and
-launches once.
+What a kernel compiles in is an argument as text (rule_text.py). Gradients that are registered for an operator do not
+run under functorch's transforms, and autograd functions inside one another not under torch.compile: there are both, of
+the same parts. Under vmap each function folds the extra axis into the batch and launches once.
 
 Legend: B batch, T tokens, N writes, H heads, K key dim, V value dim, X the axis that vmap adds.
 """
@@ -26,26 +25,9 @@ from miras_search.kernels.vmap import VmapInfo, folded
 OPTIONAL = ("w", "momentum", "threshold", "parameter")
 GIVEN = ("q", "k", "v", "log_keep", "step", "state", *OPTIONAL)  # in the order of the operator's arguments
 
-_RULES: dict[str, LoopRule] = {}
-_NAMES: dict[LoopRule, str] = {}
-
 
 class LoopInputError(MirasError):
     """A call of the token loop asks for what it cannot give."""
-
-
-@torch.compiler.disable  # the look-up compares rules, whose functions it cannot trace
-def rule_name(rule: LoopRule) -> str:
-    """The name under which a rule is known to the operators of this process."""
-    if rule not in _NAMES:
-        _NAMES[rule] = f"rule {len(_NAMES)}"
-        _RULES[_NAMES[rule]] = rule
-    return _NAMES[rule]
-
-
-def rule_of(name: str) -> LoopRule:
-    """The rule of a name."""
-    return _RULES[name]
 
 
 def inputs_of(*tensors: Tensor | None) -> LoopInputs:
@@ -72,7 +54,7 @@ def loop_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `loop_forward` returns."""
     x = inputs_of(q, k, v, log_keep, step, state, w, momentum, threshold, parameter)
-    return loop_forward(x, rule_of(rule), position, save=save)
+    return loop_forward(x, LoopRule.from_text(rule), position, save=save)
 
 
 @torch.library.custom_op("miras::token_loop_backward", mutates_args=())
@@ -96,7 +78,7 @@ def loop_backward_op(
     # the state's place is taken by what stands for it: where segments start is saved
     x = inputs_of(q, k, v, log_keep, step, d_final, w, momentum, threshold, parameter)
     args = saved.contiguous(), d_y.contiguous(), d_final.contiguous()
-    found = loop_backward(x, *args, rule_of(rule), position)
+    found = loop_backward(x, *args, LoopRule.from_text(rule), position)
     a, b, c, d, e, f, g, h, i, j = (found[name] if name in found else d_final.new_empty(0) for name in GIVEN)
     return a, b, c, d, e, f, g, h, i, j
 
@@ -225,5 +207,5 @@ def token_loop(x: LoopInputs, rule: LoopRule, position: int = 0) -> tuple[Tensor
             "before triton is imported"
         )
     run = loop_op if torch.compiler.is_compiling() else _Loop.apply
-    y, final, _ = run(*widened(x), rule_name(rule), position, torch.is_grad_enabled())
+    y, final, _ = run(*widened(x), rule.to_text(), position, torch.is_grad_enabled())
     return y, final

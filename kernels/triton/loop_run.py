@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from miras_search.kernels.state import Layers, State, initial_state, is_plain, is_tangent, link
-from miras_search.kernels.triton.links import link_of
 from miras_search.kernels.triton.loop_launch import LoopInputs, LoopRule, loop_why_not
 from miras_search.kernels.triton.loop_ops import token_loop
-from miras_search.kernels.triton.signals import pair_of
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 from miras_search.space.memory import Static
@@ -48,13 +46,11 @@ def write_refuses(point: DesignPoint) -> str | None:
 def loop_rule(point: DesignPoint) -> LoopRule:
     """What the kernels compile in of a point that `write_refuses` lets pass."""
     assert point.bias.triton is not None
-    bias, scopes = pair_of(point.bias.triton), point.scopes
+    scopes = point.scopes
     in_place = is_plain(point) and not point.retention.identity
     return LoopRule(
-        signal=bias.signal,
-        vjp=bias.vjp,
-        bias=bias.settings,
-        link=link_of(point.retention),
+        bias=point.bias.triton,
+        retention=point.retention.triton,
         primal=point.retention.form == "primal",
         refresh="restart" if in_place else "tangent" if is_tangent(point) else "token",
         sweeps=point.execution.gradient.sweeps,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from loops import assert_agrees, poison
+from loops import assert_agrees
 from torch import Tensor
-from triton_device import DEVICE, NEEDS_CUDA, RUNS
+from triton_device import DEVICE, NEEDS_CUDA, RUNS, poison
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")

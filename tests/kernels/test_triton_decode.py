@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import CHUNKS, DESIGNS, HUBER, LEARNED_KL, as_dtype, assert_agrees, given, poison
-from triton_device import DEVICE, NEEDS_CUDA, RUNS
+from loops import CHUNKS, DESIGNS, HUBER, LEARNED_KL, as_dtype, assert_agrees, given
+from triton_device import DEVICE, NEEDS_CUDA, RUNS, poison
 
 from miras_search.kernels import recurrence
 from miras_search.kernels.state import initial_state

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from loops import assert_agrees, poison
+from loops import assert_agrees
 from torch import Tensor
-from triton_device import DEVICE, INTERPRETED, RUNS
+from triton_device import DEVICE, INTERPRETED, RUNS, poison
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
@@ -107,8 +107,7 @@ def narrow(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("spec", DUAL, ids=str)
 def test_a_link_is_that_of_torch(spec: dict[str, Any]) -> None:
     gate = RETENTION.parse(spec)
-    found = link_of(gate)
-    assert found is not None
+    found = link_of(gate.triton, primal=gate.form == "primal")
     z = accumulators().requires_grad_()
     static, parameter = static_of(gate)
     w = gate.link(z, static)
@@ -127,8 +126,7 @@ def test_a_link_is_that_of_torch(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize("spec", PRIMAL, ids=str)
 def test_a_step_in_place_is_that_of_torch(spec: dict[str, Any]) -> None:
     gate = RETENTION.parse(spec)
-    found = link_of(gate)
-    assert found is not None
+    found = link_of(gate.triton, primal=gate.form == "primal")
     z = accumulators().requires_grad_()
     step = (accumulators(2) * 0.1 + 0.5).requires_grad_()
     static, parameter = static_of(gate)
@@ -147,8 +145,11 @@ def test_a_step_in_place_is_that_of_torch(spec: dict[str, Any]) -> None:
 
 def test_every_gate_with_a_link_or_a_threshold_has_its_functions() -> None:
     """All of the package but the divergences, whose multiplier has to be searched for."""
-    without = {name for name, cls in RETENTION.options.items() if link_of(cls()) is None}
+    gates = {name: cls() for name, cls in RETENTION.options.items()}
+    without = {name for name, gate in gates.items() if gate.triton is None}
     assert without == {"none", "l2", "f_divergence"}
+    for name in gates.keys() - without:
+        link_of(gates[name].triton, primal=gates[name].form == "primal")
 
 
 PLUGIN = '''

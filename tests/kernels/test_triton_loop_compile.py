@@ -38,7 +38,7 @@ def compile_body(body, design, K, V, dtype):
         "parameter": bool(point.retention.static()),
     }
     known = {
-        **rule.constants(), "K": K, "V": V, "BLOCK_K": block(K), "BLOCK_V": block(V), "VJP": rule.vjp,
+        **rule.constants(), "K": K, "V": V, "BLOCK_K": block(K), "BLOCK_V": block(V), "VJP": rule.pair.vjp,
         "LINK_VJP": None if rule.link is None else rule.link.backward, "OWN_KEYS": given["w"],
         "EVERY": 16, "SAVE": True, "HAS_PARAMETER": given["parameter"],
         "EXACT": rule.sweeps is None, "SWEEPS": rule.sweeps or 0,

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from memories import evaluate
+from memories import Case, evaluate
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from triton_agreement import assert_is_the_recurrence, assert_near, given_of, poison
-from triton_device import DEVICE, NEEDS_CUDA, RUNS
+from triton_agreement import assert_is_the_recurrence, assert_near, given_of
+from triton_device import DEVICE, NEEDS_CUDA, RUNS, poison
 
 from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.dispatch import Setting, choose
@@ -137,6 +137,29 @@ def test_compiled_it_is_two_opaque_operators(backend: str) -> None:
     assert_near(list(torch.autograd.grad(compiled(*given), given)), list(expected))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+def test_compiled_one_after_the_other_designs_stay_apart() -> None:
+    """Numbers that differ from design to design become variables to torch.compile, but no rule may hold one."""
+    torch.compiler.reset()
+    designs: list[dict[str, object]] = [
+        {"bias": {"lp": {"p": 3.0, "smoothing": "tanh"}}} | execution({"refined": 2}),
+        {"bias": {"lp": {"p": 4.0, "smoothing": "tanh"}}} | execution({"refined": 1}, 8),
+        {"bias": {"l2": {"scale": "full"}}},
+        {"bias": {"lp": {"p": 2.5, "smoothing": "tanh"}}} | execution("frozen", 2),
+    ]
+    for point in map(DesignPoint.parse, designs):
+        given = given_of(point, 8)
+
+        def loss(q: Tensor, point: DesignPoint = point, given: Case = given) -> Tensor:
+            y, final = dispatch.run_triton(point, given.inputs._replace(q=q), given.start, given.static)
+            return y.sin().sum() + final.dual[0].square().sum()
+
+        q = given.inputs.q.detach().requires_grad_()
+        expected = torch.autograd.grad(loss(q), [q])
+        compiled = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(q), [q])
+        assert_near(list(compiled), list(expected), 1e-7)
+
+
 def test_checkpointed_it_runs_again() -> None:
     given = leaves()
     expected = torch.autograd.grad(run(*given), given)
@@ -147,7 +170,7 @@ def test_checkpointed_it_runs_again() -> None:
 def test_the_operators_are_registered_as_torch_expects() -> None:
     given = leaves(tokens=2)
     assert L2().triton is not None
-    rule = Rule(*L2().triton, slope=1.0, couples=False, chunk=2, writes=1, sweeps=None, decayed=True)
+    rule = Rule(L2().triton, slope=1.0, couples=False, chunk=2, writes=1, sweeps=None, decayed=True)
     assert Rule.from_text(rule.to_text()) == rule
     q, k, v, g, e = (x.detach() for x in given)
     arguments = (q, k, v, None, g, e, None, None, None, None, rule.to_text(), True)

@@ -6,16 +6,19 @@ marked gpu add sizes that the interpreter is too slow for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from loops import DESIGNS, as_dtype, assert_agrees, given, outputs_and_gradients, poison, rms_ratio
+from loops import DESIGNS, as_dtype, assert_agrees, given, outputs_and_gradients, rms_ratio
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from triton_device import DEVICE, NEEDS_CUDA, RUNS
+from triton_device import DEVICE, NEEDS_CUDA, RUNS, poison
 
 from miras_search.kernels import recurrence
+from miras_search.kernels.triton.loop_launch import LoopRule
 from miras_search.kernels.triton.loop_ops import LoopInputError
-from miras_search.kernels.triton.loop_run import loop_refuses, run_loop
+from miras_search.kernels.triton.loop_run import loop_refuses, loop_rule, run_loop
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
 
@@ -130,22 +133,39 @@ def test_vmap_of_grad_equals_a_loop() -> None:
             torch.testing.assert_close(a[i], b)
 
 
-# torch.compile looks at what goes on after a break in its graph, which is no leaf
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_compiled_and_checkpointed_it_is_the_same() -> None:
-    point = DesignPoint.parse(DESIGNS["kl"])
+def loss_of(name: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A function of the queries of a design's case, and these queries."""
+    point = DesignPoint.parse(DESIGNS[name])
     x = as_dtype(given(point, 2), torch.float32, DEVICE)
-    q = x.inputs.q.requires_grad_()
 
     def loss(q: Tensor) -> Tensor:
         y, state = run_loop(point, x.inputs._replace(q=q), x.start, x.static)
         return y.sin().sum() + state.dual[0].square().sum()
 
+    return loss, x.inputs.q.requires_grad_()
+
+
+def test_compiled_it_is_an_opaque_operator_whatever_was_compiled_before() -> None:
+    """Numbers that differ from design to design become variables to torch.compile, but no rule may hold one."""
+    torch.compiler.reset()
+    for name in ("kl by chunks, frozen", "no link", "elastic net, in place, decayed", "kl by chunks, frozen"):
+        loss, q = loss_of(name)
+        (expected,) = torch.autograd.grad(loss(q), q)
+        (compiled,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(q), q)
+        assert torch.equal(compiled, expected)
+
+
+def test_checkpointed_it_is_the_same() -> None:
+    loss, q = loss_of("kl")
     (expected,) = torch.autograd.grad(loss(q), q)
-    (compiled,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(q), q)
-    assert torch.equal(compiled, expected)
     (again,) = torch.autograd.grad(checkpoint(loss, q, use_reentrant=False), q)
     assert torch.equal(again, expected)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_a_rule_and_its_text_are_one(name: str) -> None:
+    rule = loop_rule(DesignPoint.parse(DESIGNS[name]))
+    assert LoopRule.from_text(rule.to_text()) == rule
 
 
 def test_second_derivatives_are_refused() -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from memories import evaluate
 from torch import Tensor
-from triton_agreement import assert_is_the_recurrence, assert_near, given_of, poison
-from triton_device import DEVICE, NEEDS_CUDA, RUNS
+from triton_agreement import assert_is_the_recurrence, assert_near, given_of
+from triton_device import DEVICE, NEEDS_CUDA, RUNS, poison
 
 from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.state import State
@@ -24,6 +24,7 @@ from miras_search.kernels.triton.launch import Configuration, Given, KernelInput
 from miras_search.space.bias import L2
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.jit import Jit
 
 pytestmark = RUNS
 BY_KEY = {"l2": {"keep": {"source": "data", "scope": "key"}}}
@@ -138,7 +139,7 @@ def given_as(memories: int, tokens: int) -> Given:
 def test_few_memories_and_several_chunks_run_at_once(
     monkeypatch: pytest.MonkeyPatch, memories: int, tokens: int, *, expected: bool
 ) -> None:
-    rule = Rule("of no use here", (), 1.0, False, 16, 1, None, True)
+    rule = Rule(Jit("of no use here"), 1.0, False, 16, 1, None, True)
     assert not transitions_launch.at_once(given_as(memories, tokens), rule)  # a CPU has no multiprocessors
     monkeypatch.setattr(transitions_launch, "multiprocessors", lambda device: 8)
     assert transitions_launch.at_once(given_as(memories, tokens), rule) == expected
@@ -149,7 +150,7 @@ def test_few_memories_and_several_chunks_run_at_once(
 def test_states_of_more_than_a_gibibyte_run_in_turn_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transitions_launch, "multiprocessors", lambda device: 8)
     monkeypatch.setattr(transitions_launch, "_LARGEST_STATES", 2 * 4 * 4 * 4)
-    rule = Rule("of no use here", (), 1.0, False, 16, 1, None, True)
+    rule = Rule(Jit("of no use here"), 1.0, False, 16, 1, None, True)
     assert transitions_launch.at_once(given_as(2, 64), rule)
     assert not transitions_launch.at_once(given_as(2, 80), rule)
     monkeypatch.setenv("MIRAS_TRITON_CHUNKS", "at_once")
@@ -158,7 +159,7 @@ def test_states_of_more_than_a_gibibyte_run_in_turn_unless_asked(monkeypatch: py
 
 def test_tiles_that_do_not_fit_twice_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIRAS_TRITON_CHUNKS", "at_once")
-    rule = Rule("of no use here", (), 1.0, False, 64, 1, None, True)
+    rule = Rule(Jit("of no use here"), 1.0, False, 64, 1, None, True)
     q, gates = torch.zeros(1, 64, 1, 256), torch.zeros(1, 64, 1)
     wide = Given(q, q, q, None, gates, gates, None, None)
     assert not transitions_launch.at_once(wide, rule)
@@ -181,7 +182,7 @@ def test_no_grad_gives_the_same_outputs_and_saves_no_states(ran: list[str]) -> N
         bare_y, bare_final, _ = chunked(*given, bias=L2(), chunk=2, sweeps=None, decayed=False)
     assert torch.equal(bare_y, y)
     assert torch.equal(bare_final, final)
-    rule = Rule(*L2().triton, 1.0, False, 2, 1, None, False)
+    rule = Rule(L2().triton, 1.0, False, 2, 1, None, False)
     q, k, v, log_keep, step = (x.detach() for x in given)
     out = chunked_launch.run_forward(Given(q, k, v, None, log_keep, step, None, None), None, None, rule, save=False)
     assert out[3].shape == (1, 0)
@@ -203,7 +204,7 @@ def test_under_vmap_memories_of_all_members_are_run() -> None:
 
 def test_the_backward_operator_is_registered_as_torch_expects() -> None:
     """Its gradients are contiguous, whatever that of the final state was."""
-    rule = Rule(*L2().triton, 1.0, False, 2, 1, None, False).to_text()
+    rule = Rule(L2().triton, 1.0, False, 2, 1, None, False).to_text()
     q, k, v, log_keep, step = (x.detach() for x in small())
     y, final, _, starts, starts_s = torch.ops.miras.chunked_forward(
         q, k, v, None, log_keep, step, None, None, None, None, rule, True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from memories import Case, case
 from torch import Tensor
@@ -112,15 +111,3 @@ def assert_agrees(found: dict[str, Tensor], expected: dict[str, Tensor], ratio: 
     assert found.keys() == expected.keys()
     ratios = {name: rms_ratio(found[name], expected[name]) for name in expected}
     assert all(r <= ratio for r in ratios.values()), ratios  # NaN compares false
-
-
-def poison(patch: pytest.MonkeyPatch) -> None:
-    """A cell that a kernel forgets to write must show up as NaN, not as whatever the allocator left."""
-    for name in ("empty", "empty_like"):
-        plain = getattr(torch, name)
-
-        def poisoned(*args: object, plain: Callable[..., Tensor] = plain, **kwargs: object) -> Tensor:
-            tensor = plain(*args, **kwargs)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-        patch.setattr(torch, name, poisoned)

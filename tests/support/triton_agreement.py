@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from memories import Case, case, evaluate
 from torch import Tensor
@@ -11,17 +10,6 @@ from triton_device import DEVICE
 from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.state import State
 from miras_search.space.design import DesignPoint
-
-
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that a kernel forgets to write shows up as NaN from here on, not as whatever the allocator left."""
-    plain = torch.empty
-
-    def poisoned(*args: object, **kwargs: object) -> Tensor:
-        tensor: Tensor = plain(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
 
 
 def assert_near(found: list[Tensor], expected: list[Tensor], ratio: float = 1e-5) -> None:
