@@ -11,6 +11,7 @@ import pandas as pd
 
 from miras_search.analysis.snapshot import Snapshot
 from miras_search.dashboard.progress import Current, Ended, ago, duration, stamp
+from miras_search.errors import cause
 from miras_search.metrics import METRICS
 from miras_search.store.types import FINAL_STATES, ArtifactRow, AttemptRow, ResultRow, StudyRow
 
@@ -149,7 +150,7 @@ def troubles_frame(troubles: Sequence[Ended], now: datetime) -> pd.DataFrame:
             item.attempt.attempt,
             item.attempt.state,
             item.job.state,
-            _first_line(item.attempt),
+            cause(item.attempt.error_text, item.attempt.error_type),
             ago(item.attempt.ended_at or item.attempt.started_at, now),
         )
         for item in troubles
@@ -188,7 +189,7 @@ def attempts_frame(attempts: Sequence[AttemptRow]) -> pd.DataFrame:
             f"{row.host} ({row.pid})",
             stamp(row.started_at),
             row.run_id,
-            _first_line(row),
+            cause(row.error_text, row.error_type),
         )
         for row in attempts
     ]
@@ -227,14 +228,6 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _first_line(attempt: AttemptRow) -> str:
-    """The error's type and the line of its text that tells most: the last one of a traceback."""
-    lines = (attempt.error_text or "").strip().splitlines()
-    text = lines[-1].strip() if lines else ""
-    kind = attempt.error_type or ""
-    return text if not kind or text.startswith(kind) else f"{kind}: {text}" if text else kind
 
 
 def _share(part: int, whole: int) -> str:

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # not where interrupts are ignored (`nohup`), nor in a caller's process
     if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
+    # a stream that the shell closed is None
+    sys.stdout, sys.stderr = (_nowhere() if s is None else s for s in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a table holds ± and ‡, a terminal may not: better a ? than no table
@@ -120,6 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _wrong_usage(error, words)
     return code if isinstance(code, int) else 0
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _wrong_usage(error: Exception, words: Sequence[str]) -> int:

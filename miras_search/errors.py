@@ -12,6 +12,24 @@ class MirasError(Exception):
     exit_code = 2
 
 
+def cause(text: str | None, kind: str | None = None) -> str:
+    """The line of an error's text that says what happened: of a traceback its last exception's, else the last line.
+
+    A message may go on for lines after the first, and these may be marks alone.
+
+    Args:
+        text: the error's text, None where there is none.
+        kind: the error's type, put before a line that does not begin with it.
+    """
+    text, kind = text or "", kind or ""
+    *_, last = text.split("Traceback (most recent call last):\n")
+    lines = [line for line in last.splitlines() if any(map(str.isalnum, line))]
+    if last != text:
+        lines = [line for line in lines if not line[0].isspace()][:1]
+    line = lines[-1].strip() if lines else ""
+    return line if line.startswith(kind) else f"{kind}: {line}" if line else kind
+
+
 class EnvironmentProblem(MirasError):
     """Something outside the study is missing or unreachable: a database, a cluster, a package."""
 

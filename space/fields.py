@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from miras_search.errors import MirasError
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 Path = tuple[str | int, ...]
+
+LARGEST: Final[dict[type, float]] = {int: 2**31 - 1, float: 3.4e38}  # what databases' columns and float32 hold
+LONGEST: Final = 600  # letters of what an error line says
 T = TypeVar("T")
 
 
@@ -27,6 +31,10 @@ class Problem:
 
     where: Path
     what: str
+
+    def __post_init__(self) -> None:
+        if len(self.what) > LONGEST:  # a value of thousands of letters; the cure stands at the end
+            object.__setattr__(self, "what", f"{self.what[: LONGEST // 2]} ... {self.what[-LONGEST // 2 :]}")
 
     def __str__(self) -> str:
         place = ".".join(str(part) for part in self.where)
@@ -145,6 +153,10 @@ def _coerce(hint: object, value: object, where: Path, default: object = dataclas
 
 
 def _scalar(hint: object, value: object, where: Path) -> object:
+    largest = LARGEST.get(typing.cast(type, hint))
+    if largest is not None and isinstance(value, int | float) and largest < abs(value) != math.inf:
+        kind = "a whole number" if hint is int else "a number"
+        raise SpecError.at(where, f"{value!r}: {kind} here is at most {largest}")
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):

@@ -18,6 +18,7 @@ from rich.table import Column
 from miras_search.commands.common import duration, many, note, number
 from miras_search.engine import events
 from miras_search.engine.events import Event
+from miras_search.errors import cause
 from miras_search.metrics import METRICS
 
 NAME_WIDTH = 40  # longer names of cells are cut in the live table; the lines of a log have them in full
@@ -195,22 +196,16 @@ def finished(event: events.JobFinished, metric: str) -> str:
     if event.wall_seconds is not None:
         parts.append(duration(event.wall_seconds))
     text = f"{event.cell}, {event.task}, seed {event.seed}: {', '.join(parts)}"
-    return f"{text}: {last_line(event.error)}" if event.error else text
+    return f"{text}: {cause(event.error)}" if event.error else text
 
 
 def lost(event: events.AttemptLost) -> str:
     """The attempt that came to nothing, and that the job will be tried again."""
     what = "ran out of memory" if event.state == "oom" else "was lost"
     where = f"{event.cell}, {event.task}, seed {event.seed}"
-    return f"{where}: attempt {event.attempt} {what} and is made again: {last_line(event.error)}"
+    return f"{where}: attempt {event.attempt} {what} and is made again: {cause(event.error)}"
 
 
 def stopping(event: events.Stopping) -> str:
     """What happens after a signal, or at the end of a budget."""
     return f"stopping: trainings save where they are, for {duration(event.grace)} at most"
-
-
-def last_line(text: str) -> str:
-    """The last line of an error's text: of a traceback, the one that says what happened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

@@ -25,7 +25,7 @@ from miras_search.commands.common import (
 )
 from miras_search.commands.neighbours import neighbour_study
 from miras_search.commands.table import StoredStudy
-from miras_search.errors import MirasError
+from miras_search.errors import MirasError, cause
 
 if TYPE_CHECKING:
     from miras_search.store.types import AttemptRow, ResultRow, RunRow, TrialRow
@@ -228,10 +228,7 @@ def _attempts(attempts: Sequence[AttemptRow]) -> str:
         return "no attempts yet\n"
     rows = [["task", "seed", "try", "state", "run", "where", "started", "took", "error"]]
     for one in attempts:
-        text = (one.error_text or "").strip().splitlines()
-        error = ": ".join(part for part in (one.error_type, text[-1].strip() if text else None) if part)
-        if one.error_type and text and text[-1].startswith(one.error_type):
-            error = text[-1].strip()
+        error = cause(one.error_text, one.error_type)
         rows.append(
             [
                 one.task,

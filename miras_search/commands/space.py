@@ -56,6 +56,8 @@ def space(
         raise MirasError(
             "space: --tasks, --kernels, --markdown and a design (choices or --preset) show different things: give one"
         )
+    if markdown and as_json:
+        raise MirasError("space: --markdown and --json are two forms of one answer: give one")
     from miras_search.space import plugins as own
 
     own.use(own.find(plugins or (), Path()))

@@ -79,13 +79,13 @@ def check_executor(kind: str, workers: int | None) -> None:
     """Raise MirasError for a name that is none, and for a number of workers that is none."""
     if kind not in EXECUTORS:
         raise MirasError(f"executor: unknown executor {kind!r}: take {', '.join(EXECUTORS)}")
-    check_count("workers", workers, 1)
+    check_count("workers", workers, 1, 1024)
 
 
-def check_count(name: str, value: object, fewest: int) -> None:
-    """Raise MirasError for what is neither None nor a whole number from `fewest` up."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
-        raise MirasError(f"{name}: {value!r} is no whole number from {fewest} up")
+def check_count(name: str, value: object, fewest: int, most: int = 2**31 - 1) -> None:
+    """Raise MirasError for what is neither None nor a whole number from `fewest` to `most`."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not fewest <= value <= most):
+        raise MirasError(f"{name}: {value!r} is no whole number from {fewest} to {most}")
 
 
 def check_room(kind: str, *, cpus: int, gpus: float, workers: int | None = None, address: str | None = None) -> None:

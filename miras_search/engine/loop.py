@@ -21,7 +21,7 @@ from miras_search.engine.jobs import checkpoint_name, snapshot_name, task_of
 from miras_search.engine.messages import Executor, Failed, Finished, Message, Points, Row, Saved, Started, Stopped
 from miras_search.engine.packs import Packs, pack_size
 from miras_search.engine.task import versions
-from miras_search.errors import EnvironmentProblem
+from miras_search.errors import EnvironmentProblem, cause
 from miras_search.store.types import PACKED, AttemptState, Final, JobRow, JobState
 from miras_search.store.writer import Writer
 from miras_search.study.study import Study
@@ -343,5 +343,6 @@ def _check_versions(started: Started) -> None:
 
 def _brief(message: Failed) -> str:
     """What an error line shows: a traceback ends with its cause, a worker's obituary begins with it."""
-    lines = message.error_text.strip().splitlines() or [message.error_type]
-    return lines[0] if message.state in ("lost", "timeout") else lines[-1]
+    if message.state in ("lost", "timeout"):
+        return message.error_text.strip().partition("\n")[0] or message.error_type
+    return cause(message.error_text, message.error_type)

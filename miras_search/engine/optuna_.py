@@ -17,8 +17,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL
 
+from miras_search.errors import EnvironmentProblem
 from miras_search.metrics import METRICS
-from miras_search.store.database import apply_pragmas
+from miras_search.store.database import apply_pragmas, safe_url
 from miras_search.study.drafts import Cell
 
 FIXED = "fixed_params"  # the system attribute under which `Study.enqueue_trial` keeps a waiting trial's parameters
@@ -40,11 +41,19 @@ def verdict(states: Sequence[str], values: Sequence[float | None]) -> Verdict:
 
 
 def open_storage(url: URL) -> RDBStorage:
-    """Optuna's tables in the database at `url`, created where they are missing."""
+    """Optuna's tables in the database at `url`, created where they are missing.
+
+    Raises EnvironmentProblem where another Optuna made them.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Optuna takes the address as a template, and the braces in it as its own
     address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    storage = RDBStorage(address)
+    try:
+        storage = RDBStorage(address)
+    except RuntimeError as error:  # whose cures are Optuna's own, and know nothing of this database's other tables
+        what = f"its Optuna tables are not those of Optuna {optuna.__version__}, which is installed"
+        cure = "install the Optuna that was used last, or name another database with --db"
+        raise EnvironmentProblem(f"{safe_url(url)}: {what}: {cure}") from error
     apply_pragmas(storage.engine)
     return storage
 

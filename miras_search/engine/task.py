@@ -106,4 +106,5 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopp
 
 def _out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out. By name: `torch.OutOfMemoryError` must not cost an import of torch."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    by_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate" in str(error)
+    return isinstance(error, MemoryError) or by_torch

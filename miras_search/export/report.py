@@ -22,11 +22,12 @@ from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.standing import compared, headline, left_out
 from miras_search.analysis.stored import confirmed, stored_tables
 from miras_search.analysis.table import AblationTable
+from miras_search.errors import cause
 from miras_search.export import figures, html
 from miras_search.metrics import METRICS
 from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.types import FINAL_STATES, AttemptRow, CurveRow, RunRow
+from miras_search.store.types import FINAL_STATES, CurveRow, RunRow
 
 SCRIPT = Path(__file__).with_name("report.js")
 STYLE = Path(__file__).with_name("report.css")
@@ -170,19 +171,12 @@ def _failures(shown: Snapshot) -> str:
         return ""
     cells = {job.id: job.cell for job in shown.jobs}
     lines = [
-        [cells[row.job_id], row.task, str(row.seed), str(row.attempt), row.state, _error(row)]
+        [cells[row.job_id], row.task, str(row.seed), str(row.attempt), row.state, cause(row.error_text, row.error_type)]
         for row in bad[:MOST_FAILURES]
     ]
     count = f" ({MOST_FAILURES} of {len(bad)})" if len(bad) > MOST_FAILURES else ""
     grid = _grid(["cell", "task", "seed", "try", "how", "error"], lines, words=6)
     return f"<section>\n<h2>Attempts that came to nothing{count}</h2>\n{grid}\n</section>\n"
-
-
-def _error(row: AttemptRow) -> str:
-    lines = (row.error_text or "").strip().splitlines()
-    last = lines[-1].strip() if lines else ""
-    kind = row.error_type or ""
-    return last if last.startswith(kind) else f"{kind}: {last}".removesuffix(": ")
 
 
 def _provenance(shown: Snapshot) -> str:

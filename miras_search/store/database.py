@@ -118,7 +118,7 @@ class Database:
     def upgrade(self) -> str:
         """Create or migrate the tables; returns the new revision. Changes nothing when they are current.
 
-        Raises EnvironmentProblem for a revision that this version does not know.
+        Raises EnvironmentProblem for a revision that this version does not know, and for another program's file.
         """
         if self.read_only:
             raise EnvironmentProblem(f"{self.name}: opened to read only")
@@ -128,8 +128,15 @@ class Database:
         from miras_search.store.migrate import upgrade  # Alembic costs 0.1 s, which `status` need not pay
 
         with self._problems():
+            if not current and self._is_anothers():
+                raise EnvironmentProblem(f"{self.name}: holds tables of another program: name another with --db")
             upgrade(self.engine)
         return self.revision()
+
+    def _is_anothers(self) -> bool:
+        """Whether this is a file with others' tables; with Optuna's, or on a server, both have their place."""
+        tables = inspect(self.engine).get_table_names() if sqlite_path(self.url) is not None else ()
+        return bool(tables) and "version_info" not in tables
 
     def backup(self, target: Path) -> Path:
         """Write a consistent copy of a SQLite database while others use it; returns the absolute target.
@@ -220,7 +227,10 @@ def _make_engine(url: URL, *, read_only: bool) -> Engine:
     serializer = partial(json.dumps, allow_nan=False, ensure_ascii=False)  # NaN is no JSON, and PostgreSQL refuses it
     try:
         engine = create_engine(
-            read_only_url(url) if read_only else url, pool_pre_ping=sqlite_path(url) is None, json_serializer=serializer
+            read_only_url(url) if read_only else url,
+            pool_pre_ping=sqlite_path(url) is None,
+            json_serializer=serializer,
+            json_deserializer=partial(_from_json, url),
         )
     except NoSuchModuleError:
         raise EnvironmentProblem(
@@ -240,6 +250,14 @@ def _make_engine(url: URL, *, read_only: bool) -> Engine:
     elif read_only and engine.dialect.name == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
     return engine
+
+
+def _from_json(url: URL, content: str) -> object:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        reason = f"a stored value is malformed: {error}"
+        raise EnvironmentProblem(f"{safe_url(url)}: {reason}{_cure(reason)}") from error
 
 
 def _lock(connection: Connection) -> None:

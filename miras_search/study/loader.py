@@ -39,6 +39,8 @@ __all__ = ["Axis", "Cell", "Located", "Study", "StudyError", "StudyTask", "load"
 
 T = TypeVar("T")
 
+LARGEST_FILE = 2**20
+
 
 def load(path: str | FilePath, overrides: Sequence[str] = (), name: str | None = None) -> Study:
     """The study in a file.
@@ -93,7 +95,11 @@ def _text(path: str) -> tuple[str, str, bool]:
     try:
         if not file.is_file() and found is not None:
             return found.read_text(encoding="utf-8"), str(found), True
-        return file.read_text(encoding="utf-8-sig"), path, False
+        with file.open("rb") as opened:  # not to its end: it may have none
+            content = opened.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise StudyError.at(Place(path), "larger than 1 MiB: name a study file")
+        return content.decode("utf-8-sig"), path, False
     except FileNotFoundError as error:
         cure = nearest(file.name.removesuffix(".yaml"), shipped.names())
         what = f"no such file, and no study of that name ships with the package{cure}"

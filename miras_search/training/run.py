@@ -241,8 +241,8 @@ class Training:
 
 def windows(steps: int, eval_every: int) -> Iterator[tuple[int, int]]:
     """Ranges that cover 0 to `steps`, at most `WINDOW` long, ending wherever the validation split is looked at."""
-    ends = {*range(WINDOW, steps, WINDOW), *(range(eval_every, steps, eval_every) if eval_every else ()), steps}
     first = 0
-    for last in sorted(ends):
-        yield first, last
+    while first < steps:
+        last = min(first - first % every + every for every in (WINDOW, eval_every or steps))
+        yield first, min(last, steps)
         first = last

@@ -111,6 +111,13 @@ sys.exit(f"loaded: {{found}}" if found else 0)
     assert done.returncode == 0, done.stderr
 
 
+def test_a_closed_output_is_no_error(here: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m miras_search.cli space --tasks >&-"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version(cli) -> None:
     from miras_search import __version__
 

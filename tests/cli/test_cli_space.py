@@ -101,6 +101,7 @@ def test_every_preset_is_spelled_out(cli, name: str) -> None:
         (["step.value=-1"], "step.value: a data sigmoid gate starts strictly between 0 and 1"),
         (["dot"], "dot: expected PATH=VALUE, as in bias=dot"),
         (["bias=[dot"], "bias=[dot: not readable as YAML: while parsing a flow sequence: expected ',' or ']'"),
+        (["--markdown", "--json"], "space: --markdown and --json are two forms of one answer: give one"),
         (["--tasks", "bias=dot"], "space: --tasks, --kernels, --markdown and a design"),
     ],
 )  # fmt: skip

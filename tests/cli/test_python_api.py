@@ -89,9 +89,9 @@ def test_mistakes_are_one_line_with_the_cure(stored: Path, here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"workers": "2"}, "workers: '2' is no whole number from 1 up"),
-        ({"workers": 0}, "workers: 0 is no whole number from 1 up"),
-        ({"max_jobs": -1}, "max_jobs: -1 is no whole number from 0 up"),
+        ({"workers": "2"}, "workers: '2' is no whole number from 1 to 1024"),
+        ({"workers": 0}, "workers: 0 is no whole number from 1 to 1024"),
+        ({"max_jobs": -1}, "max_jobs: -1 is no whole number from 0 to 2147483647"),
         ({"executor": "foo"}, "executor: unknown executor 'foo': take auto, local, ray"),
         ({"db": None}, "database: None is no path and no URL: write a path such as miras.db"),
     ],

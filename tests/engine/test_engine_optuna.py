@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
 
 from miras_search.engine.optuna_ import OptunaRecord, verdict
 from miras_search.errors import EnvironmentProblem
@@ -106,6 +107,14 @@ def test_a_trial_left_half_asked_is_written_anew(local) -> None:
     local()
     assert [trial.params.get("bias") for trial in trials(local)] == ["l2", "dot", "l2"]
     assert [trial.state.name for trial in trials(local)] == ["COMPLETE"] * 3
+
+
+def test_tables_of_another_optuna_are_one_line(local) -> None:
+    local()
+    with local.db.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'v9.0.0.a'"))
+    with pytest.raises(EnvironmentProblem, match=r"its Optuna tables are not those of Optuna .* name another database"):
+        local()
 
 
 def test_a_later_trial_may_be_told_first(tiny, tmp_path) -> None:

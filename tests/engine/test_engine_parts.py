@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from miras_search.engine import capacity
 from miras_search.engine.capacity import check_room, cpu_count, local_slots, make_executor, visible_gpus
@@ -25,8 +26,8 @@ from miras_search.engine.lease import Heartbeat
 from miras_search.engine.local import LocalExecutor
 from miras_search.engine.messages import TRAINING, Failed, Message, Started, Task
 from miras_search.engine.provenance import provenance, without_password
-from miras_search.engine.task import load, run_task, versions
-from miras_search.errors import EnvironmentProblem, MirasError
+from miras_search.engine.task import _out_of_memory, load, run_task, versions
+from miras_search.errors import EnvironmentProblem, MirasError, cause
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.types import JobRow, LeaseLost
@@ -347,3 +348,34 @@ def test_imports_stay_light(module: str, absent: set[str]) -> None:
     code = f"import sys, miras_search.engine.{module}; print(sorted({absent!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        (None, None, ""),
+        ("the worker died\nkilled by signal 9\n", "Lost", "Lost: killed by signal 9"),
+        ("Traceback (most recent call last):\n  File\nValueError: no\n", "ValueError", "ValueError: no"),
+        # torch's messages go on, to a mark alone
+        (
+            'Traceback (most recent call last):\n  File\n    code\nTypeError: two forms:\n * (int)\n\n"\n',
+            "TypeError",
+            "TypeError: two forms:",
+        ),
+        (
+            "Traceback (most recent call last):\n  a\nKeyError: 1\n\nDuring handling of the above:\n\n"
+            "Traceback (most recent call last):\n  b\nmy.Odd: 2\nwith a note",
+            None,
+            "my.Odd: 2",
+        ),
+    ],
+)
+def test_the_line_that_says_what_happened(text: str | None, kind: str | None, told: str) -> None:
+    assert cause(text, kind) == told
+
+
+def test_memory_that_torch_could_not_have_on_the_cpu_ran_out() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert _out_of_memory(caught.value)
+    assert not _out_of_memory(RuntimeError("another"))

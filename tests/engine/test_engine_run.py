@@ -191,8 +191,9 @@ def test_a_changed_study_is_refused(local) -> None:
     [
         ({"trial": 3}, "trial: 3: tiny has trials 0 to 2"),
         ({"executor": "slurm"}, "executor: unknown executor 'slurm': take auto, local, ray"),
-        ({"max_jobs": -1}, "max_jobs: -1 is no whole number from 0 up"),
-        ({"workers": 0}, "workers: 0 is no whole number from 1 up"),
+        ({"max_jobs": -1}, "max_jobs: -1 is no whole number from 0 to 2147483647"),
+        ({"workers": 10**11}, "workers: 100000000000 is no whole number from 1 to 1024"),
+        ({"workers": 0}, "workers: 0 is no whole number from 1 to 1024"),
         ({"address": "head:6379"}, "address: 'head:6379' names a Ray cluster"),
     ],
 )

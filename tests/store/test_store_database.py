@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 
 from miras_search.errors import EnvironmentProblem
-from miras_search.store import sqlite
+from miras_search.store import queries, sqlite
 from miras_search.store.address import parse_database, read_only_url
 from miras_search.store.database import Database, apply_pragmas
 from miras_search.store.migrations import HEAD
@@ -145,8 +145,29 @@ def test_a_database_without_our_tables(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(EnvironmentProblem, match="holds no studies"):
         Database.open(str(path), read_only=True)
+    with pytest.raises(EnvironmentProblem, match="holds tables of another program: name another with --db"):
+        Database.open(str(path), create=True)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("studies",)]
+    connection.close()
+
+
+def test_a_file_of_optunas_gets_our_tables_too(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE version_info (version_info_id INTEGER)")
+    connection.close()
     with Database.open(str(path), create=True) as db:
         assert db.revision() == HEAD
+
+
+def test_a_damaged_value_is_one_line(db: Database, study_id: int) -> None:
+    if db.engine.dialect.name == "postgresql":
+        pytest.skip("a server lets no such value in")
+    with db.transaction() as connection:
+        connection.execute(text("UPDATE ms_study SET config = '{bad'"))
+    with pytest.raises(EnvironmentProblem, match=r"a stored value is malformed: .* go on with a copy"):
+        queries.studies(db)
 
 
 def test_a_server_that_is_away_is_one_line_without_the_password() -> None:

@@ -95,6 +95,11 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ),
         ("seeds: 0\n", "t.yaml:4:1: seeds: 0 is not a number of seeds between 1 and 1000"),
         ("seeds: [1, -1]\n", "t.yaml:4:1: seeds: -1 is not a seed between 0 and 2147483647"),
+        (
+            "train: {steps: 1000000000000}\n",
+            "t.yaml:4:9: train.steps: 1000000000000: a whole number here is at most 2147483647",
+        ),
+        ("train: {lr: 1e308}\n", "t.yaml:4:9: train.lr: 1e+308: a number here is at most 3.4e+38"),
         ("seeds: [4, 4]\n", "t.yaml:4:1: seeds: 4 is there twice: the same training would count as two"),
         ("seeds: true\n", "t.yaml:4:1: seeds: expected how many seeds, or a list of whole numbers, got True"),
         ("execution: exact\n", "t.yaml:4:1: execution: expected settings that every cell keeps, or own, got 'exact'"),
@@ -273,13 +278,20 @@ def test_a_bad_new_name_is_told_by_its_option() -> None:
     assert line.startswith("--as a/b: 'a/b' is not a name")
 
 
+def test_a_value_of_thousands_of_letters_is_not_told_whole() -> None:
+    (line,) = lines(HEAD + f"metric: {'x' * 5000}")
+    assert len(line) < 700 and line.startswith("t.yaml:4:1: metric: unknown metric 'xxx")
+
+
 def test_missing_and_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("latin.yaml").write_bytes("question: Köln".encode("latin-1"))
+    Path("large.yaml").write_bytes(b"#" * (2**20 + 1))
     for name, what in {
         "studies/bais.yaml": "no such file, and no study of that name ships with the package (did you mean 'bias'?)",
         "folder": "cannot be read: Is a directory; name a study file",
+        "large.yaml": "larger than 1 MiB: name a study file",
         "latin.yaml": "not UTF-8 text: invalid start byte at byte 11",
     }.items():
         with pytest.raises(StudyError) as caught:
