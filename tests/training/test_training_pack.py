@@ -102,7 +102,7 @@ def test_a_divergence_is_recorded_where_the_solo_training_has_it() -> None:
 
 
 def test_weights_ruined_by_the_last_step_are_found_by_the_evaluation() -> None:
-    ruined, good = train_pack([job(steps=1, lr=1e39, warmup=0.0), job(1, steps=1)], device="cpu")
+    ruined, good = train_pack([job(steps=1, lr=3e38, warmup=0.0), job(1, steps=1)], device="cpu")
     assert (ruined.state, ruined.last_step, good.state) == ("diverged", 1, "complete")
     assert ruined.note.startswith("validation loss") and ruined.note.endswith("after step 1")
 
