@@ -53,7 +53,11 @@ class _Loaded:
 
     module: types.ModuleType
     options: tuple[tuple[str, type[Any]], ...]  # with their axes
+    others: tuple[tuple[str, type[Any]], ...]  # with their registries' names
 
+
+REGISTRIES: dict[str, dict[str, type[Any]]] = {}
+"""What a plugin may add to beside the axes, each entered by its own module: classes by their `name`."""
 
 _LOADED: dict[tuple[str, str], _Loaded] = {}  # by name and digest
 
@@ -142,6 +146,9 @@ def _clear() -> None:
     for axis in AXES.values():
         for name in [name for name, cls in axis.options.items() if origin(cls) is not None]:
             del axis.options[name]
+    for known in REGISTRIES.values():
+        for name in [name for name, cls in known.items() if origin(cls) is not None]:
+            del known[name]
     IN_FORCE.clear()
     for (name, _), loaded in _LOADED.items():
         if sys.modules.get(name) is loaded.module:
@@ -156,10 +163,12 @@ def _use(plugin: Plugin, where: Path) -> None:
         loaded = _again(_LOADED[key], plugin.name) if key in _LOADED else _run(plugin, before)
     except (Exception, SystemExit) as error:  # the border to a user's code: whatever it raises is told at its line
         _restore(before)
+        for kind, cls in _defined(plugin.name):
+            del REGISTRIES[kind][cls.name]
         raise SpecError.at(where, _told(error, plugin.path)) from error
     if key not in _LOADED:
         _LOADED[key] = loaded
-        ORIGINS.update({cls: Origin(*key) for _, cls in loaded.options})
+        ORIGINS.update({cls: Origin(*key) for _, cls in (*loaded.options, *loaded.others)})
 
 
 def _again(loaded: _Loaded, name: str) -> _Loaded:
@@ -167,7 +176,14 @@ def _again(loaded: _Loaded, name: str) -> _Loaded:
     sys.modules[name] = loaded.module
     for axis, cls in loaded.options:
         AXES[axis].register(cls)
+    for kind, cls in loaded.others:
+        REGISTRIES[kind][cls.name] = cls
     return loaded
+
+
+def _defined(module: str) -> list[tuple[str, type[Any]]]:
+    """What a module has added to the registries beside the axes."""
+    return [(kind, cls) for kind, known in REGISTRIES.items() for cls in known.values() if cls.__module__ == module]
 
 
 def _run(plugin: Plugin, before: Mapping[str, Mapping[str, object]]) -> _Loaded:
@@ -198,7 +214,7 @@ def _run(plugin: Plugin, before: Mapping[str, Mapping[str, object]]) -> _Loaded:
         if replaced is not None:
             sys.modules[plugin.name] = replaced
         raise
-    return _Loaded(module, tuple(new))
+    return _Loaded(module, tuple(new), tuple(_defined(plugin.name)))
 
 
 def _restore(before: Mapping[str, Mapping[str, type[Any]]]) -> None:

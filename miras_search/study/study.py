@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import DesignPoint
 from miras_search.space.fields import Plain, to_plain
+from miras_search.space.option import origin
 from miras_search.space.plugins import Plugin
 from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
@@ -19,6 +20,7 @@ from miras_search.study.schema import Resources
 from miras_search.study.search import Search
 from miras_search.study.top_up import TopUp
 from miras_search.study.tune import Tuning
+from miras_search.tasks import TASKS
 from miras_search.training.config import TrainConfig
 
 
@@ -159,11 +161,14 @@ class Study:
 
     @property
     def _used(self) -> dict[str, Plain]:
-        """The plugins that some cell's function depends on, with the hash of their source."""
+        """The plugins that some cell's function or a task's data depend on, with the hash of their source."""
         if self.search is not None:  # any of their options may be drawn
             return {plugin.name: plugin.digest for plugin in self.plugins}
-        origins = (origin for cell in self.trials for origin in cell.design.canonical().origins)
-        return {origin.module: origin.digest for origin in origins} if self.plugins else {}
+        if not self.plugins:
+            return {}
+        tasks = (origin(TASKS[str(task.spec["name"])]) for task in self.tasks)
+        designs = (one for cell in self.trials for one in cell.design.canonical().origins)
+        return {one.module: one.digest for one in (*tasks, *designs) if one is not None}
 
     @property
     def config_hash(self) -> str:

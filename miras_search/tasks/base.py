@@ -21,6 +21,7 @@ from typing import ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from miras_search.space import plugins
 from miras_search.space.fields import Path, Plain, SpecError, build, help_of, nearest, to_plain
 
 IGNORE = -100
@@ -81,7 +82,9 @@ class Task(Protocol):
 TASKS: dict[str, type[Task]] = {}
 """Every registered task by the name used in study files."""
 
-HARDER: dict[str, tuple[str, ...]] = {}
+plugins.REGISTRIES["task"] = TASKS
+
+HARDER: dict[type[Task], tuple[str, ...]] = {}
 """Task -> the settings that make it harder as they grow, the one to turn first first; none for a task without."""
 
 _Kind = TypeVar("_Kind", bound=Task)
@@ -94,7 +97,7 @@ def register_task(name: str, harder: tuple[str, ...] = ()) -> Callable[[type[_Ki
         if name in TASKS:
             raise ValueError(f"task name {name!r} is already taken by {TASKS[name].__qualname__}")
         kind.name = name
-        TASKS[name], HARDER[name] = kind, harder
+        TASKS[name], HARDER[kind] = kind, harder
         return kind
 
     return register

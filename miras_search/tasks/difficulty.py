@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from miras_search.space.fields import Plain, SpecError
-from miras_search.tasks.base import HARDER, task_from_spec
+from miras_search.tasks.base import HARDER, TASKS, task_from_spec
 
 STEP = 1.25
 SHARE_STEP = 0.1
@@ -28,7 +28,7 @@ def ladder(spec: Spec) -> tuple[list[dict[str, Plain]], int]:
 
 def knobs(spec: Spec) -> tuple[str, ...]:
     """The settings that make the task harder as they grow, the one to turn first first."""
-    return HARDER.get(str(spec["name"]), ())
+    return HARDER[TASKS[str(spec["name"])]]
 
 
 def _climb(spec: Spec, *, up: bool) -> Iterator[dict[str, Plain]]:

@@ -11,12 +11,14 @@ import pytest
 
 from miras_search.space import plugins
 from miras_search.space.design import DesignPoint
+from miras_search.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.M | re.S))
 COMMANDS, TRIED, LAYERS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
 LOCAL = ("--executor", "local", "--workers", "1")
+TASK = ("my_task.py", "my_task.yaml")
 MODULES = ["my_bias", "my_gate", "my_memory"]
 
 
@@ -36,7 +38,7 @@ def commands(block: str = COMMANDS) -> list[list[str]]:
 
 
 def test_each_option_is_one_short_class_in_a_module() -> None:
-    assert set(FILES) == {*(f"{name}.py" for name in MODULES), "my_study.yaml", "my_layers.py", "my_layers.yaml"}
+    assert set(FILES) == {*(f"{name}.py" for name in MODULES), "my_study.yaml", "my_layers.py", "my_layers.yaml", *TASK}
     for name in MODULES:
         text = FILES[f"{name}.py"]
         assert len(text.splitlines()) < 25
@@ -136,3 +138,34 @@ def test_the_bias_of_the_page_is_the_gradient_of_its_loss(page: Path) -> None:
     p.requires_grad_()
     (gradient,) = torch.autograd.grad(bias.loss(p, v, None).sum(), p)
     assert torch.allclose(gradient, bias.signal(p, v, None), atol=1e-14)
+
+
+def test_a_task_of_ones_own_trains_and_an_edited_one_is_another_study(cli, page: Path) -> None:
+    assert cli("check", "my_task.yaml").out == "my_task.yaml: ok (2 cells, 4 jobs)\n"
+    first = cli("run", "my_task.yaml", *LOCAL)
+    assert first.code == 0, first.err
+    file = page / "my_task.py"
+    file.write_text(file.read_text().replace("tokens[:, :1].copy()", "0 * tokens[:, :1]"))
+    plugins.use(())  # a process of its own
+    edited = cli("run", "my_task.yaml", "--set", "seeds=3", *LOCAL)
+    assert edited.code == 2 and "--as NAME" in edited.err
+    assert cli("run", "my_task.yaml", "--as", "other", *LOCAL).code == 0
+    assert {name: cls.__module__ for name, cls in TASKS.items() if name == "first_token"} == {"first_token": "my_task"}
+    plugins.use(())
+    assert "first_token" not in TASKS
+    assert "unknown task 'first_token'" in cli("check", "my_task.yaml", "--set", "plugins=[]").err
+
+
+def test_a_task_is_in_force_as_its_study_has_it(cli, page: Path) -> None:
+    """Read one after the other in one process, two editions of a file do not meet."""
+    file = page / "my_task.py"
+    text = file.read_text()
+    kinds = []
+    for edition in (text, text.replace("Tell the", "Say the"), text):
+        file.write_text(edition)
+        assert cli("check", "my_task.yaml").code == 0
+        kinds.append(TASKS["first_token"].summary[:3])
+    assert kinds == ["Tel", "Say", "Tel"]
+    file.write_text(text + "raise ValueError('late')\n")
+    assert "late" in cli("check", "my_task.yaml").err
+    assert "first_token" not in TASKS
