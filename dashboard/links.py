@@ -14,9 +14,14 @@ import streamlit as st
 def linked_select(
     label: str, options: Sequence[str], key: str, *, default: str | None = None, show: Callable[[str], str] = str
 ) -> str:
-    """A selectbox whose choice is the query parameter `key`; an address that names no option falls to the default."""
+    """A selectbox whose choice is the query parameter `key`; an address that names no option is
+    told so, and falls to the default.
+    """
+    asked = st.query_params.get(key)
     adopt(key, options, default if default is not None else options[0])
     chosen = str(st.selectbox(label, options, key=key, format_func=show))
+    if asked is not None and asked not in options:
+        st.warning(f"The {label.lower()} that the address asks for is not here; this is another.")
     publish(key, chosen)
     return chosen
 

@@ -97,6 +97,16 @@ def silent_run(runs: Sequence[RunRow], now: datetime) -> RunRow | None:
     return None
 
 
+def command(runs: Sequence[RunRow]) -> list[str] | None:
+    """The words of the newest `run` of the whole study; None where it was never started from the command line."""
+    for run in reversed(runs):
+        argv = run.provenance.get("argv")
+        words = [str(word) for word in argv] if isinstance(argv, list) else []
+        if words[1:2] == ["run"] and not any(word.startswith(("--trial", "--retry")) for word in words):
+            return ["miras-search", *words[1:]]
+    return None
+
+
 def time_left(snapshot: Snapshot, now: datetime) -> TimeLeft:
     """The work left, by the median wall time of what is done, shared by the trainings that run now."""
     left = [job for job in snapshot.jobs if job.state in ("waiting", "running")]

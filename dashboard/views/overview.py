@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+
 import streamlit as st
 
 from miras_search.analysis.standing import headline
 from miras_search.dashboard import frames, page
 from miras_search.dashboard.links import preset
 from miras_search.dashboard.markup import progress_bar
-from miras_search.dashboard.progress import current, duration, live_run, newest, silent_run, stamp, time_left, troubles
+from miras_search.dashboard.progress import (
+    command,
+    current,
+    duration,
+    live_run,
+    newest,
+    silent_run,
+    stamp,
+    time_left,
+    troubles,
+)
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
 
@@ -33,7 +45,7 @@ def live(name: str) -> None:
     if silent is not None:
         st.warning(
             f"The run on {silent.host} has been silent since {stamp(silent.heartbeat_at)}. The same command "
-            f"goes on where it stopped: `miras-search run {study.name}`",
+            f"goes on where it stopped{f': `{shlex.join(again)}`' if (again := command(shown.runs)) else '.'}",
             icon=":material/warning:",
         )
     running = frames.running_frame(current(shown, moment))

@@ -11,7 +11,7 @@ from miras_search.dashboard import frames, page
 from miras_search.dashboard.designs import cards
 from miras_search.dashboard.links import linked_select
 from miras_search.dashboard.markup import design_cards, progress_bar
-from miras_search.dashboard.progress import stamp
+from miras_search.dashboard.progress import command, stamp
 from miras_search.store import queries
 
 shown = page.snapshot()
@@ -76,8 +76,9 @@ with left:
 with right:
     st.subheader("Run it again")
     name = shlex.quote(study.name)
-    if "evaluated" not in study.config:  # the command of an evaluation is told by show
-        st.code(f"miras-search run {name} --trial {trial.number}", language="bash")
+    again = command(shown.runs)
+    if again is not None and "evaluated" not in study.config:  # the command of an evaluation is told by show
+        st.code(shlex.join([*again, "--trial", str(trial.number)]), language="bash")
     st.code(f"miras-search show {name} {trial.number}", language="bash")
     st.subheader("Provenance")
     used = {row.run_id for row in attempts}

@@ -204,11 +204,17 @@ def test_a_trials_page_has_design_errors_and_the_command(only_failures: Path, op
     app = open_page(only_failures, "trial", trial="3")
     assert app.title[0].value == "huber(delta=0.5)"
     codes = [item.value for item in app.code]
-    assert "miras-search run bias --trial 3" in codes
+    assert "miras-search run bias.yaml --trial 3" in codes
     assert "miras-search show bias 3" in codes
     assert any("RuntimeError: <b>no</b> kernel" in code for code in codes)
     html = "".join(str(item.proto.body) for item in app.get("html"))
     assert "norm: u = r min(1, d/|r|)" in html
+
+
+def test_an_address_that_names_what_is_not_here_is_told(only_failures: Path, open_page: Open) -> None:
+    app = open_page(only_failures, "trial", trial="77")
+    assert [item.value for item in app.warning] == ["The trial that the address asks for is not here; this is another."]
+    assert not open_page(only_failures, "trial", trial="3").warning
 
 
 def test_an_unknown_trial_falls_back_to_the_first(normal: Path, open_page: Open) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ import pytest
 from miras_search.analysis.snapshot import load
 from miras_search.dashboard.progress import (
     ago,
+    command,
     current,
     duration,
     live_run,
@@ -21,6 +23,7 @@ from miras_search.dashboard.progress import (
     troubles,
 )
 from miras_search.store.database import Database
+from miras_search.store.types import RunRow
 
 Opened = Callable[[Path], Database]
 
@@ -108,3 +111,15 @@ def test_durations_read_naturally(seconds: float, text: str) -> None:
 def test_ago_uses_one_unit(seconds: int, text: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert ago(now - timedelta(seconds=seconds), now) == text
+
+
+def test_the_command_is_that_of_the_newest_run_of_the_whole_study(in_progress: Path, opened: Opened) -> None:
+    run = load(opened(in_progress), "bias").runs[-1]
+    words = ("run", "b.yaml", "--set", "seeds=2")
+
+    def typed(*argv: str) -> RunRow:
+        return replace(run, provenance={"argv": ["/bin/miras-search", *argv]})
+
+    runs = [typed(*words), typed("run", "b.yaml", "--trial=2"), typed("eval", "b")]
+    assert command(runs) == ["miras-search", *words]
+    assert command(runs[1:]) is None and command([replace(run, provenance={})]) is None
