@@ -4,11 +4,14 @@ Sign flips ask whether a difference is as likely as its negative. Where a cell's
 is skewed, or the reference's is, it is not: eight differences of one sign then come about far more often than twice in
 2^8 times, and Holm over the cells' own sign flips, which knows their signs alone, errs as often. No test of so few
 seeds is valid for every noise, so what decides there is one that is known to hold for noise as skewed as an
-exponential's (`paired.exponential_t_p`), beside the sign flips.
+exponential's (`paired.exponential_t_p`), beside the sign flips. That does not reach to rare collapses of one side
+alone: where none of few seeds shows one, the differences look sure of a mean that they miss (`bench statistics`
+measures both sides).
 
 One cell's few differences tell little of their skewness, and least of all where they have one sign. The cells of a
 family tell together: by their mean skewness, if they lean to one side, or by its mean size. A base that is much noisier
-than the cells leans all of them to one side at once, so that is looked at too.
+than the cells leans all of them to one side at once, so that is looked at too. Cells that share luck of their own, as
+those with one level of a factorial may, look the same from here: that costs power, and what is told is what was seen.
 
 Intervals lean to the side of all cells, where they agree on one (`paired.leaning_interval`), and do before the check
 finds anything: skewed noise often shows too little in so few seeds. They begin at three fifths of the skewness that it
@@ -73,7 +76,7 @@ class Noise:
     def reason(self, reference: str) -> str:
         """What was found, in words."""
         if self.is_noisier:
-            return f"{reference}'s noise is {self.ratio:.1f} times that of the cells"
+            return f"what the differences to {reference} share varies {self.ratio:.1f} times as much as the rest"
         return f"the differences look skewed (skewness {self.skew:+.1f} in the mean, {self.size:.1f} in size)"
 
 
