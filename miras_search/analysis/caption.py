@@ -137,7 +137,7 @@ def notes(
     if censored:
         lines.append(
             f"Censored (all values at floor or ceiling, as {reference.name}'s): {', '.join(censored)}. "
-            "The task cannot tell them apart."
+            "The task hardly tells them apart."
         )
     lines += [
         f"{cell.name}: {_many(cell.silent, 'completed job')} recorded no value of this metric."

@@ -31,7 +31,7 @@ RULES = (
     "Diverged: never a value. The cell has no effect size and no equivalence; the seed counts as not solved, and as "
     "never solving; the cell ranks last on that task; effects of axes, shares and importances leave the training out.",
     "Failed: missing, whatever the reason; counted in the table, left out of everything here.",
-    "Censored (cell and reference all at floor or ceiling): the task cannot tell them apart, so no effect size and no "
+    "Censored (cell and reference all at floor or ceiling): the task hardly tells them apart, so no effect size and no "
     "equivalence is given; ranks, effects of axes and fronts keep the values.",
 )
 """What becomes of trainings that gave no number, or one that says little."""

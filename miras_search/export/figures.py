@@ -153,9 +153,18 @@ def _legend(figure: Figure, kinds: set[Standing]) -> None:
 
 
 def curves(
-    lines: Mapping[str, Sequence[BandPoint]], *, base: str | None, metric: str, split: str, stops: Sequence[End] = ()
+    lines: Mapping[str, Sequence[BandPoint]],
+    *,
+    base: str | None,
+    metric: str,
+    split: str,
+    stops: Sequence[End] = (),
+    cells: int = 0,
 ) -> Figure:
-    """Line and band a cell, the best last value first in the legend; the base is dashed, a cross a divergence."""
+    """Line and band a cell, the best last value first in the legend; the base is dashed, a cross a divergence.
+
+    The legend says so where there are more `cells` than lines.
+    """
     others = [cell for cell in lines if cell != base]
     styles = {cell: (LIGHT.series[i % len(LIGHT.series)], DASHES[i // len(LIGHT.series) % len(DASHES)])
               for i, cell in enumerate(others)}  # fmt: skip
@@ -187,7 +196,8 @@ def curves(
         axes.set_xlabel("optimiser step")
         unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
         axes.set_ylabel(f"{split} {metric}{unit} {METRICS[metric].symbol}")
-        figure.legend(loc="outside right upper", title="best last value first", frameon=False)
+        count = f"{len(lines)} of {cells} cells, " if cells > len(lines) else ""
+        figure.legend(loc="outside right upper", title=f"{count}best last value first", frameon=False)
     return figure
 
 

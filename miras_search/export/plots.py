@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from miras_search.analysis.numbers import NOTHING, fixed, p_text
@@ -12,6 +13,7 @@ from miras_search.export.palette import Palette
 from miras_search.metrics import METRICS
 
 LONGEST_LABEL = 34  # characters
+_AXIS = re.compile(r"(^| / )[\w.]+=")  # of a factorial's cell: bias=l2 / retention=none
 
 
 def scales(panels: Sequence[Sequence[Row]]) -> list[tuple[float, float]]:
@@ -28,10 +30,14 @@ def colour(kind: Standing, colours: Palette) -> str:
 
 
 def short_names(rows: Sequence[Row]) -> list[str]:
-    """Names of cells short enough for an axis, still told apart."""
+    """Names of cells short enough for an axis, still told apart: what is too long loses its axes, then its middle."""
     names: list[str] = []
     for row in rows:
-        name = row.cell if len(row.cell) <= LONGEST_LABEL else f"{row.cell[: LONGEST_LABEL - 1]}…"
+        name = row.cell
+        if len(name) > LONGEST_LABEL:
+            name = _AXIS.sub(r"\1", name)
+        if len(name) > LONGEST_LABEL:
+            name = f"{name[: LONGEST_LABEL // 2]}…{name[1 - LONGEST_LABEL // 2 :]}"
         names.append(name if name not in names else f"{name} ({len(names)})")
     return names
 

@@ -106,7 +106,8 @@ def _curves(db: Database, shown: Snapshot, table: AblationTable, metric: str, sp
         f"{count}Line: {KINDS['median']}; {n}. A seed that diverged leaves the line where its curve ends; a cross "
         "marks its last value."
     )
-    return Curves(figures.curves(lines, base=base, metric=metric, split=split, stops=stops), words)
+    figure = figures.curves(lines, base=base, metric=metric, split=split, stops=stops, cells=len(table.rows))
+    return Curves(figure, words)
 
 
 def _strip(shown: Snapshot) -> str:

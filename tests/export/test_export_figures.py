@@ -7,6 +7,7 @@ from dataclasses import replace
 from miras_search.analysis.curves import BandPoint, End
 from miras_search.analysis.table import AblationTable
 from miras_search.export.figures import curves, forest, inline, render
+from miras_search.export.plots import LONGEST_LABEL, short_names
 
 
 def test_the_forest_has_a_panel_for_the_cells_and_one_for_the_controls(table: AblationTable) -> None:
@@ -49,3 +50,27 @@ def test_curves_put_the_best_first_and_mark_divergences() -> None:
     assert [list(line.get_xdata()) for line in crosses] == [[10]]
     assert "l2\n0.6 [0.5, 0.7] at step 20, n = 2" in inline(figure, "curves")
     assert render(figure, "png").startswith(b"\x89PNG")
+
+
+def test_the_legend_of_a_few_of_the_cells_counts_them() -> None:
+    lines = {"l2": [BandPoint(10, 0.3, 0.2, 0.4, 3)]}
+    titles = []
+    for cells in (9, 1):
+        figure = curves(lines, base=None, metric="loss", split="train", cells=cells)
+        titles.append(figure.legends[0].get_title().get_text())
+    assert titles == ["1 of 9 cells, best last value first", "best last value first"]
+
+
+def test_long_names_keep_what_tells_them_apart(table: AblationTable) -> None:
+    def shown(*cells: str) -> list[str]:
+        return short_names([replace(table.rows[0], cell=cell) for cell in cells])
+
+    factorial = shown("bias=l2 / retention=decay(scope=head)", "bias=l2 / retention=decay(scope=channel)")
+    assert factorial == ["l2 / decay(scope=head)", "l2 / decay(scope=channel)"]
+    assert shown("bias=l2 / retention=none") == ["bias=l2 / retention=none"], "short enough as it is"
+    ends = shown("the_same_long_beginning_of_both_names_a", "the_same_long_beginning_of_both_names_b")
+    assert len(set(ends)) == 2
+    assert {name[-1] for name in ends} == {"a", "b"}
+    middles = shown("x" * 40 + "a" + "x" * 40, "x" * 40 + "b" + "x" * 40)
+    assert len(set(middles)) == 2, "a number where the ends are the same"
+    assert max(map(len, [*ends, *middles])) <= LONGEST_LABEL + len(" (1)")
