@@ -1,4 +1,4 @@
-"""`check`: a study, or a layer of your own, before anything is trained. Loads torch for a layer only."""
+"""`check`: a study, or a layer of your own, before anything is trained. Loads torch for what is a user's own only."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check(
 ) -> None:
     """Validate study files, without running anything; or try a layer of your own.
 
-    One line a study on stdout; each problem on stderr as path:line:col: where: what. Of a layer one line a property:
-    shape, causality, gradients and so on.
+    One line a study on stdout; each problem on stderr as path:line:col: where: what. Options of a study's plugins are
+    tried on random inputs. Of a layer one line a property: shape, causality, gradients and so on.
     """
     if mixer is not None:
         if studies:
@@ -46,19 +46,22 @@ def check(
         return
     if not studies:
         raise MirasError("check: name a study file, a shipped study, or a layer of your own by --mixer")
+    from miras_search.engine.tried import try_options
     from miras_search.study.loader import StudyError, load
 
     documents: list[dict[str, object]] = []
-    errors: list[StudyError] = []
+    codes: list[int] = []
     for path in studies:
         try:
             study = load(path, overrides or ())
         except StudyError as error:
-            errors.append(error)
+            codes.append(error.exit_code)
             documents.append({"path": path, "ok": False, "problems": error.problems})
             if not as_json:
                 note(str(error))
             continue
+        tried = try_options(study)
+        broken = [f"{one.option}: {one.broken}" for one in tried if one.broken]
         jobs = study.jobs
         size = many(len(study.cells), "cell")
         if study.search is not None:
@@ -67,20 +70,27 @@ def check(
         documents.append(
             {
                 "path": study.path,
-                "ok": True,
+                "ok": not broken,
                 "name": study.name,
                 "cells": len(study.cells),
                 "jobs": jobs,
-                "problems": [],
+                "tried": [one.option for one in tried],
+                "problems": broken,
             }
         )
+        if broken:
+            codes.append(MirasError.exit_code)
         if not as_json:
             tell_shipped(study, path)
-            say(f"{path}: ok ({size}, {many(jobs, 'job')})")
+            for problem in broken:
+                note(f"{path}: {problem}")
+            if not broken:
+                also = f"; tried: {', '.join(one.option for one in tried)}" if tried else ""
+                say(f"{path}: ok ({size}, {many(jobs, 'job')}{also})")
     if as_json:
         emit({"studies": documents})
-    if errors:
-        raise typer.Exit(errors[0].exit_code)
+    if codes:
+        raise typer.Exit(codes[0])
 
 
 def tell_shipped(study: Study, path: str) -> None:

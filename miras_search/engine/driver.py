@@ -37,6 +37,7 @@ from miras_search.engine.record import Record
 from miras_search.engine.search import SearchRun
 from miras_search.engine.signals import Signals
 from miras_search.engine.trained import Trained
+from miras_search.engine.tried import check_options
 from miras_search.engine.tuning import TunedJobs
 from miras_search.errors import MirasError
 from miras_search.metrics import METRICS
@@ -84,6 +85,8 @@ class RunOptions:
         trains = study.evaluated is None
         if trains and study.resources.kernels == "compiled" and self.address is None:  # a cluster has its own
             compiler.check()
+        if trains and not stored:
+            check_options(study)
         if not stored and self.max_jobs != 0:
             cpus, gpus = study.resources.cpus, study.resources.gpus
             check_room(self.executor, cpus=cpus, gpus=gpus, workers=self.workers, address=self.address)

@@ -33,6 +33,8 @@ class Property:
     name: str
     ok: bool
     found: str
+    raised: bool = False
+    """Whether an exception, and no measured number, says that it does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Contract:
         return all(one.ok for one in self.properties)
 
 
-class _Broken(Exception):
+class Broken(Exception):
     """A property that does not hold, in words."""
 
 
@@ -63,7 +65,7 @@ def examine(mixer: OwnMixer, config: ModelConfig, seed: int = 0) -> Contract:
     Raises `SpecError` where its class is not there.
     """
     built: list[OwnLayer] = []
-    found = [_tried("construction", lambda: _construction(mixer, config, seed, built))]
+    found = [tried("construction", lambda: _construction(mixer, config, seed, built))]
     if not built:
         return Contract(str(mixer), mixer.digest, None, None, tuple(found))
     layer = built[0]
@@ -81,20 +83,21 @@ def examine(mixer: OwnMixer, config: ModelConfig, seed: int = 0) -> Contract:
     )
     layer.eval()
     built[1].eval()
-    found += [_tried(name, attempt) for name, attempt in properties]
+    found += [tried(name, attempt) for name, attempt in properties]
     return Contract(str(mixer), mixer.digest, trained, carried[0], tuple(found))
 
 
-def _tried(name: str, attempt: Callable[[], str]) -> Property:
+def tried(name: str, attempt: Callable[[], str]) -> Property:
     """What an attempt finds; the border to a user's code: whatever it raises is told at its line."""
     try:
         return Property(name, True, attempt())
-    except _Broken as broken:
+    except Broken as broken:
         return Property(name, False, str(broken))
     except Exception as error:  # see above
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        return Property(name, False, f"raised {type(error).__name__}: {' '.join(str(error).split())}{place}")
+        what = f"raised {type(error).__name__}: {' '.join(str(error).split())}{place}"
+        return Property(name, False, what, raised=True)
 
 
 def _x(layer: OwnLayer, seed: int = 1) -> Tensor:
@@ -126,14 +129,14 @@ def _shape(layer: OwnLayer) -> str:
     x = _x(layer)
     y = _run(layer, x)  # the wrapper refuses another shape
     if y.dtype != x.dtype:
-        raise _Broken(f"{y.dtype} out of {x.dtype}")
+        raise Broken(f"{y.dtype} out of {x.dtype}")
     return f"{list(x.shape)} -> {list(y.shape)}"
 
 
 def _finite(layer: OwnLayer) -> str:
     y = _run(layer, _x(layer))
     if not bool(y.isfinite().all()):
-        raise _Broken(f"{int((~y.isfinite()).sum())} of {y.numel()} outputs are not finite at the start")
+        raise Broken(f"{int((~y.isfinite()).sum())} of {y.numel()} outputs are not finite at the start")
     return f"outputs up to {float(y.abs().max()):.3g} at the start"
 
 
@@ -146,7 +149,7 @@ def _causality(layer: OwnLayer) -> str:
         off = _off(changed[:, :first], y[:, :first])
         if off > CLOSE:
             at = int((changed[:, :first] - y[:, :first]).abs().amax((0, 2)).argmax())
-            raise _Broken(f"the output at token {at} changes (by {off:.2g}) with inputs from token {first} on")
+            raise Broken(f"the output at token {at} changes (by {off:.2g}) with inputs from token {first} on")
     return f"no output changes with later inputs, at any of {TOKENS - 1} places"
 
 
@@ -157,7 +160,7 @@ def _lengths(layer: OwnLayer) -> str:
     for length in LENGTHS:
         off = _off(_run(layer, x[:, :length]), y[:, :length])
         if off > CLOSE:
-            raise _Broken(
+            raise Broken(
                 f"a sequence of {length} has other outputs (by {off:.2g}) than the beginning of one of {TOKENS}"
             )
     return f"sequences of {', '.join(map(str, LENGTHS))} tokens agree"
@@ -169,7 +172,7 @@ def _batch(layer: OwnLayer) -> str:
     for i in range(BATCH):
         off = _off(_run(layer, x[i : i + 1]), y[i : i + 1])
         if off > CLOSE:
-            raise _Broken(f"sequence {i} alone gives other outputs (by {off:.2g}) than among {BATCH}")
+            raise Broken(f"sequence {i} alone gives other outputs (by {off:.2g}) than among {BATCH}")
     return "each sequence alone gives the same outputs"
 
 
@@ -177,13 +180,13 @@ def _determinism(layer: OwnLayer, twin: OwnLayer) -> str:
     mine, other = (dict([*one.named_parameters(), *one.named_buffers()]) for one in (layer, twin))
     for name, tensor in mine.items():
         if name not in other or not torch.equal(tensor, other[name]):
-            raise _Broken(f"two builds from one seed differ in '{name.removeprefix('inner.')}': draw by torch alone")
+            raise Broken(f"two builds from one seed differ in '{name.removeprefix('inner.')}': draw by torch alone")
     x = _x(layer)
     y = _run(layer, x)
     if not torch.equal(y, _run(layer, x)):
-        raise _Broken("two forward passes of one layer differ, with eval() set")
+        raise Broken("two forward passes of one layer differ, with eval() set")
     if not torch.equal(y, _run(twin, x)):
-        raise _Broken("two builds from one seed give different outputs")
+        raise Broken("two builds from one seed give different outputs")
     return "two builds from one seed are equal, and so are two forward passes"
 
 
@@ -198,12 +201,12 @@ def _gradients(layer: OwnLayer) -> str:
     grads = {name.removeprefix("inner."): p.grad for name, p in layer.named_parameters() if p.requires_grad}
     missing = [name for name, grad in grads.items() if grad is None]
     if missing:
-        raise _Broken(f"none reaches {', '.join(missing)}: unused, or cut off by detach or no_grad")
+        raise Broken(f"none reaches {', '.join(missing)}: unused, or cut off by detach or no_grad")
     bad = [n for n, g in [*grads.items(), ("the input", x.grad)] if g is not None and not bool(g.isfinite().all())]
     if bad:
-        raise _Broken(f"not finite at {', '.join(bad)}")
+        raise Broken(f"not finite at {', '.join(bad)}")
     if x.grad is None:
-        raise _Broken("none reaches the input")
+        raise Broken("none reaches the input")
     idle = [name for name, grad in grads.items() if grad is not None and not bool(grad.any())]
     note = f"; 0 at the start for {', '.join(idle)}" if idle else ""
     return f"reach all {len(grads)} parameters and the input{note}"
@@ -223,7 +226,7 @@ def _streaming(layer: OwnLayer, carried: list[int | None]) -> str:
         _, one = layer(x[:1].clone())
     off = _off(torch.cat(parts, 1), y)
     if off > CLOSE:
-        raise _Broken(f"segments of {', '.join(map(str, SEGMENTS))} tokens differ from the whole (by {off:.2g})")
+        raise Broken(f"segments of {', '.join(map(str, SEGMENTS))} tokens differ from the whole (by {off:.2g})")
     carried[0] = tree_bytes(one.own)
     size = "of a type that is not counted" if carried[0] is None else f"of {carried[0]:,} bytes after {TOKENS} tokens"
     return f"segments of {', '.join(map(str, SEGMENTS))} tokens are the whole; a state {size}"

@@ -56,7 +56,8 @@ def test_the_commands_of_the_page_work_in_their_order(cli, page: Path) -> None:
         result = cli(*words, *(LOCAL if words[0] == "run" else ()))
         assert result.code == 0, result.err
         said[words[0]] = result.out
-    assert said["check"] == "my_study.yaml: ok (6 cells, 12 jobs)\n"
+    tried = "bias welsch, bias welsch(c=1.0), retention softsign, memory low_rank(rank=4)"
+    assert said["check"] == f"my_study.yaml: ok (6 cells, 12 jobs; tried: {tried})\n"
     assert re.search(r"^  plugins +my_bias ", said["plan"], re.M)
     for cell in ("welsch", "welsch(c=1)", "softsign", "low_rank(rank=4)"):
         assert re.search(rf"^(\w+=)?{re.escape(cell)} .* 2/2 ", said["run"], re.M), cell
