@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
@@ -34,6 +34,9 @@ from miras_search.store.database import Database
 from miras_search.study.document import to_yaml
 from miras_search.study.loader import load, loads
 from miras_search.tasks.base import Split
+
+if TYPE_CHECKING:
+    from miras_search.engine.model import TrainedModel
 
 __all__ = ["Results", "StoredStudy", "open", "run"]
 
@@ -187,6 +190,16 @@ class StoredStudy:
             made = evaluation(database, wanted)
             run_whole(made, database, options, lambda one: nullcontext(on_event or _unheard))
         return StoredStudy(self.db, made.name)
+
+    def model(self, cell: str | int, seed: int, *, trained_on: str | None = None) -> TrainedModel:
+        """The model of a cell, by name or trial number, that was trained with a seed; of several tasks on `trained_on`.
+
+        Raises MirasError where there is no such training, it is not complete, or its checkpoint is gone.
+        """
+        from miras_search.engine.model import trained_model  # torch, which tables need not wait for
+
+        with Database.open(self.db, read_only=True) as database:
+            return trained_model(database, self.name, cell, seed, trained_on)
 
     def report(self) -> str:
         """The one-file HTML report."""

@@ -134,18 +134,20 @@ class Trained:
         return {(row.number, row.task, row.seed): row.sha256 for row in rows}
 
     def _read(self, one: _Training) -> bytes:
-        row = one.row
-        again = (
-            f"`miras-search show {self._source.study} {row.number}` has the command that trains it again and saves it"
-        )
-        about = f"{self._source.study}: {one.cell.name}, {row.task}, seed {row.seed}"
-        if row.uri is None:
-            raise MirasError(f"{about}: its training saved no checkpoint: {again}")
-        path = located(self._db, row.uri)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MirasError(f"{about}: {path}: its checkpoint cannot be read ({error.strerror}): {again}") from error
-        if hashlib.sha256(data).hexdigest() != row.sha256:
-            raise MirasError(f"{about}: {path}: its checkpoint is not what was saved: {again}")
-        return data
+        return read_file(self._db, self._source.study, one.cell.name, one.row)
+
+
+def read_file(db: Database, study: str, cell: str, row: FileOfJob) -> bytes:
+    """The checkpoint of a training. Raises MirasError where there is none, or not the one that was saved."""
+    again = f"`miras-search show {study} {row.number}` has the command that trains it again and saves it"
+    about = f"{study}: {cell}, {row.task}, seed {row.seed}"
+    if row.uri is None:
+        raise MirasError(f"{about}: its training saved no checkpoint: {again}")
+    path = located(db, row.uri)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MirasError(f"{about}: {path}: its checkpoint cannot be read ({error.strerror}): {again}") from error
+    if hashlib.sha256(data).hexdigest() != row.sha256:
+        raise MirasError(f"{about}: {path}: its checkpoint is not what was saved: {again}")
+    return data

@@ -35,6 +35,8 @@ def test_the_page_runs_in_the_order_in_which_it_stands(here: Path) -> None:
     longer = ms.open().study("first.longer")
     assert longer.table()["cell"].tolist() == ["l2", "dot"] * 2
     assert set(longer.jobs()["state"]) == {"complete"}
+    trained = ms.open().study("first").model(1, 1)
+    assert trained.score() == names["trained"].score()  # type: ignore[attr-defined]  # a model of the page's
     told: list[str] = []
     overrides = ["task.length=60", "task.length=80"]
     study = ms.open().study("first")
@@ -47,6 +49,52 @@ def test_the_page_runs_in_the_order_in_which_it_stands(here: Path) -> None:
     with pytest.raises(MirasError, match="workers"):
         study.evaluate(overrides=overrides, name="other", workers=0)
     assert ms.open().names() == ["first", "first.longer"]
+
+
+def test_a_trained_model_comes_back_as_it_was(here: Path) -> None:
+    """Its score on its own test sequences is the one that is stored, to the digit; what is not there is one line."""
+    config = {
+        "name": "models",
+        "question": "Are they the same?",
+        "task": [
+            {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2},
+            {"name": "mqar", "vocab": 16, "length": 12, "pairs": 2},
+        ],
+        "model": {"layers": 1, "d_model": 8, "heads": 1},
+        "train": {"steps": 3, "batch": 4, "eval_examples": 32},
+        "base": "delta_net",
+        "vary": {"bias": ["dot"]},
+        "tune": {"train.lr": [1e-3, 3e-3, 1e-2, 3e-2], "seeds": 1},
+        "seeds": 2,
+    }
+    study = ms.run(config, executor="local", workers=1)
+    task = "mqar(vocab=16, length=12, pairs=2)"
+    jobs = study.jobs().query("task == @task and seed == 1")
+    stored = {cell: jobs[jobs["cell"].str.startswith(cell)]["accuracy.test"].item() for cell in ("l2", "dot")}
+    for cell in ("l2", "dot"):
+        trained = study.model(cell, 1, trained_on=task)
+        assert trained.score().accuracy == stored[cell]
+        assert not trained.model.training
+        assert trained.job.design.bias.name == cell
+    assert trained.test(5).tokens.shape == (5, 12)
+    assert (trained.test(5).tokens == trained.test().tokens[:5]).all()
+    for words, said in (
+        (("dot", 1), "models: it is trained on mqar(vocab=16, length=16, pairs=2), "),
+        (("dott", 1, task), "models has no such cell: did you mean 'dot'?"),
+        (("dot", 7, task), f"models: dot, {task}: not trained with seed 7; its seeds: "),
+    ):
+        with pytest.raises(MirasError, match=re.escape(said)):
+            study.model(words[0], words[1], trained_on=words[2] if len(words) > 2 else None)
+    for file in (here / "checkpoints").rglob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(MirasError, match="its checkpoint cannot be read"):
+        study.model("dot", 1, trained_on=task)
+
+
+def test_a_training_that_diverged_has_no_model(stored: Path) -> None:
+    with pytest.raises(MirasError, match="its training is diverged: there is no model"):
+        study = ms.open(stored).study("small")
+        study.model("dot", int(study.jobs().query("cell == 'dot' and state == 'diverged'")["seed"].iloc[0]))
 
 
 def test_the_notebook_is_the_page_with_what_it_printed() -> None:
