@@ -21,12 +21,15 @@ from miras_search.commands.common import (
     open_database,
     say,
 )
+from miras_search.errors import cause
 
 if TYPE_CHECKING:
     from miras_search.store.database import Database
+    from miras_search.store.failed import ErrorRow
     from miras_search.store.types import ResultRow, RunRow, StudyRow
 
 BASE = "base"
+MOST_REASONS = 8  # lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,17 @@ class Level:
     jobs: int
     diverged: int
     failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One error, with the jobs that failed of it."""
+
+    error: str
+    jobs: int
+    trial: int
+    """The first of their trials."""
+    cell: str
 
 
 def status(
@@ -94,6 +108,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
     from miras_search.commands.search import duel_text
     from miras_search.commands.search import text as search_text
     from miras_search.dashboard.progress import current, time_left
+    from miras_search.store.failed import errors
 
     now = datetime.now(UTC)
     shown: set[str] = set()  # of the final numbers; a study may have very many
@@ -102,7 +117,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
         shown = {name for name, _, _ in sought} | limits.keys()
     snapshot = load(database, study.name, whole=False, metrics=shown)
     report, against = search_report(database, study, snapshot.results), duel(database, study)
-    levels = failures(snapshot.results)
+    levels, why = failures(snapshot.results), reasons(errors(database, study.id))
     left = time_left(snapshot, now)
     if as_json:
         emit(
@@ -114,6 +129,7 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
                 "jobs": study.jobs,
                 "running": snapshot.running,
                 "failures": levels,
+                "errors": why,
                 "time_left": left,
                 "runs": snapshot.runs,
                 **({"search": report} if report else {}),
@@ -153,6 +169,12 @@ def _one(database: Database, study: StudyRow, as_json: bool, db: str | None) -> 
         rows += [[one.path, one.level, str(one.failed), str(one.diverged), str(one.jobs)] for one in levels]
         say("\nfailures by axis value\n" + grid(rows, indent="  ", numbers=(2, 3, 4)))
     flag = "" if db is None else f" --db {shlex.quote(db)}"
+    if why:
+        rows = [["jobs", "first", "error"]]
+        rows += [[str(one.jobs), f"{one.trial} {one.cell}", one.error] for one in why[:MOST_REASONS]]
+        more = f"\n  and {many(len(why) - MOST_REASONS, 'error')} more" if len(why) > MOST_REASONS else ""
+        say("\nwhy they failed\n" + grid(rows, indent="  ", numbers=(0,)) + more)
+        say(f"in full: miras-search show {shlex.quote(study.name)} {why[0].trial}{flag}")
     say(f"\nthe table: miras-search table {shlex.quote(study.name)}{flag}")
 
 
@@ -182,3 +204,12 @@ def failures(results: Sequence[ResultRow]) -> list[Level]:
     ]
     bad = [level for level in levels if level.failed or level.diverged]
     return sorted(bad, key=lambda level: -(level.failed + level.diverged) / level.jobs)
+
+
+def reasons(errors: Sequence[ErrorRow]) -> list[Reason]:
+    """The errors of failed jobs, the commonest first."""
+    found: dict[str, list[ErrorRow]] = {}
+    for row in errors:
+        found.setdefault(cause(row.error_text, row.error_type) or "no reason is stored", []).append(row)
+    why = [Reason(error, len(rows), rows[0].number, rows[0].cell) for error, rows in found.items()]
+    return sorted(why, key=lambda one: -one.jobs)

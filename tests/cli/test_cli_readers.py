@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from miras_search.analysis.stored import stored_tables
+from miras_search.commands.status import reasons
 from miras_search.export.formats import RENDERERS
 from miras_search.store.database import Database
+from miras_search.store.failed import ErrorRow
 
 
 def test_status_lists_the_studies(cli, stored: Path) -> None:
@@ -26,6 +29,22 @@ def test_status_of_one_study_shows_where_it_failed_and_the_time_left(cli, stored
     document = cli("status", "small", "--json").json
     levels = {level["level"]: (level["path"], level["diverged"], level["failed"]) for level in document["failures"]}
     assert levels == {"dot": ("bias", 1, 0), "value_shift": ("bias", 0, 1)}
+
+
+def test_status_tells_why_jobs_failed(cli, stored: Path) -> None:
+    assert cli("status", "small", "--json").json["errors"] == [
+        {"error": "ValueError: too bad", "jobs": 1, "trial": 2, "cell": "value_shift"}
+    ]
+    out = cli("status", "small").out
+    assert re.search(r"^why they failed\n  jobs +first +error\n +1  2 value_shift  ValueError: too bad\n", out, re.M)
+    assert "in full: miras-search show small 2\n" in out
+
+
+def test_status_tells_the_commonest_errors_first_and_counts_the_rest() -> None:
+    rows = [ErrorRow(n, f"cell {n}", "mqar", 0, "OSError", f"Traceback\nOSError: {n % 4 and n}") for n in range(1, 13)]
+    found = reasons(rows)
+    assert [(one.error, one.jobs, one.trial) for one in found[:2]] == [("OSError: 0", 3, 4), ("OSError: 1", 1, 1)]
+    assert len(found) == 10
 
 
 def test_status_of_an_unknown_study_names_what_there_is(cli, stored: Path) -> None:
