@@ -30,6 +30,7 @@ from miras_search import __version__
 from miras_search.commands import (
     bench,
     calibrate,
+    databases,
     evaluate,
     export,
     plan,
@@ -84,7 +85,7 @@ app.command("dashboard")(tools.dashboard)
 tools.bench.command("engine")(bench.engine)
 tools.bench.command("store")(bench.store)
 app.add_typer(tools.bench, name="bench")
-app.add_typer(tools.db_commands, name="db")
+app.add_typer(databases.db_commands, name="db")
 app.command("doctor")(tools.doctor)
 
 

@@ -1,4 +1,4 @@
-"""The verbs around the studies: `dashboard`, `doctor`, `bench` and `db`."""
+"""The verbs around the studies: `dashboard`, `doctor` and `bench`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -23,7 +22,6 @@ from miras_search.commands.common import (
 from miras_search.errors import EnvironmentProblem, MirasError
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How fast things are on this machine.")
-db_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The database: migrations and copies.")
 
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Torch's threads.")]
@@ -219,35 +217,3 @@ def _chosen(
         if name not in designs:
             raise MirasError(f"--only {name}: no such design: take {', '.join(designs)}")
     return {name: designs[name] for name in names} if names else designs
-
-
-@db_commands.command("upgrade")
-def db_upgrade(db: DbOption = None, as_json: JsonOption = False) -> None:
-    """Bring the tables to this version's revision; changes nothing when they are current."""
-    from miras_search.store.database import Database
-
-    with Database.open(database_setting(db).value, check=False) as database:
-        before = database.revision()
-        after = database.upgrade()
-        name = database.name
-    if as_json:
-        emit({"database": name, "before": before, "after": after})
-    else:
-        say(f"{name}: revision {after}" if before == after else f"{name}: revision {before or 'none'} -> {after}")
-
-
-@db_commands.command("backup")
-def db_backup(
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; it must not exist.")],
-    db: DbOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a consistent copy of a SQLite database, while others use it."""
-    from miras_search.store.database import Database
-
-    with Database.open(database_setting(db).value, read_only=True, check=False) as database:
-        name, copy = database.name, database.backup(target)
-    if as_json:
-        emit({"database": name, "copy": copy})
-    else:
-        say(f"{name} copied to {copy}")

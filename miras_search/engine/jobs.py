@@ -98,16 +98,16 @@ def task_of(
     )
 
 
-def checkpoint_name(study: Study, row: JobRow, attempt: int) -> str:
+def checkpoint_name(study: str, row: JobRow, attempt: int) -> str:
     """The parameters' file below the checkpoint folder: `bias/003-mqar-s0-a1.safetensors`."""
     return f"{_stem(study, row)}-a{attempt}.safetensors"
 
 
-def snapshot_name(study: Study, row: JobRow) -> str:
+def snapshot_name(study: str, row: JobRow) -> str:
     """The file of a job that is under way: `bias/003-mqar-s0.snapshot`."""
     return f"{_stem(study, row)}.snapshot"
 
 
-def _stem(study: Study, row: JobRow) -> str:
+def _stem(study: str, row: JobRow) -> str:
     task = re.sub(r"[^A-Za-z0-9._-]+", "_", row.task).strip("_")
-    return f"{study.name}/{row.trial_number:03d}-{task}-s{row.seed}"
+    return f"{study}/{row.trial_number:03d}-{task}-s{row.seed}"

@@ -156,7 +156,7 @@ class JobLoop:
                 self._attempts[job.id] += 1
                 self._running[ticket] = _Running(job, self._attempts[job.id], group)
             self._ticket += len(jobs)
-            kept = self._checkpoints.kept(snapshot_name(self._study, jobs[0])) if len(jobs) == 1 else None
+            kept = self._checkpoints.kept(snapshot_name(self._study.name, jobs[0])) if len(jobs) == 1 else None
             trained = self._hooks.trained(jobs[0])
             task = task_of(self._study, jobs, self._entry, resume=kept, trained=trained)
             self._executor.submit(group.ticket, task, whole_device=alone)
@@ -198,7 +198,7 @@ class JobLoop:
             case Points():
                 return self._points(running, message)
             case Saved():
-                return [partial(self._checkpoints.keep, snapshot_name(self._study, running.job), message.data)]
+                return [partial(self._checkpoints.keep, snapshot_name(self._study.name, running.job), message.data)]
             case Stopped():
                 del self._running[message.ticket]
                 self._stopped(running, message)
@@ -278,7 +278,7 @@ class JobLoop:
             metrics = {label(split, name): value for (name, split), value in values.items()}
             self._tell_end(job, outcome.state, metrics, outcome.wall_seconds, outcome.note or None)
             if message.checkpoint is not None:
-                name = checkpoint_name(self._study, job, running.attempt)
+                name = checkpoint_name(self._study.name, job, running.attempt)
                 self._checkpoints.save(attempt_id, name, message.checkpoint, outcome.last_step)
 
         return [told]
@@ -325,7 +325,7 @@ class JobLoop:
     def _tell_end(
         self, job: JobRow, state: JobState, metrics: Mapping[str, float], seconds: float | None, error: str | None
     ) -> None:
-        self._checkpoints.drop(snapshot_name(self._study, job))
+        self._checkpoints.drop(snapshot_name(self._study.name, job))
         self._hooks.event(JobFinished(job.cell, job.task, job.seed, state, metrics, seconds, error))
 
 

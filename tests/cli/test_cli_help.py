@@ -34,6 +34,7 @@ VERBS = {
     "bench store",
     "db upgrade",
     "db backup",
+    "db remove",
 }
 
 

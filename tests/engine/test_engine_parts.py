@@ -254,7 +254,7 @@ def test_a_job_is_json_and_names_its_file(tiny) -> None:
     assert json.loads(json.dumps(task.jobs[0])) == task.jobs[0]
     assert (task.device, task.threads) == ("cuda", 3)
     odd = JobRow(7, 1, 1, "dot", "mqar(length=32, x=1/2)", 1, "waiting", 0)
-    assert checkpoint_name(shared, odd, 2) == "tiny/001-mqar_length_32_x_1_2-s1-a2.safetensors"
+    assert checkpoint_name(shared.name, odd, 2) == "tiny/001-mqar_length_32_x_1_2-s1-a2.safetensors"
 
 
 def test_the_heartbeat_reports_a_lost_lease_and_outlives_a_busy_database() -> None:
