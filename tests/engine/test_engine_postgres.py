@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import func, inspect, select
+
+from miras_search.engine.removal import remove_study
+from miras_search.store.tables import Artifact, Attempt, FinalMetric, Job, MetricPoint, Run, Study, Trial
+
+OURS = (Study, Run, Trial, Job, Attempt, MetricPoint, FinalMetric, Artifact)
 
 
 @pytest.mark.postgres
@@ -20,5 +25,10 @@ def test_a_study_on_postgres(where: str, local) -> None:
     storage = optuna.storages.RDBStorage(where)
     study = optuna.load_study(study_name="miras-search/tiny", storage=storage)
     assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE"] * 3
+    assert remove_study(local.db, "tiny").checkpoints == 9
+    assert optuna.get_all_study_names(storage) == []
+    with local.db.session() as session:
+        assert [session.scalar(select(func.count()).select_from(table)) for table in OURS] == [0] * len(OURS)
+    assert not (local.folder / "checkpoints/tiny").exists()
     storage.remove_session()
     storage.engine.dispose()
