@@ -10,10 +10,28 @@ import plotly.graph_objects as go
 from miras_search.analysis.curves import BandPoint, End
 from miras_search.export.palette import Palette, translucent
 from miras_search.metrics import METRICS
-from miras_search.store.types import CurveRow
+from miras_search.store.types import CurveRow, ResultRow
 
 DASHES = ("solid", "dot", "dashdot")
 MANY_CURVES = 500  # a browser is busy for seconds with more
+
+
+def shown_first(
+    results: Sequence[ResultRow], cells: Sequence[str], base: str | None, metric: str, most: int
+) -> list[str]:
+    """At most so many of the cells, in their order: the base, then those of the best mean value on validation.
+
+    Without such values the first ones.
+    """
+    found: dict[str, list[float]] = {}
+    for row in results:
+        value = row.values.get((metric, "validation"), math.nan)
+        if math.isfinite(value):
+            found.setdefault(row.cell, []).append(value)
+    sign = -1 if METRICS[metric].direction == "maximize" else 1
+    means = {cell: sign * math.fsum(values) / len(values) for cell, values in found.items()}
+    best = sorted(cells, key=lambda cell: (cell != base, means.get(cell, math.inf)))[:most]
+    return [cell for cell in cells if cell in best]
 
 
 def curve_figure(

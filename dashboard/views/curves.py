@@ -37,12 +37,14 @@ with place[3]:
 cells = [trial.cell for trial in shown.trials]
 base = next((trial.cell for trial in shown.trials if trial.role == "base"), None)
 left, right = st.columns([5, 1], vertical_alignment="bottom")
-picked = left.multiselect("Cells", cells, default=cells[:FEW], key=f"cells of {study.name}")
+first = learning.shown_first(shown.results, cells, base, study.metric, FEW)
+picked = left.multiselect("Cells", cells, default=first, key=f"cells of {study.name}")
 wants_raw = right.toggle("every seed", help="Draw the curve of each seed too, thinly.")
 rows = page.curves(shown, metric, split, task, tuple(picked))
 lines = bands(rows, kind)
 if len(cells) > len(lines):
-    st.caption(f"{len(lines)} of {len(cells)} cells are drawn.")
+    which = ": at first the base and the best on validation" if picked == first else ""
+    st.caption(f"{len(lines)} of {len(cells)} cells are drawn{which}.")
 if not lines:
     st.info("None of these cells has such a curve yet." if picked else "Choose at least one cell.")
     page.provenance(shown)

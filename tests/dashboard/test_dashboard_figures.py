@@ -15,11 +15,11 @@ from miras_search.analysis.standing import compared, headline, left_out, standin
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.dashboard.forest import forest
-from miras_search.dashboard.learning import curve_figure
+from miras_search.dashboard.learning import curve_figure, shown_first
 from miras_search.export.palette import DARK, LIGHT, palette, translucent
 from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.types import CurveRow
+from miras_search.store.types import CurveRow, ResultRow
 
 Opened = Callable[[Path], Database]
 
@@ -135,6 +135,21 @@ def rows(*values: float, cell: str = "l2", step: int = 100) -> list[CurveRow]:
 def test_the_median_band_reaches_from_the_10th_to_the_90th_percentile() -> None:
     (point,) = bands(rows(*map(float, range(11))), "median")["l2"]
     assert (point.centre, point.low, point.high, point.n) == (5.0, 1.0, 9.0, 11)
+
+
+def test_the_base_and_the_best_are_drawn_at_first() -> None:
+    def row(cell: str, seed: int, **values: float) -> ResultRow:
+        named = {(name, "validation"): value for name, value in values.items()}
+        return ResultRow(cell, "cell", 0, {}, "recall", seed, "complete", None, named)
+
+    cells = ["base", "poor", "good", "best", "silent"]
+    results = [row("base", 0, accuracy=0.1), row("poor", 0, accuracy=0.2, loss=1.0), row("silent", 0),
+               row("good", 0, accuracy=0.9), row("good", 1, accuracy=0.5, loss=0.5), row("best", 0, accuracy=0.8),
+               row("best", 1, accuracy=math.nan)]  # fmt: skip
+    assert shown_first(results, cells, "base", "accuracy", 3) == ["base", "good", "best"]
+    assert shown_first(results, cells, None, "accuracy", 2) == ["good", "best"]
+    assert shown_first(results, cells, None, "loss", 1) == ["good"]
+    assert shown_first([], cells, "base", "accuracy", 2) == ["base", "poor"]
 
 
 def test_the_mean_band_is_one_standard_deviation() -> None:

@@ -180,6 +180,7 @@ def test_a_metric_that_only_some_jobs_have_says_so(only_failures: Path, open_pag
 def test_curves_say_what_line_and_band_are(normal: Path, open_page: Open) -> None:
     app = open_page(normal, "curves", line="mean", metric="loss", split="train")
     assert not app.exception
+    assert "6 of 7 cells are drawn: at first the base and the best on validation." in words(app)
     assert "mean of the seeds; the band is one standard deviation" in words(app)
     assert app.selectbox(key="split").value == "train"
     app.multiselect[0].set_value([]).run()
