@@ -151,9 +151,12 @@ def carry_out(
         _emit_summary(summary, database, tables)
     else:
         _print(_report(study.name, database), tables, _duel(study.name, database))
-    if not quiet and not as_json:
+    if not as_json:
         for one in (summary, *others):
-            _tell_next(one, database.name, where, evaluated=study.evaluated is not None)
+            if not quiet:
+                _tell_next(one, database.name, where, evaluated=study.evaluated is not None)
+            elif one.failed:
+                note(_failed(one, where))
     last = [summary, *others][-1]
     if last.spent is not None:
         again = " ".join(filter(None, [str(context.obj or Invocation(tuple(sys.argv[1:]))), last.more]))
@@ -231,7 +234,7 @@ def _emit_summary(summary: RunSummary, database: Database, tables: Sequence[Abla
 
 
 def _tell_next(summary: RunSummary, database: str, where: Setting, *, evaluated: bool) -> None:
-    flag = f" --db {shlex.quote(_shortest(where.value))}" if where.source == "flag" else ""
+    flag = _flag(where)
     name, what = shlex.quote(summary.study), "evaluation" if evaluated else "training"
     done = f"{many(summary.attempts, what)} in {duration(summary.seconds)}" if summary.attempts else f"no {what}"
     note(f"\n{done}; stored in {database}, study {summary.study}")
@@ -243,11 +246,18 @@ def _tell_next(summary: RunSummary, database: str, where: Setting, *, evaluated:
     if summary.held:
         note(f"{summary.held}: it decides nothing and adds no seeds before they are trained")
     if summary.failed:
-        note(
-            f"{many(summary.failed, 'job')} failed: miras-search status {name}{flag} tells where; "
-            "the same command with --retry failed tries again"
-        )
+        note(_failed(summary, where))
     note(f"look at it: miras-search dashboard{flag}\nthe table:  miras-search table {name}{flag} --format latex")
+
+
+def _failed(summary: RunSummary, where: Setting) -> str:
+    told = f"miras-search status {shlex.quote(summary.study)}{_flag(where)} tells where and why"
+    return f"{many(summary.failed, 'job')} failed: {told}; the same command with --retry failed tries again"
+
+
+def _flag(where: Setting) -> str:
+    """What names the database again, if the command line did."""
+    return f" --db {shlex.quote(_shortest(where.value))}" if where.source == "flag" else ""
 
 
 def _shortest(value: str) -> str:

@@ -91,6 +91,10 @@ def test_failed_jobs_are_exit_1_and_divergence_is_a_result(
     assert result.out == cli("table", "small").out
     assert ("--retry failed" in result.err) == ("failed" in changes)
     assert ("2 jobs left" in result.err) == ("waiting" in changes)
+    failed = (
+        "2 jobs failed: miras-search status small tells where and why; the same command with --retry failed tries again"
+    )
+    assert cli("run", "small.yaml", "--quiet").err == (f"{failed}\n" if "failed" in changes else "")
 
 
 @pytest.mark.parametrize("more", ["", "--set resources.gpu_hours=3"])
