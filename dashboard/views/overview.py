@@ -60,10 +60,10 @@ def live(name: str) -> None:
         )
     bad = troubles(shown)
     if bad:
-        st.subheader("Failures")
-        st.caption(
-            "Every attempt that came to nothing. A lost one is tried again by itself; `--retry failed` tries the rest."
-        )
+        failed = any(one.attempt.state != "lost" for one in bad)
+        st.subheader("Failures" if failed else "Interrupted")
+        rest = "; `--retry failed` tries the rest" if failed else ""
+        st.caption(f"Every attempt that came to nothing. A lost one is made again when the study goes on{rest}.")
         st.dataframe(frames.troubles_frame(bad[:50], moment), hide_index=True)
     key = (study.metric, METRICS[study.metric].split)
     done = newest(shown, key)

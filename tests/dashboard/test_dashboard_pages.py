@@ -114,6 +114,22 @@ def test_the_overview_lists_failures(only_failures: Path, open_page: Open) -> No
     app = open_page(only_failures)
     assert "Failures" in [item.value for item in app.subheader]
     assert any("RuntimeError" in str(frame.value.get("error")) for frame in app.dataframe)
+    assert "`--retry failed` tries the rest" in words(app)
+
+
+def test_what_was_only_interrupted_is_no_failure(maker: Maker, open_page: Open) -> None:
+    maker.study(done=3, alive=True)
+    with Database.open(maker.path) as db:
+        study, writer = queries.study(db, "bias"), Writer(db)
+        for row in queries.attempts(db, study.id):
+            if row.state == "running":
+                writer.finish_attempt(row.id, state="lost", finals=[], last_step=50, wall_seconds=1.0,
+                                      peak_memory_bytes=None, error_type="Lost", error_text="stopped by a signal",
+                                      final_for_job=False)  # fmt: skip
+    app = open_page(maker.path)
+    assert "Interrupted" in [item.value for item in app.subheader]
+    assert "A lost one is made again when the study goes on." in words(app)
+    assert "--retry" not in words(app)
 
 
 @pytest.mark.parametrize(
