@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 ROUNDING = 1e-9  # an interval narrower than this share of its ends is a point
+MORE = 2  # decimals that the end of an interval may ask for beyond its width's
 NOTHING = "-"  # shown where a number has no meaning or is not there yet
 
 
@@ -29,13 +30,19 @@ def decimals_for(spreads: Iterable[float | None], values: Iterable[float | None]
 
 
 def interval_decimals(low: float, high: float) -> int:
-    """Decimals for an interval in a sentence: one digit of its half width, two where that digit is a 1."""
+    """Decimals for an interval in a sentence: one digit of its half width, two where that digit is a 1; and so many
+    that an end beside 0 is not written as 0, which would deny what is decided.
+    """
     half = (high - low) / 2.0
     if half <= ROUNDING * max(abs(low), abs(high)):
         return 3
     first = -math.floor(math.log10(half))
     leading = half * 10.0**first
-    return min(max(first + (1 if leading < 2 else 0), 0), 9)
+    found = max(first + (1 if leading < 2 else 0), 0)
+    for end in (low, high):
+        if end and round(end, found) == 0:
+            found = max(found, min(-math.floor(math.log10(abs(end))), found + MORE))
+    return min(found, 9)
 
 
 def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:

@@ -20,7 +20,18 @@ def test_decimals_without_spread_follow_the_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0.17, 0.25, 2), (0.205, 0.217, 3), (0.1, 0.13, 3), (5.0, 900.0, 0), (0.2, 0.2, 3)]
+    ("low", "high", "expected"),
+    [
+        (0.17, 0.25, 2),
+        (0.205, 0.217, 3),
+        (0.1, 0.13, 3),
+        (5.0, 900.0, 0),
+        (0.2, 0.2, 3),
+        (0.0042, 0.13, 3),  # 0.004, not 0.00
+        (-0.13, -0.0042, 3),
+        (0.0, 0.13, 2),
+        (1e-9, 0.13, 4),
+    ],
 )
 def test_interval_decimals(low: float, high: float, expected: int) -> None:
     assert interval_decimals(low, high) == expected
