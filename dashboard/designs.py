@@ -1,7 +1,7 @@
 """A stored design as the cards of its choices, with the facts that `miras_search.space` tells about each option.
 
 A database may hold an option that is not known here (another version wrote it, or a user's plugin has it): such a
-choice is shown by its name and settings, without facts.
+choice is shown by its name and settings, and by what the plugin's text tells.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import cast
 from miras_search.dashboard.markup import Card
 from miras_search.space.design import AXES, CHOICES
 from miras_search.space.facts import option_facts
+from miras_search.space.plugin_text import Told
 
 GATE = "where the gate comes from"
 
 
-def cards(design: Mapping[str, object]) -> list[Card]:
+def cards(design: Mapping[str, object], others: Mapping[str, Told]) -> list[Card]:
     """The four choices, then the control if there is one, then the step gate and the execution; of a layer of the
-    user's own its class and arguments.
+    user's own its class and arguments. `others` are options of plugins, by name.
     """
     mixer = design.get("mixer")
     if isinstance(mixer, Mapping):
@@ -26,10 +27,10 @@ def cards(design: Mapping[str, object]) -> list[Card]:
         rows = tuple((key, _text(value), "") for key, value in cast(Mapping[str, object], args or {}).items())
         source = f"source {mixer.get('digest')}"
         return [Card("layer of your own", str(mixer.get("module")), source=source, settings=rows)]
-    found = [_choice(axis, design[axis]) for axis in CHOICES if axis in design]
+    found = [_choice(axis, design[axis], others) for axis in CHOICES if axis in design]
     control = design.get("control")
     if isinstance(control, Mapping) and "none" not in control:
-        found.append(_choice("control", control))
+        found.append(_choice("control", control, others))
     step = design.get("step")
     if isinstance(step, Mapping):
         found.append(Card("gate", "step", summary=gate_text(step), settings=()))
@@ -40,7 +41,7 @@ def cards(design: Mapping[str, object]) -> list[Card]:
     return found
 
 
-def _choice(axis: str, spec: object) -> Card:
+def _choice(axis: str, spec: object, others: Mapping[str, Told]) -> Card:
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, settings),) = spec.items()
     else:
@@ -48,7 +49,10 @@ def _choice(axis: str, spec: object) -> Card:
     given = cast(Mapping[str, object], settings) if isinstance(settings, Mapping) else {}
     option = AXES[axis].options.get(str(name))
     if option is None:
-        return Card(axis, str(name), settings=tuple((key, _text(value), "") for key, value in given.items()))
+        rows = tuple((key, _text(value), "") for key, value in given.items())
+        if (own := others.get(str(name))) is None:
+            return Card(axis, str(name), settings=rows)
+        return Card(axis, str(name), own.equation, own.summary, "a plugin of the study", rows)
     facts = option_facts(axis, option)
     helps = {setting.name: setting.help for setting in facts.settings}
     return Card(

@@ -12,6 +12,7 @@ from miras_search.dashboard.designs import cards
 from miras_search.dashboard.links import linked_select
 from miras_search.dashboard.markup import design_cards, progress_bar
 from miras_search.dashboard.progress import command, stamp
+from miras_search.space.plugin_text import told
 from miras_search.store import queries
 
 shown = page.snapshot()
@@ -40,7 +41,7 @@ st.caption("  ·  ".join(page.plain(word) for word in words))
 st.html(progress_bar(trial.jobs, page.colours()))
 
 st.subheader("Design")
-st.html(design_cards(cards(trial.design)))
+st.html(design_cards(cards(trial.design, told(run.provenance for run in shown.runs))))
 
 st.subheader("Jobs")
 results = [row for row in shown.results if row.number == trial.number]

@@ -28,6 +28,7 @@ from miras_search.commands.table import StoredStudy
 from miras_search.errors import MirasError, cause
 
 if TYPE_CHECKING:
+    from miras_search.space.plugin_text import Told
     from miras_search.store.types import AttemptRow, ResultRow, RunRow, TrialRow
 
 
@@ -45,6 +46,7 @@ def show(
 
     Design, settings, metrics, attempts, provenance, and the command that trains it again.
     """
+    from miras_search.space.plugin_text import told
     from miras_search.store import queries
 
     if neighbours and as_json:
@@ -62,7 +64,7 @@ def show(
     mine = [run for run in runs if run.id in used]
     evaluated = "evaluated" in stored.config
     again = rerun(mine or runs, found.number, db, evaluated=evaluated)
-    options = _options(found.design)
+    options = _options(found.design, told(run.provenance for run in mine or runs))
     if as_json:
         emit(
             {
@@ -152,8 +154,8 @@ def _job(row: ResultRow) -> dict[str, object]:
     return {"task": row.task, "seed": row.seed, "state": row.state, "last_step": row.last_step, "metrics": metrics}
 
 
-def _options(design: Mapping[str, object]) -> dict[str, tuple[str, str | None]]:
-    """Each option as text, with its equation: None where it is not known here, as one of a plugin never is."""
+def _options(design: Mapping[str, object], others: Mapping[str, Told]) -> dict[str, tuple[str, str | None]]:
+    """Each option as text, with its equation; of a plugin's what its text tells, None where it is not known here."""
     from miras_search.space.design import AXES
     from miras_search.space.fields import SpecError
     from miras_search.space.option import short, split
@@ -166,7 +168,8 @@ def _options(design: Mapping[str, object]) -> dict[str, tuple[str, str | None]]:
         except SpecError:
             name, settings = split(design[axis])
             given = ", ".join(f"{key}={inline(value)}" for key, value in settings.items())
-            found[axis] = f"{name}({given})" if given else name, None
+            foreign = others.get(name)
+            found[axis] = f"{name}({given})" if given else name, foreign.equation if foreign else None
     return found
 
 
@@ -180,7 +183,7 @@ def _design(design: Mapping[str, object], options: Mapping[str, tuple[str, str |
         args = ", ".join(f"{key}={inline(value)}" for key, value in mapping(mixer.get("args")).items())
         rows = [["mixer", f"{mixer.get('module')}({args})", f"source {mixer.get('digest')}"]]
         return f"design {digest}\n{grid(rows, indent='  ')}\n"
-    unknown = "its equation is not known here: another version's, or a plugin's"
+    unknown = "its equation is not known here"
     rows = [[axis, text, unknown if equation is None else equation] for axis, (text, equation) in options.items()]
     if options["control"][0] == "none":
         rows.pop()

@@ -108,10 +108,10 @@ def test_readers_work_without_the_plugins(cli, page: Path) -> None:
     assert cli("status", "my_study").code == 0
     result = cli("show", "my_study", "4")
     assert result.code == 0, result.err
-    assert re.search(r"^  memory +low_rank\(rank=4\) +its equation is not known here", result.out, re.M)
+    assert re.search(r"^  memory +low_rank\(rank=4\) +M\(x\) = \(x W_0\) W_1,  W_0 in", result.out, re.M)
     assert "  bias       l2 " in result.out
     document = cli("show", "my_study", "4", "--json").json
-    assert document["equations"]["memory"] is None
+    assert document["equations"]["memory"] == "M(x) = (x W_0) W_1,  W_0 in R^(K x r), W_1 in R^(r x V)"
     assert document["equations"]["bias"].startswith("l = ")
     assert document["runs"][0]["provenance"]["plugins"]["my_memory"]["source"] == FILES["my_memory.py"]
     assert "no module 'my_bias'" in cli("check", "my_study.yaml").err

@@ -18,6 +18,7 @@ from miras_search.dashboard.progress import current, newest, troubles
 from miras_search.export.html import verdict_list
 from miras_search.export.palette import LIGHT
 from miras_search.space.design import AXES, CHOICES, DesignPoint
+from miras_search.space.plugin_text import Told
 from miras_search.space.presets import PRESETS, preset
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -170,26 +171,28 @@ def test_the_equation_of_every_option_can_be_set(axis: str) -> None:
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_preset_has_its_four_cards_with_equations(name: str) -> None:
-    found = cards(preset(name).to_plain())
+    found = cards(preset(name).to_plain(), {})
     assert [card.axis for card in found] == [*CHOICES, "gate", "execution"]
     assert all(card.equation and card.source and card.summary for card in found[:4])
 
 
 def test_a_layer_of_the_users_own_has_one_card_without_its_file() -> None:
     mixer = {"module": "h_gone.MyLayer", "args": {"width": 8, "wide": True}, "digest": "0123456789ab"}
-    (card,) = cards(DesignPoint.parse({"mixer": mixer}).to_plain())
+    (card,) = cards(DesignPoint.parse({"mixer": mixer}).to_plain(), {})
     assert (card.axis, card.name, card.source) == ("layer of your own", "h_gone.MyLayer", "source 0123456789ab")
     assert card.settings == (("wide", "yes", ""), ("width", "8", ""))
 
 
 def test_a_control_has_a_card_of_its_own() -> None:
     point = DesignPoint.parse({"preset": "delta_net", "control": "ascent"})
-    assert [card.name for card in cards(point.to_plain())][4] == "ascent"
+    assert [card.name for card in cards(point.to_plain(), {})][4] == "ascent"
 
 
 def test_an_option_of_another_version_is_shown_without_facts() -> None:
-    found = cards({"bias": {"cauchy": {"scale": 2.0}}})
+    found = cards({"bias": {"cauchy": {"scale": 2.0}}}, {})
     assert found == [Card("bias", "cauchy", settings=(("scale", "2", ""),))]
+    (own,) = cards({"bias": {"cauchy": {"scale": 2.0}}}, {"cauchy": Told("u = r / (1 + r^2)", "Heavy tails.")})
+    assert (own.equation, own.summary, own.source) == ("u = r / (1 + r^2)", "Heavy tails.", "a plugin of the study")
 
 
 def test_gates_read_as_words() -> None:
