@@ -186,5 +186,6 @@ def _threshold(design: DesignPoint, v: Tensor) -> Tensor | None:
 
 def _off(found: Tensor, wanted: Tensor) -> float:
     """The largest difference, as a share of the largest wanted number; nan counts as infinite."""
+    found, wanted = found.detach(), wanted.detach()
     off = float((found - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)
     return off if off == off else float("inf")
