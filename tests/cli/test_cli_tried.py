@@ -162,7 +162,7 @@ BROKEN = {
     ("bias", "straight"): ("definition", "are not those of token by token (off by "),
     ("retention", "kept"): ("identity", "identity is true, and link makes other weights"),
     ("memory", "narrow"): ("shapes", "forward predicts [3, 2, 17, 1] where values are [3, 2, 17, 8]"),
-    ("memory", "endless"): ("runs", "outputs are not finite"),
+    ("memory", "endless"): ("definition", "outputs are not finite, however short the steps"),
 }
 
 
