@@ -36,8 +36,10 @@ AT_CHANCE = 0.1
 
 
 def standing(accuracy: float, chance: float) -> float:
-    """Where an accuracy lies in the range above chance: 0 is a guess, 1 is perfect; never below 0."""
-    return max(0.0, (accuracy - chance) / (1 - chance))
+    """Where an accuracy lies in the range above chance: 0 is a guess, 1 is perfect; never below 0, and 0 where a guess
+    is always right.
+    """
+    return 0.0 if chance >= 1 else max(0.0, (accuracy - chance) / (1 - chance))
 
 
 def saturation(cell: str, accuracy: float, chance: float) -> str | None:

@@ -96,10 +96,19 @@ def test_chance_is_a_guess_among_the_values_of_the_context() -> None:
     assert (batch.targets == guess[:, None]).mean() == pytest.approx(task.chance)
 
 
+@pytest.mark.parametrize(("length", "power", "right"), [(64, 0.01, 0.167), (32, 0.01, 0.219), (64, 1.0, 0.127)])
+def test_a_guess_by_the_order_of_queries_is_as_good_as_chance_says(length: int, power: float, right: float) -> None:
+    """Of each query the pair that is asked for there most often."""
+    batch = Mqar(pairs=8, length=length, power=power).evaluation("test", 0, 40_000)
+    order = batch.positions.argsort(1)
+    guesses = [np.bincount(column, minlength=8).max() / len(column) for column in order.T]
+    assert np.mean(guesses) == pytest.approx(right, abs=0.002)
+
+
 @pytest.mark.parametrize(
     ("settings", "field", "cure"),
     [
-        ({"pairs": 0}, "pairs", "at least 1"),
+        ({"pairs": 1}, "pairs", "1 leaves nothing to tell apart; take 2 or more"),
         ({"length": 63}, "length", "63 must be even; take 64"),
         ({"length": 30}, "length", "take 32 or more"),
         ({"vocab": 17}, "vocab", "take 18 or more"),
