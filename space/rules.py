@@ -49,6 +49,9 @@ def _keep_scope(point: DesignPoint, key_dim: int, value_dim: int) -> str | None:
     for option in (point.retention, point.algorithm):
         if effective(keep) not in option.keep_scopes:  # not `scopes`, which looks at every gate
             scopes.append(f"{option.name} knows keep by {', '.join(option.keep_scopes)} only, not by {keep.scope}")
+    flat = any(layer.diagonal for layer in point.memory.layers(key_dim, value_dim))
+    if not scopes and flat and getattr(point.retention, "slice", None) and effective(keep) != "head":
+        scopes.append("a row is all of this memory, and keep by channel varies inside it: set keep.scope: head")
     return "; ".join(scopes) or None
 
 

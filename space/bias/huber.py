@@ -21,9 +21,10 @@ FLOOR = 1e-12  # a softplus of a very negative number is 0, and 0/0 is no signal
 
 
 def _stretch(r: Tensor, d: Tensor, *, of_norm: bool) -> tuple[Tensor, Tensor]:
-    """r^2 and sqrt(1 + r^2/d^2), per channel or of the norm."""
+    """r^2 and sqrt(d^2 + r^2)/d, per channel or of the norm: r^2/d^2 has a slope in d that float32 cannot hold."""
     square = r.square().sum(-1, keepdim=True) if of_norm else r.square()
-    return square, torch.sqrt(1 + square / d.clamp(min=FLOOR).square())
+    d = d.clamp(min=FLOOR)
+    return square, torch.sqrt(d.square() + square) / d
 
 
 @BIAS.register

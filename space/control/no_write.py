@@ -28,7 +28,7 @@ else:
 class NoWrite(Unchanged):
     """The memory stays at its start: what convolution, gates and projections can do alone.
 
-    A memory that is solved for stays empty and reads 0.
+    A memory that is solved for stays empty and reads 0. A link that restarts in place goes on at each chunk's end.
     """
 
     name: ClassVar[str] = "no_write"

@@ -76,6 +76,11 @@ class BregmanRetention(Dual):
         return POTENTIALS[self.potential].weights(dual, self)
 
     @property
+    def identity(self) -> bool:
+        """A power of 2 is weight decay."""
+        return self.potential == "power" and self.r == 2
+
+    @property
     def triton(self) -> Jit:
         """The link of the potential."""
         power = ((1 / (self.r - 1) - 1) / 2, self.epsilon)
@@ -84,7 +89,7 @@ class BregmanRetention(Dual):
 
     def canonical(self) -> Retention:
         """Weight decay at a power of 2; settings that do nothing are reset."""
-        if self.potential == "power" and self.r == 2:
+        if self.identity:
             return L2Retention(self.keep, self.coupled).canonical()
         uses = POTENTIALS[self.potential].uses
         return replace(

@@ -36,6 +36,7 @@ class ElasticNet(Dual):
 
     The objective is that of the hard threshold. The smooth one stays within ln 2 / sharpness of it. The printed
     arctan takes only 0.64 of the threshold from large weights, is off by up to half of it, and is never exactly 0.
+    The erasing write of erase_write has step 1, so in place it thresholds by the whole of shrink.
     """
 
     name: ClassVar[str] = "elastic_net"
@@ -80,8 +81,8 @@ class ElasticNet(Dual):
 
     @property
     def identity(self) -> bool:
-        """Where the weights themselves are kept."""
-        return self.view == "learning_retaining"
+        """Where the weights themselves are kept, or nothing is taken from them."""
+        return self.view == "learning_retaining" or self.shrink == 0
 
     @property
     def triton(self) -> Jit:

@@ -69,7 +69,9 @@ class LqRetention(Dual):
     keep: Gate = setting(KEEP, "the share of the old accumulator that stays")
     coupled: bool = setting(False, "one objective with a local and a global term: the step is a e; else both are free")
     restart: bool = setting(
-        False, "with link_refresh: chunk, a chunk goes on from the linked weights (in place), not from the accumulator"
+        False,
+        "with link_refresh: chunk, a chunk goes on from the linked weights (in place), not from the accumulator: each "
+        "chunk moves the memory, whatever is written; with primal_index and q > 2 by a factor of q - 1 or more",
     )
 
     def __post_init__(self) -> None:
@@ -78,6 +80,11 @@ class LqRetention(Dual):
         require(1e-4 <= self.epsilon < 1, "epsilon", f"{self.epsilon:g} is not between 1e-4 and 1")
         objective = not self.coupled or self.reading != "literal" or self.q == 2
         require(objective, "coupled", "the literal reading minimises nothing that could couple step and keep")
+
+    @property
+    def identity(self) -> bool:
+        """At q = 2, in every reading."""
+        return self.q == 2
 
     @property
     def triton(self) -> Jit:

@@ -140,3 +140,20 @@ def test_sweeps_that_make_no_difference_share_a_hash() -> None:
     ]  # fmt: skip
     torch.testing.assert_close(outputs[1], outputs[2])
     assert (outputs[0] - outputs[1]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    "retention",
+    [{"lq": {"q": 2}}, {"bregman": {"potential": "power", "r": 2}}, {"elastic_net": {"view": "ftrl", "shrink": 0}}],
+    ids=lambda spec: next(iter(spec)),
+)
+@pytest.mark.parametrize("memory", ["matrix", {"mlp": {"residual": False}}], ids=["matrix", "mlp"])
+def test_a_link_that_is_none_has_no_lag_token_in_any_spelling(run: str, retention: object, memory: object) -> None:
+    """Or two functions would share a hash."""
+    point, plain = design(retention, memory=memory), design("l2", memory=memory)
+    assert point.hash == plain.hash
+    given = case(plain, 11, seed=3)
+    y, _ = RUNS[run](point, given.inputs, given.start, given.static)
+    expected, _ = RUNS[run](plain, given.inputs, given.start, given.static)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)

@@ -194,6 +194,17 @@ def test_a_threshold_that_underflows_to_0_is_no_nan(form: str) -> None:
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("form", ["coordinate", "norm", "pseudo", "pseudo_norm"])
+@pytest.mark.parametrize("size", [0.0, 1e-8, 1e-2, 1.0, 1e3, 1e8])
+def test_a_threshold_near_0_has_a_finite_slope(form: str, size: float) -> None:
+    raw = torch.arange(-30.0, 5.0).unsqueeze(-1).requires_grad_()  # float32, as in training
+    p = torch.full((35, 4), size, requires_grad=True)
+    huber = BIAS.parse({"huber": {"form": form}})
+    u = huber.signal(p, torch.zeros(35, 4), torch.nn.functional.softplus(raw))
+    slopes = torch.autograd.grad(u.sum(), (raw, p))
+    assert all(bool(found.isfinite().all()) for found in (u, *slopes))
+
+
 def test_scopes_are_told_for_every_bias_with_a_threshold() -> None:
     """And for no other; one number a channel only where channels are apart."""
     for name in SPECS:
