@@ -66,6 +66,8 @@ class Tuning:
                 continue
             rows.append(self._row(row, one, reference))
             notes += self._notes(rows[-1], one, reference, table)
+            if one.best not in (None, one.chosen):
+                notes.append(self._overtaken(row.cell, one))
             if rivals := self._rivals(one):
                 torn.append(f"{row.cell} ({', '.join(rivals)})")
         if torn and len(self.scheme.seeds) > 1:
@@ -101,6 +103,15 @@ class Tuning:
             tried={self._setting(tried): tried.mean for tried in one.tried},
             sign_depends=None if one is reference else flips,
             verdict=verdict,
+        )
+
+    def _overtaken(self, cell: str, one: Tuned) -> str:
+        """What to say where a training of the tuning was made again after its choice."""
+        chosen, best = (self._setting(tried) for n in (one.chosen, one.best) for tried in one.tried if tried.trial == n)
+        paths = " and ".join(self.scheme.values)
+        return (
+            f"{cell}: its seeds were trained with {paths} = {chosen} before its tuning had all results; by those that "
+            f"it has now {best} is best. Train it under another name (--as)."
         )
 
     def _setting(self, tried: Tried) -> str:

@@ -244,7 +244,7 @@ def _tell_next(summary: RunSummary, database: str, where: Setting, *, evaluated:
     elif summary.unsought:
         note("not through yet: the same command goes on")
     if summary.held:
-        note(f"{summary.held}: it decides nothing and adds no seeds before they are trained")
+        note(summary.held)
     if summary.failed:
         note(_failed(summary, where))
     note(f"look at it: miras-search dashboard{flag}\nthe table:  miras-search table {name}{flag} --format latex")

@@ -207,7 +207,8 @@ class _Run:
             if options.trial is not None or not study.grows:
                 self._train(run_id, todo, hooks)
                 return
-            source = self._tuned(record, todo) if study.tuning is not None else _once(todo)
+            tuning = None if study.tuning is None else self._tuned(record, todo)
+            source = _once(todo) if tuning is None else tuning.more
             topped_up = None
             if study.top_up is not None:
                 from miras_search.engine.topping import ToppedUpJobs  # scipy takes a while
@@ -216,11 +217,13 @@ class _Run:
                 source = topped_up.more
             more = self._limited(source)
             self._train(run_id, more(), dataclasses.replace(hooks, more=more))
-            if topped_up is not None:
+            if tuning is not None:
+                self.held = tuning.held()
+            if topped_up is not None and self.held is None:
                 self.unsought, self.held = topped_up.due(), topped_up.held()
 
-    def _tuned(self, record: Record, todo: Sequence[JobRow]) -> Callable[[], list[JobRow]]:
-        return TunedJobs(self.db, self.writer, self.study_id, self.study, record, todo).more
+    def _tuned(self, record: Record, todo: Sequence[JobRow]) -> TunedJobs:
+        return TunedJobs(self.db, self.writer, self.study_id, self.study, record, todo)
 
     def _seek(self, run_id: int, jobs: Sequence[JobRow], check: Callable[[], None]) -> None:
         """Search on: train what waits, ask for what is missing, confirm."""

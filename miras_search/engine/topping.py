@@ -63,8 +63,11 @@ class ToppedUpJobs:
         looks = Looks.of(queries.study(self._db, self._study.name))
         assert looks is not None, "as for `_wanted`"
         held = {task: waits_text(looks, found) for task, found in self._looked().items() if found.failed}
+        if not held:
+            return None
         several = len(self._study.tasks) > 1
-        return "; ".join(f"{task}: {text}" if several else text for task, text in held.items()) or None
+        waits = "; ".join(f"{task}: {text}" if several else text for task, text in held.items())
+        return f"{waits}: it decides nothing and adds no seeds before they are trained"
 
     def _looked(self) -> dict[str, Looked]:
         return looked(self._db, self._study.name)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from miras_search.engine.record import Record
 from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.tuned import Scheme, tuned
+from miras_search.store.tuned import Scheme, Tuned, tuned
 from miras_search.store.types import JobRow, NewJob
 from miras_search.store.writer import Writer
 from miras_search.study.study import Study
@@ -36,11 +36,21 @@ class TunedJobs:
             return rows
         return [] if self._reported else self._report()
 
+    def held(self) -> str | None:
+        """What keeps a choice from being made that no run will mend by itself; None where nothing does."""
+        failed = sum(one.failed for one in self._found().values() if one.chosen is None)
+        if not failed:
+            return None
+        count = f"{failed} training{'' if failed == 1 else 's'} of the tuning failed"
+        return f"{count}: nothing is chosen, and no reported seed is trained, before they are (tune.failed: wait)"
+
+    def _found(self) -> dict[tuple[int, str], Tuned]:
+        return tuned(queries.results(self._db, self._study_id), self._scheme)
+
     def _report(self) -> list[JobRow]:
         """Store the jobs of the reported seeds that are missing, where every cell has its setting."""
         study = self._study
-        found = tuned(queries.results(self._db, self._study_id), self._scheme)
-        chosen = {key: one.chosen for key, one in found.items()}
+        chosen = {key: one.chosen for key, one in self._found().items()}
         if None in chosen.values():
             return []
         self._reported = True

@@ -27,6 +27,8 @@ class Scheme:
     """Path -> its values as text, in order; the last path's change first from trial to trial."""
     seeds: frozenset[int]
     metric: str
+    waits: bool = True
+    """Whether a choice waits for trainings that failed; else they count as diverged ones do, against their setting."""
 
     @classmethod
     def of(cls, config: Mapping[str, object], metric: str) -> Scheme | None:
@@ -35,7 +37,8 @@ class Scheme:
         if not isinstance(given, Mapping):
             return None
         values = cast(Mapping[str, Sequence[str]], given["values"])
-        return cls(values, frozenset(cast(Sequence[int], given["seeds"])), metric)
+        waits = given.get("failed", "wait") == "wait"
+        return cls(values, frozenset(cast(Sequence[int], given["seeds"])), metric, waits)
 
     @property
     def size(self) -> int:
@@ -91,6 +94,10 @@ class Tuned:
     """In the order of the settings."""
     chosen: int | None
     """The trial's number; None while the tuning goes on."""
+    best: int | None = None
+    """The one that its trainings speak for as they are now: another than was chosen where one was made again since."""
+    failed: int = 0
+    """Trainings without a result, which a choice waits for where the scheme says so."""
 
 
 def tuned(results: Iterable[ResultRow], scheme: Scheme) -> dict[tuple[int, str], Tuned]:
@@ -106,9 +113,11 @@ def tuned(results: Iterable[ResultRow], scheme: Scheme) -> dict[tuple[int, str],
     found = {}
     for key, trials in by_trial.items():
         tried = [_tried(number, rows, scheme) for number, rows in sorted(trials.items())]
-        through = all(row.state in FINAL_STATES for rows in trials.values() for row in rows)
+        states = [row.state for rows in trials.values() for row in rows]
+        failed = states.count("failed")
+        through = all(state in FINAL_STATES for state in states) and not (failed and scheme.waits)
         best = min(tried, key=lambda one: one.rank(scheme)).trial if through else None
-        found[key] = Tuned(tried, taken.get(key, best))
+        found[key] = Tuned(tried, taken.get(key, best), best, failed)
     return found
 
 

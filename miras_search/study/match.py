@@ -18,7 +18,7 @@ from typing import Literal
 
 from miras_search.errors import EnvironmentProblem
 from miras_search.models import fit
-from miras_search.space.fields import Path, Plain, Problem, SpecError, nearest
+from miras_search.space.fields import FieldError, Path, Plain, Problem, SpecError, nearest
 from miras_search.study import levels
 from miras_search.study.drafts import Draft
 from miras_search.study.levels import Variant
@@ -178,7 +178,7 @@ def _heads(variant: Variant) -> Iterator[Variant]:
     for size in range(max(1, values // SMALLEST), LARGEST * values + 1):
         try:
             found = _with_model(variant, key_dim=max(1, round(keys * size / values)), value_dim=size)
-        except SpecError:  # an odd one, where channels are turned in pairs
+        except FieldError:  # an odd one, where channels are turned in pairs
             continue
         if not fit.violations(found.design, found.model):
             yield found

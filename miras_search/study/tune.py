@@ -1,10 +1,11 @@
 """`tune`: nuisance settings, such as the learning rate, chosen for every cell alike.
 
-    tune: {train.lr: [1e-3, 3e-3, 1e-2, 3e-2], model.conv: [0, 4], seeds: 2}
+    tune: {train.lr: [1e-3, 3e-3, 1e-2, 3e-2], model.conv: [0, 4], seeds: 2, failed: wait}
 
 Each cell is trained with every combination of the values on seeds that the study does not report; the best on the
 validation split is what the cell's reported seeds are trained with, task by task. Every cell, the base and the controls
-too, gets the same number of trials: a cell that was tuned more would win by that.
+too, gets the same number of trials: a cell that was tuned more would win by that. So a choice waits for trainings that
+failed, unless `failed: leave_out` says that they count against their setting, as diverged ones do.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from miras_search.study.levels import Variant
 from miras_search.study.schema import MAX_SEEDS
 from miras_search.study.whole import PRESET
 
-SEEDS = "seeds"
+SEEDS, FAILED = "seeds", "failed"
+ABOUT_FAILED = ("wait", "leave_out")
 USUAL_SEEDS = 3
 MAX_TRIALS = 20_000
 FEWEST = {"train.lr": 4}  # values of a path; two of another one
@@ -49,6 +51,8 @@ class Tuning:
     """None of them is reported."""
     trials: tuple[Cell, ...]
     """Every setting of every cell, cell after cell; a trial's number is its index."""
+    failed: str = "wait"
+    """What a choice does about trainings that failed: wait or leave_out."""
 
     @property
     def size(self) -> int:
@@ -57,7 +61,11 @@ class Tuning:
 
     def to_plain(self) -> dict[str, Plain]:
         """What decides which trials there are, as plain data."""
-        return {"values": {path: list(texts) for path, texts in self.values.items()}, "seeds": list(self.seeds)}
+        found: dict[str, Plain] = {
+            "values": {path: list(texts) for path, texts in self.values.items()},
+            "seeds": list(self.seeds),
+        }
+        return {**found, **({} if self.failed == "wait" else {"failed": self.failed})}  # as studies of before have it
 
 
 def tuning(
@@ -75,12 +83,15 @@ def tuning(
         except SpecError as error:
             problems += error.problems
     for path, values in given.items():
-        if path == SEEDS:
+        if path in (SEEDS, FAILED):
             continue
         try:
             chosen[path] = _values(path, values, grid)
         except SpecError as error:
             problems += error.problems
+    failed = given.get(FAILED, "wait")
+    if failed not in ABOUT_FAILED:
+        problems.append(Problem(("tune", FAILED), f"{failed!r} is none of {', '.join(ABOUT_FAILED)}"))
     if not chosen and not problems:
         example = "{train.lr: [1e-3, 3e-3, 1e-2, 3e-2]}"
         problems.append(Problem(("tune",), f"nothing is tuned: name a setting, as in {example}"))
@@ -95,7 +106,7 @@ def tuning(
     for path, found in texts.items():
         if len(found) < len(chosen[path]):
             raise SpecError.at(("tune", path), "a value is there twice: a setting would be tried twice")
-    return Tuning(texts, own, trials)
+    return Tuning(texts, own, trials, str(failed))
 
 
 def _seeds(given: object, reported: Sequence[int]) -> tuple[int, ...]:

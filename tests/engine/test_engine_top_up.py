@@ -124,7 +124,10 @@ def test_a_look_waits_for_a_training_that_failed_until_it_is_retried(
     monkeypatch.setenv("FAILS", "3")
     summary = run(*small)
     assert (summary.failed, summary.waiting, summary.unsought) == (1, 0, False)
-    assert summary.held == "The look at 7 seeds waits for trainings that failed and so have no result (kl: seed 3)"
+    assert summary.held == (
+        "The look at 7 seeds waits for trainings that failed and so have no result (kl: seed 3): "
+        "it decides nothing and adds no seeds before they are trained"
+    )
     assert seeds(db) == {"l2": 7, "dot": 7, "kl": 6}
     assert run(*small).attempts == 0
     monkeypatch.delenv("FAILS")

@@ -113,3 +113,43 @@ def test_an_interrupted_tuning_goes_on_and_what_comes_later_follows_its_choice(r
     storage.engine.dispose()
     with pytest.raises(MirasError, match="tuned has trials 0 to 7"):
         run(trial=8)
+
+
+def test_a_choice_waits_for_trainings_that_failed(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine's fault would take the best setting from one cell of a comparison, and nobody would see it."""
+    monkeypatch.setenv("LOSSY", "1")
+    summary = run(entry="tuning_entries:lossy")
+    assert (summary.failed, summary.complete) == (1, TUNING - 4 - 1)
+    assert summary.held == (
+        "1 training of the tuning failed: nothing is chosen, and no reported seed is trained, before they are "
+        "(tune.failed: wait)"
+    )
+    assert chosen(db) == {}
+    monkeypatch.delenv("LOSSY")
+    assert run(entry="tuning_entries:lossy").held is not None, "nobody asked for another try"
+    summary = run(entry="tuning_entries:lossy", retry_failed=True)
+    assert (summary.failed, summary.held) == (0, None)
+    assert chosen(db) == EXPECTED
+
+
+def test_a_failed_training_may_count_against_its_setting(
+    run: Run, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSY", "1")
+    words = ("tune.failed=leave_out",)
+    summary = run(*words, entry="tuning_entries:lossy")
+    assert (summary.failed, summary.held) == (1, None)
+    assert chosen(db) == {**EXPECTED, ("l2", "mqar(length=32)"): {"0.003"}}
+    told = "l2: its seeds were trained with train.lr = 0.003 before its tuning had all results"
+    assert not any(told in note for note in stored_tables(db, "tuned")[0].notes)
+    monkeypatch.delenv("LOSSY")
+    assert run(*words, entry="tuning_entries:lossy", retry_failed=True).failed == 0
+    assert chosen(db)["l2", "mqar(length=32)"] == {"0.003"}, "what is reported follows one choice"
+    (note,) = [note for note in stored_tables(db, "tuned")[0].notes if told in note]
+    assert note.endswith("by those that it has now 0.01 is best. Train it under another name (--as).")
+
+
+def test_what_is_no_way_with_failures_is_refused() -> None:
+    with pytest.raises(MirasError, match="'drop' is none of wait, leave_out"):
+        loads(TEXT, "tuned.yaml", ("tune.failed=drop",))
+    assert "failed" not in str(loads(TEXT, "tuned.yaml").config["tune"]), "as studies of before have it"

@@ -51,6 +51,20 @@ def test_the_channel_mixer_takes_up_what_a_memory_has_more() -> None:
     assert any("only params are matched, within 10%" in line for line in confounds(study))
 
 
+@pytest.mark.parametrize(
+    ("setting", "by", "vary"),
+    [
+        ("model.rope=true", "state", "preset: [gla]"),
+        ("model.rope=true", "params", "preset: [rwkv7]"),
+        ("model.attention_every=2", "state", "preset: [gla]"),
+    ],
+)
+def test_heads_that_cannot_turn_in_pairs_are_passed_over(setting: str, by: str, vary: str) -> None:
+    study = read(setting, "model.layers=2", "model.feed_forward=none", f"match={{{by}: {{within: 1.0}}}}",
+                 f"vary={{{vary}}}", "controls=[]")  # fmt: skip
+    assert all(cell.model.keys % 2 == 0 for cell in study.cells)
+
+
 def test_a_control_has_the_size_of_its_cell() -> None:
     study = read("controls_on=cells", "vary={retention: [l2], bias: [dot]}")
     of_l2 = study.cells[study.cells[1].controls["no_write"]]
