@@ -76,12 +76,15 @@ class Calibration:
 
     @property
     def rates(self) -> list[float]:
-        """Four values to tune over: from the rate tried below the window to the one above, evenly on a log scale."""
+        """Four values to tune over: from the rate tried below the window to the one above, evenly on a log scale. Where
+        none was tried there, a step of those that were.
+        """
         tried = sorted(self.best.standings)
         if len(tried) == 1:
             return _around(tried[0])
-        low, high = (tried.index(rate) for rate in self.window)
-        first, last = tried[max(0, low - 1)], tried[min(len(tried) - 1, high + 1)]
+        wider = [tried[0] ** 2 / tried[1], *tried, tried[-1] ** 2 / tried[-2]]
+        low, high = (wider.index(rate) for rate in self.window)
+        first, last = wider[low - 1], wider[high + 1]
         return [float(f"{first * (last / first) ** (i / 3):.2g}") for i in range(4)]
 
     def evidence(self, base: str) -> list[str]:
@@ -95,6 +98,10 @@ class Calibration:
             chosen = " <- taken" if rung is self.best else ""
             lines.append(f"{settings}: {found}; {rung.standing:.2f} of the range above chance{chosen}")
         lines.append(f"rates from {low:g} to {high:g} reach {NEAR:.0%} of that; worth tuning over {self.rates}")
+        tried = sorted(self.best.standings)
+        if len(tried) > 1 and self.best.rate in (tried[0], tried[-1]):
+            end = "first" if self.best.rate == tried[0] else "last"
+            lines.append(f"{self.best.rate:g} is the {end} of the rates tried: a better one may lie beyond (--rates)")
         return lines
 
 

@@ -95,3 +95,21 @@ def test_what_cannot_be_calibrated_is_left_alone(
 def test_a_shipped_study_stays_as_it_is(cli) -> None:
     result = cli("calibrate", "bias")
     assert result.code == 2 and "copy it, or add --dry-run" in result.err
+
+
+@pytest.mark.parametrize(
+    ("standings", "rates", "beyond"),
+    [
+        ({1e-3: 0.2, 1e-2: 0.4, 1e-1: 0.7}, [0.01, 0.046, 0.22, 1.0], "0.1 is the last of the rates tried"),
+        ({1e-3: 0.7, 1e-2: 0.4, 1e-1: 0.2}, [0.0001, 0.00046, 0.0022, 0.01], "0.001 is the first of the rates tried"),
+        ({1e-3: 0.2, 1e-2: 0.7, 1e-1: 0.3}, [0.001, 0.0046, 0.022, 0.1], None),
+    ],
+)
+def test_a_best_rate_at_an_end_is_told_and_looked_beyond(
+    standings: dict[float, float], rates: list[float], beyond: str | None
+) -> None:
+    rung = calibrate.Rung({"vocab": 40}, standings, {rate: [value] for rate, value in standings.items()})
+    found = calibrate.Calibration([rung], rung, {}, [3_000_000])
+    assert found.rates == rates
+    last = found.evidence("l2")[-1]
+    assert last == f"{beyond}: a better one may lie beyond (--rates)" if beyond else last.startswith("rates from 0.01")
