@@ -255,6 +255,8 @@ def _run(run: RunRow) -> str:
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     for name, plugin in mapping(run.provenance.get("plugins")).items():
         told += f", plugin {name} {str(mapping(plugin).get('hash'))[:12]}"
+    for task, digest in mapping(run.provenance.get("corpora")).items():
+        told += f", files of {task} {str(digest)[:12]}"
     argv = run.provenance.get("argv")
     command = shlex.join(["miras-search", *map(str, argv[1:])]) if isinstance(argv, list) and argv else "-"
     head = f"  run {run.id}: {run.status}, started {local_time(run.started_at)} on {run.host}"

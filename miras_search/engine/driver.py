@@ -19,6 +19,7 @@ from miras_search import compiler
 from miras_search.engine.budget import Budget, BudgetSpent
 from miras_search.engine.capacity import check_count, check_executor, check_room, make_executor
 from miras_search.engine.checkpoints import Checkpoints
+from miras_search.engine.corpora import KEY, check_corpora, corpora
 from miras_search.engine.events import (
     AttemptLost,
     Event,
@@ -138,18 +139,32 @@ class _Run:
         if self.trained is not None:
             self.wanted = self.trained.jobs
         options.check(study, stored=queries.holds(db, study.name))
+        self.corpora = corpora(study)
+        if self._lacks():
+            check_corpora(study, db, self.corpora)
         self.skipped = self.attempts = 0
         self.unsought = False
         self.held: str | None = None
         self.spent: BudgetSpent | None = None
         self.signals = Signals()
 
+    def _lacks(self) -> bool:
+        """Whether there may be something to train."""
+        if self.options.trial is not None or self.options.retry_failed or not queries.holds(self.db, self.study.name):
+            return True
+        jobs = queries.jobs(self.db, queries.study(self.db, self.study.name).id)
+        ended = {(job.trial_number, job.task, job.seed) for job in jobs if job.state in FINAL_STATES}
+        return self.study.search is not None or bool(self.wanted - ended)
+
     def go(self) -> RunSummary:
         """Take the lease, run, give it back."""
         study, writer = self.study, self.writer
         self.study_id = put_study(study, writer)
         with self.signals:
-            origin = provenance(study.plugins) | {"seeds": list(study.seeds)}
+            origin = provenance(study.plugins) | {
+                "seeds": list(study.seeds),
+                **({KEY: dict(self.corpora)} if self.corpora else {}),
+            }
             run = writer.begin_run(self.study_id, provenance=origin, takeover=self.options.takeover)
             interrupted = False
             try:

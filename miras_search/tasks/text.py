@@ -67,7 +67,7 @@ class Text:
 
     @property
     def corpus_hash(self) -> str:
-        """sha256 of what is trained and tested on, to be kept with the results. Reads the files."""
+        """sha256 of what is trained and tested on, which each run keeps (`engine/corpora.py`). Reads the files."""
         return read_corpus(self.corpus, self.max_bytes).hash
 
     def train_batch(self, data_seed: int, step: int, size: int) -> Batch:
