@@ -77,7 +77,8 @@ class Mqar:
 
         Slots are drawn key after key, so where they crowd, early pairs are asked for early. Who guesses for the
         i-th query the pair that is asked for there most often, which needs positions and no keys, is right in 0.167 at
-        8 pairs, length 64 and power 0.01 where chance is 0.125; in 0.219 at length 32, in 0.127 at power 1.
+        8 pairs, length 64 and power 0.01 where chance is 0.125; in 0.219 at length 32, in 0.127 at power 1; in 0.482 at
+        3 pairs and length 12 where chance is 0.333.
         """
         return 1 / self.pairs
 

@@ -96,12 +96,17 @@ def test_chance_is_a_guess_among_the_values_of_the_context() -> None:
     assert (batch.targets == guess[:, None]).mean() == pytest.approx(task.chance)
 
 
-@pytest.mark.parametrize(("length", "power", "right"), [(64, 0.01, 0.167), (32, 0.01, 0.219), (64, 1.0, 0.127)])
-def test_a_guess_by_the_order_of_queries_is_as_good_as_chance_says(length: int, power: float, right: float) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "length", "power", "right"),
+    [(8, 64, 0.01, 0.167), (8, 32, 0.01, 0.219), (8, 64, 1.0, 0.127), (3, 12, 0.01, 0.482)],
+)
+def test_a_guess_by_the_order_of_queries_is_as_good_as_chance_says(
+    pairs: int, length: int, power: float, right: float
+) -> None:
     """Of each query the pair that is asked for there most often."""
-    batch = Mqar(pairs=8, length=length, power=power).evaluation("test", 0, 40_000)
-    order = batch.positions.argsort(1)
-    guesses = [np.bincount(column, minlength=8).max() / len(column) for column in order.T]
+    batch = Mqar(pairs=pairs, length=length, power=power).evaluation("test", 0, 40_000)
+    order = batch.positions.argsort(1)  # of the i-th query the pair
+    guesses = [np.bincount(column, minlength=pairs).max() / len(column) for column in order.T]
     assert np.mean(guesses) == pytest.approx(right, abs=0.002)
 
 
