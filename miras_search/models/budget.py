@@ -64,9 +64,11 @@ def flops_per_token(model: LanguageModel, tokens: int) -> float:
     """Multiplications and additions a token of a forward pass over one sequence of so many tokens, the head at each.
 
     Counted are matrix products, attention, triangular and other linear solves, and factorisations, of the chunkwise
-    form in plain torch on the CPU, whatever the model's device: the same number everywhere. Not counted is elementwise
-    work: activations, norms, gates, the short convolution, links, and a memory that is a vector. A layer of the user's
-    own is counted on the model's device, where it may need kernels that torch does not count.
+    form in plain torch on the CPU, whatever the model's device: the same number everywhere, of the way that runs and
+    not of the definition. A link that holds every token counts less than chunks do, sweeps more, and a vector's
+    coefficients are products too. Not counted is elementwise work: activations, norms, gates, the short convolution,
+    links. A layer of the user's own is counted on the model's device, where it may need kernels that torch does not
+    count.
     """
     device = "cpu" if model.design.mixer is None else str(model.embedding.device)
     return _flops(model.config, model.design, model.vocab_size, tokens, device) / tokens

@@ -153,6 +153,11 @@ def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[s
             f"only {study.match.by} are matched, within {study.match.within:.0%}: other costs may differ; compare "
             f"their columns"
         )
+        if study.match.by == "flops":
+            found.append(
+                "flops are the matrix products of the way that runs: in chunks, by sweeps, or token by token under a "
+                "link, which counts less and takes longer; compare tokens/s"
+            )
     unmatched = [
         f"{cell.name}{_ratio(params, cell.number)}" for cell in cells if _budget(cell) != _budget(study.cells[0])
     ]

@@ -49,6 +49,9 @@ def test_the_channel_mixer_takes_up_what_a_memory_has_more() -> None:
     assert (base.to_plain(), control.to_plain()) == (plain[0].to_plain(), plain[3].to_plain())
     assert study.space_hash != read("match=none").space_hash
     assert any("only params are matched, within 10%" in line for line in confounds(study))
+    assert not any(line.startswith("flops are the matrix products") for line in confounds(study))
+    by_work = read("match={flops: {within: 1.0}}")
+    assert any(line.startswith("flops are the matrix products") for line in confounds(by_work))
 
 
 @pytest.mark.parametrize(
