@@ -9,6 +9,7 @@ of a model are given a size,
 and a cell's step can be multiplied by the number that makes it the base's. Against the start, because then u does not
 depend on the step, so that a decay or a momentum alone changes nothing: what is matched is the unit of the signal and
 not what later writes do about it. One number for the whole model, because the ratio of the layers is part of a design.
+A window of pairs (omega) is matched pair by pair, not as the sum that it writes at once.
 """
 
 from __future__ import annotations

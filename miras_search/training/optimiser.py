@@ -1,9 +1,10 @@
 """AdamW with a rate that follows the schedule, and the norm that clipping and divergence look at.
 
 What is decayed: the weights of `nn.Linear`, that is every projection, and nothing else. Not decayed are embedding and
-head (a token that is not in the batch would fade), norms and biases, the few taps of a convolution, gates (shrinking
-a gate's parameter pulls it to the middle of its squashing, which is a choice of model and no regulariser), and a
-memory's learned start, where decay would be a second retention gate.
+head (a token that is not in the batch would fade), norms and biases, the few taps of a convolution, what a gate is
+before it has seen its input (shrinking that pulls it to the middle of its squashing, which is a choice of model and no
+regulariser), and a memory's learned start, where decay would be a second retention gate. The weights with which a gate
+reads its input are rows of a projection, and decayed with it.
 """
 
 from __future__ import annotations
