@@ -262,7 +262,7 @@ REFUSED = (
     ("--set task.vocab=22", "--set task.vocab=22: it has 22 tokens and the model predicts among 24"),
     ("--task text", "--task text: it has 256 tokens and the model only 24"),
     ("--task mqra", "--task mqra: there is no such task (did you mean 'mqar'?)"),
-    ("--task mqar --set task.pairs=0", "--set task.pairs=0: 0 must be at least 1"),
+    ("--task mqar --set task.pairs=0", "--set task.pairs=0: 0 leaves nothing to tell apart"),
     ("--task mqar", "--task mqar, length as in training: 24 is too short for 8 pairs"),
     ("--cell dott", "--cell dott: small has no such cell: did you mean 'dot'?"),
     ("--seeds 7", "--seeds 7: small is trained with 0, 1"),
