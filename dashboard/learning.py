@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
 from miras_search.analysis.curves import BandPoint, End
 from miras_search.export.palette import Palette, translucent
 from miras_search.metrics import METRICS
-from miras_search.store.types import CurveRow, ResultRow
+from miras_search.store.types import CurveRow, ResultRow, Role
 
 DASHES = ("solid", "dot", "dashdot")
 MANY_CURVES = 500  # a browser is busy for seconds with more
 
 
-def shown_first(
-    results: Sequence[ResultRow], cells: Sequence[str], base: str | None, metric: str, most: int
-) -> list[str]:
-    """At most so many of the cells, in their order: the base, then those of the best mean value on validation.
-
-    Without such values the first ones.
+def shown_first(results: Sequence[ResultRow], roles: Mapping[str, Role], metric: str, most: int) -> list[str]:
+    """At most so many of the cells, in their order: the base, then those of the best mean value on validation, controls
+    and what was never trained last. Without such values the first ones.
     """
     found: dict[str, list[float]] = {}
     for row in results:
@@ -30,8 +27,9 @@ def shown_first(
             found.setdefault(row.cell, []).append(value)
     sign = -1 if METRICS[metric].direction == "maximize" else 1
     means = {cell: sign * math.fsum(values) / len(values) for cell, values in found.items()}
-    best = sorted(cells, key=lambda cell: (cell != base, means.get(cell, math.inf)))[:most]
-    return [cell for cell in cells if cell in best]
+    order: dict[Role, int] = {"base": 0, "cell": 1, "control": 2, "refused": 3}
+    best = sorted(roles, key=lambda cell: (order[roles[cell]], means.get(cell, math.inf)))[:most]
+    return [cell for cell in roles if cell in best]
 
 
 def curve_figure(

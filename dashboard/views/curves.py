@@ -37,7 +37,7 @@ with place[3]:
 cells = [trial.cell for trial in shown.trials]
 base = next((trial.cell for trial in shown.trials if trial.role == "base"), None)
 left, right = st.columns([5, 1], vertical_alignment="bottom")
-first = learning.shown_first(shown.results, cells, base, study.metric, FEW)
+first = learning.shown_first(shown.results, {trial.cell: trial.role for trial in shown.trials}, study.metric, FEW)
 picked = left.multiselect("Cells", cells, default=first, key=f"cells of {study.name}")
 wants_raw = right.toggle("every seed", help="Draw the curve of each seed too, thinly.")
 rows = page.curves(shown, metric, split, task, tuple(picked))

@@ -47,7 +47,12 @@ st.subheader("Jobs")
 results = [row for row in shown.results if row.number == trial.number]
 table = frames.jobs_frame(results)
 formats = {name: "%.4f" for name in table.columns[4:]}
-formats |= {"params": "localized", "state_bytes": "localized", "peak_memory_bytes": "bytes"}
+formats |= {
+    "params": "localized",
+    "state_bytes": "localized",
+    "flops_per_token": "localized",
+    "peak_memory_bytes": "bytes",
+}
 formats |= {"tokens_per_second": "%.0f", "wall_seconds": "%.1f"}
 numbers = {name: st.column_config.NumberColumn(format=formats[name]) for name in table.columns[4:]}
 st.dataframe(table, hide_index=True, column_config=numbers, placeholder="–")

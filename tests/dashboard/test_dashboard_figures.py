@@ -142,14 +142,17 @@ def test_the_base_and_the_best_are_drawn_at_first() -> None:
         named = {(name, "validation"): value for name, value in values.items()}
         return ResultRow(cell, "cell", 0, {}, "recall", seed, "complete", None, named)
 
-    cells = ["base", "poor", "good", "best", "silent"]
+    roles = {"base": "base", "poor": "cell", "good": "cell", "best": "cell", "silent": "cell", "none": "control",
+             "large": "refused"}  # fmt: skip
+    plain = {cell: "cell" for cell in roles}
     results = [row("base", 0, accuracy=0.1), row("poor", 0, accuracy=0.2, loss=1.0), row("silent", 0),
                row("good", 0, accuracy=0.9), row("good", 1, accuracy=0.5, loss=0.5), row("best", 0, accuracy=0.8),
-               row("best", 1, accuracy=math.nan)]  # fmt: skip
-    assert shown_first(results, cells, "base", "accuracy", 3) == ["base", "good", "best"]
-    assert shown_first(results, cells, None, "accuracy", 2) == ["good", "best"]
-    assert shown_first(results, cells, None, "loss", 1) == ["good"]
-    assert shown_first([], cells, "base", "accuracy", 2) == ["base", "poor"]
+               row("best", 1, accuracy=math.nan), row("none", 0, accuracy=0.95)]  # fmt: skip
+    assert shown_first(results, roles, "accuracy", 3) == ["base", "good", "best"]
+    assert shown_first(results, plain, "accuracy", 2) == ["best", "none"]
+    assert shown_first(results, roles, "accuracy", 5) == ["base", "poor", "good", "best", "silent"]
+    assert shown_first(results, plain, "loss", 1) == ["good"]
+    assert shown_first([], roles, "accuracy", 6) == [*roles][:6]
 
 
 def test_the_mean_band_is_one_standard_deviation() -> None:
