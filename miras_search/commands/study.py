@@ -46,7 +46,7 @@ def check(
         return
     if not studies:
         raise MirasError("check: name a study file, a shipped study, or a layer of your own by --mixer")
-    from miras_search.engine.tried import try_options
+    from miras_search.engine.tried import broken_options, try_options
     from miras_search.study.loader import StudyError, load
 
     documents: list[dict[str, object]] = []
@@ -61,7 +61,7 @@ def check(
                 note(str(error))
             continue
         tried = try_options(study)
-        broken = [f"{one.option}: {one.broken}" for one in tried if one.broken]
+        broken = broken_options(path, tried)
         jobs = study.jobs
         size = many(len(study.cells), "cell")
         if study.search is not None:
@@ -79,11 +79,11 @@ def check(
             }
         )
         if broken:
-            codes.append(MirasError.exit_code)
+            codes.append(StudyError.exit_code)
         if not as_json:
             tell_shipped(study, path)
             for problem in broken:
-                note(f"{path}: {problem}")
+                note(str(problem))
             if not broken:
                 also = f"; tried: {', '.join(one.option for one in tried)}" if tried else ""
                 say(f"{path}: ok ({size}, {many(jobs, 'job')}{also})")

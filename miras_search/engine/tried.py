@@ -5,13 +5,13 @@ What a user wrote has no test of this package behind it, and a wrong gradient co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from miras_search.errors import MirasError
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import AXES, DesignPoint
 from miras_search.space.option import Facts, origin, short
+from miras_search.study.problems import Located, StudyError
 from miras_search.study.study import Study
 
 DRAWS = 64  # designs of a search's space: enough to meet an option among dozens, and each takes a millisecond
@@ -43,13 +43,18 @@ def try_options(study: Study) -> list[Tried]:
 
 
 def check_options(study: Study) -> None:
-    """Raise MirasError for an option of a plugin that does not keep its contract.
+    """Raise StudyError for the options of plugins that do not keep their contract.
 
     One that raises is not told of where jobs are given a GPU, which this process may not have.
     """
-    for one in try_options(study):
-        if one.broken and not (one.raised and study.resources.gpus):
-            raise MirasError(f"{study.path}: {one.option}: {one.broken}")
+    tried = [one for one in try_options(study) if not (one.raised and study.resources.gpus)]
+    if problems := broken_options(study.path, tried):
+        raise StudyError(problems)
+
+
+def broken_options(path: str, tried: Sequence[Tried]) -> list[Located]:
+    """What does not hold, as problems of a study file."""
+    return [Located(path, 0, 0, one.option, one.broken) for one in tried if one.broken]
 
 
 def _designs(study: Study) -> Iterator[tuple[DesignPoint, ModelConfig]]:
