@@ -25,6 +25,7 @@ from miras_search.space.fields import SpecError, flow
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.locks import lock_of
+from miras_search.store.trained import trained_by
 from miras_search.store.tuned import Scheme
 from miras_search.store.types import AttemptRow, RunRow, StudyRow
 from miras_search.tasks import task_from_spec
@@ -169,8 +170,8 @@ def table_context(
 
 def trained_study(db: Database, study: StudyRow) -> StudyRow | None:
     """The study whose models an evaluation tries; None for one that trains its own."""
-    given = study.config.get("evaluated")
-    return queries.study(db, str(given["study"])) if isinstance(given, Mapping) else None
+    name = trained_by(study)
+    return None if name is None else queries.study(db, name)
 
 
 def _evaluated(study: StudyRow) -> str | None:

@@ -140,7 +140,7 @@ class _Run:
             self.wanted = self.trained.jobs
         options.check(study, stored=queries.holds(db, study.name))
         self.corpora = corpora(study)
-        if self._lacks():
+        if self.corpora and self._lacks():
             check_corpora(study, db, self.corpora)
         self.skipped = self.attempts = 0
         self.unsought = False

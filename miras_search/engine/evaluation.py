@@ -20,6 +20,7 @@ from miras_search.space import plugins
 from miras_search.space.fields import SpecError, build
 from miras_search.store import queries
 from miras_search.store.database import Database
+from miras_search.store.trained import trained_by
 from miras_search.store.tuned import Scheme
 from miras_search.store.types import JobRow, StudyRow
 from miras_search.study.drafts import Cell
@@ -66,8 +67,7 @@ def evaluation(db: Database, wanted: Wanted) -> Study:
     models, and for a study that has nothing to be evaluated yet.
     """
     source = queries.study(db, wanted.study)
-    if "evaluated" in source.config:
-        origin = cast(Mapping[str, object], source.config["evaluated"])["study"]
+    if origin := trained_by(source):
         raise MirasError(f"{source.name}: it is an evaluation itself and trained nothing: evaluate {origin}")
     if wanted.name is not None and not re.match(NAME, wanted.name):
         what = "is not a name: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"

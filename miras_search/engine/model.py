@@ -15,7 +15,7 @@ from miras_search.models.language import LanguageModel
 from miras_search.space import plugins
 from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.trained import CHECKPOINT, files_of_jobs
+from miras_search.store.trained import CHECKPOINT, files_of_jobs, trained_by
 from miras_search.tasks import task_from_spec
 from miras_search.training.checkpoint import read_checkpoint
 from miras_search.training.config import Seeds
@@ -53,8 +53,8 @@ def trained_model(db: Database, study: str, cell: str | int, seed: int, trained_
     there is no such training, it is not complete, or its checkpoint is gone.
     """
     source = queries.study(db, study)
-    if "evaluated" in source.config:
-        raise MirasError(f"{study}: it is an evaluation and trained nothing: take the models of the study it evaluates")
+    if origin := trained_by(source):
+        raise MirasError(f"{study}: it is an evaluation and trained nothing: take the models of {origin}")
     task = trained_task(source, trained_on).name
     plugins.use(plugins_of(db, source))
     if source.kind == "search":  # any trial, confirmed or not

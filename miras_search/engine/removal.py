@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from miras_search.engine.optuna_ import PREFIX, close_storage, open_storage
 from miras_search.errors import MirasError
 from miras_search.store import queries, tables
 from miras_search.store.database import Database
-from miras_search.store.trained import CHECKPOINT
+from miras_search.store.trained import CHECKPOINT, trained_by
 from miras_search.store.types import StudyRow
 from miras_search.store.writer import Writer
 
@@ -37,34 +37,38 @@ class Removal:
 
 def removal(db: Database, name: str) -> Removal:
     """What would go. Raises StudyNotFound, and MirasError where an evaluation of it is there, which it explains."""
-    study = queries.study(db, name)
-    if others := [row.name for row in queries.studies(db) if _looks_at(row) == name]:
-        raise MirasError(f"{name}: its models are evaluated in {', '.join(others)}: remove {others[0]} first")
-    files = list(_files(db, study))
-    return Removal(
-        study.name,
-        sum(study.jobs.values()),
-        len(files),
-        sum(path.stat().st_size for path in files),
-    )
+    study = _alone(db, name)
+    return _counted(study, list(_files(db, study)))
 
 
 def remove_study(db: Database, name: str) -> Removal:
     """Remove the study. Raises what `removal` raises, StudyBusy while a run of it is alive, and EnvironmentProblem."""
-    found = removal(db, name)
-    study, writer = queries.study(db, name), Writer(db)
+    study, writer = _alone(db, name), Writer(db)
     writer.begin_run(study.id, provenance={})  # so that no driver begins one meanwhile; it goes with the rows
+    files = list(_files(db, study))
+    found = _counted(study, files)
     _forget(db, study.name)
     kept = Checkpoints(db, writer, None)
     for job in queries.jobs(db, study.id):
         kept.drop(snapshot_name(study.name, job))
-    for path in _files(db, study):
+    for path in files:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others' files are in it
             path.parent.rmdir()
     with db.writing() as session:
         session.execute(delete(tables.Study).where(tables.Study.id == study.id))
     return found
+
+
+def _alone(db: Database, name: str) -> StudyRow:
+    study = queries.study(db, name)
+    if others := [row.name for row in queries.studies(db) if trained_by(row) == name]:
+        raise MirasError(f"{name}: its models are evaluated in {', '.join(others)}: remove {others[0]} first")
+    return study
+
+
+def _counted(study: StudyRow, files: Sequence[Path]) -> Removal:
+    return Removal(study.name, sum(study.jobs.values()), len(files), sum(path.stat().st_size for path in files))
 
 
 def _files(db: Database, study: StudyRow) -> Iterator[Path]:
@@ -77,12 +81,6 @@ def _files(db: Database, study: StudyRow) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if hashlib.sha256(path.read_bytes()).hexdigest() in hashes:
                 yield path
-
-
-def _looks_at(row: StudyRow) -> str | None:
-    """The study whose models an evaluation looked at."""
-    evaluated = row.config.get("evaluated")
-    return str(evaluated["study"]) if isinstance(evaluated, dict) else None
 
 
 def _forget(db: Database, name: str) -> None:

@@ -111,10 +111,11 @@ def _run(layer: OwnLayer, x: Tensor) -> Tensor:
     return torch.clone(y)
 
 
-def _off(found: Tensor, wanted: Tensor) -> float:
+def off(found: Tensor, wanted: Tensor) -> float:
     """The largest difference, as a share of the largest output; nan counts as infinite."""
-    off = float((found - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)
-    return off if off == off else float("inf")
+    found, wanted = found.detach(), wanted.detach()
+    share = float((found - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)
+    return share if share == share else float("inf")
 
 
 def _construction(mixer: OwnMixer, config: ModelConfig, seed: int, built: list[OwnLayer]) -> str:
@@ -146,10 +147,10 @@ def _causality(layer: OwnLayer) -> str:
     y = _run(layer, x)
     for first in range(1, TOKENS):
         changed = _run(layer, torch.cat([x[:, :first], other[:, first:]], 1))
-        off = _off(changed[:, :first], y[:, :first])
-        if off > CLOSE:
+        share = off(changed[:, :first], y[:, :first])
+        if share > CLOSE:
             at = int((changed[:, :first] - y[:, :first]).abs().amax((0, 2)).argmax())
-            raise Broken(f"the output at token {at} changes (by {off:.2g}) with inputs from token {first} on")
+            raise Broken(f"the output at token {at} changes (by {share:.2g}) with inputs from token {first} on")
     return f"no output changes with later inputs, at any of {TOKENS - 1} places"
 
 
@@ -158,10 +159,10 @@ def _lengths(layer: OwnLayer) -> str:
     x = _x(layer)
     y = _run(layer, x)
     for length in LENGTHS:
-        off = _off(_run(layer, x[:, :length]), y[:, :length])
-        if off > CLOSE:
+        share = off(_run(layer, x[:, :length]), y[:, :length])
+        if share > CLOSE:
             raise Broken(
-                f"a sequence of {length} has other outputs (by {off:.2g}) than the beginning of one of {TOKENS}"
+                f"a sequence of {length} has other outputs (by {share:.2g}) than the beginning of one of {TOKENS}"
             )
     return f"sequences of {', '.join(map(str, LENGTHS))} tokens agree"
 
@@ -170,9 +171,9 @@ def _batch(layer: OwnLayer) -> str:
     x = _x(layer)
     y = _run(layer, x)
     for i in range(BATCH):
-        off = _off(_run(layer, x[i : i + 1]), y[i : i + 1])
-        if off > CLOSE:
-            raise Broken(f"sequence {i} alone gives other outputs (by {off:.2g}) than among {BATCH}")
+        share = off(_run(layer, x[i : i + 1]), y[i : i + 1])
+        if share > CLOSE:
+            raise Broken(f"sequence {i} alone gives other outputs (by {share:.2g}) than among {BATCH}")
     return "each sequence alone gives the same outputs"
 
 
@@ -224,9 +225,9 @@ def _streaming(layer: OwnLayer, carried: list[int | None]) -> str:
             out, state = layer(part.clone(), state)
             parts.append(out)
         _, one = layer(x[:1].clone())
-    off = _off(torch.cat(parts, 1), y)
-    if off > CLOSE:
-        raise Broken(f"segments of {', '.join(map(str, SEGMENTS))} tokens differ from the whole (by {off:.2g})")
+    share = off(torch.cat(parts, 1), y)
+    if share > CLOSE:
+        raise Broken(f"segments of {', '.join(map(str, SEGMENTS))} tokens differ from the whole (by {share:.2g})")
     carried[0] = tree_bytes(one.own)
     size = "of a type that is not counted" if carried[0] is None else f"of {carried[0]:,} bytes after {TOKENS} tokens"
     return f"segments of {', '.join(map(str, SEGMENTS))} tokens are the whole; a state {size}"

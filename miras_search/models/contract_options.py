@@ -18,7 +18,7 @@ from miras_search.kernels import dispatch, recurrence
 from miras_search.kernels.recurrence import apply
 from miras_search.kernels.state import Layers
 from miras_search.models.config import ModelConfig
-from miras_search.models.contract import BATCH, TOKENS, Broken, Property, tried
+from miras_search.models.contract import BATCH, TOKENS, Broken, Property, off, tried
 from miras_search.models.mixer import Mixer
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
@@ -121,9 +121,9 @@ def _identity(design: DesignPoint, given: _Given) -> str:
     generator = torch.Generator().manual_seed(4)
     kept = tuple(torch.randn(1, *z.shape, generator=generator, dtype=z.dtype) for z in given.start)
     weights = design.retention.links(kept, given.static)
-    off = max((_off(w, z) for w, z in zip(weights, kept, strict=True)), default=0.0)
-    if off > CLOSE:
-        raise Broken(f"identity is true, and link makes other weights (off by {off:.2g}) of what is kept")
+    share = max((off(w, z) for w, z in zip(weights, kept, strict=True)), default=0.0)
+    if share > CLOSE:
+        raise Broken(f"identity is true, and link makes other weights (off by {share:.2g}) of what is kept")
     return "weights are what is kept"
 
 
@@ -141,10 +141,10 @@ def _gradient(design: DesignPoint, config: ModelConfig) -> str:
         raise Broken(f"loss is {list(loss.shape)} for predictions {list(p.shape)}: one number a token")
     (wanted,) = torch.autograd.grad(loss.sum(), p)
     with torch.no_grad():
-        off = _off(design.bias.signal(p, v, threshold), wanted)
-    if off > CLOSE:
+        share = off(design.bias.signal(p, v, threshold), wanted)
+    if share > CLOSE:
         cure = "mend one of them, or write no loss for a rule that descends none"
-        raise Broken(f"signal is not the gradient of loss (off by {off:.2g} of the largest): {cure}")
+        raise Broken(f"signal is not the gradient of loss (off by {share:.2g} of the largest): {cure}")
     return "signal is the gradient of loss"
 
 
@@ -168,9 +168,9 @@ def _definition(design: DesignPoint, given: _Given) -> str:
     for what, found, wanted in zip(("outputs", *(f"gradients of {name}" for name in names)), *results, strict=True):
         if not bool(found.isfinite().all()):
             raise Broken(f"{what} are not finite, however short the steps")
-        off = _off(found, wanted)
-        if off > CLOSE:
-            raise Broken(f"{what} are not those of token by token (off by {off:.2g}): a trait is not true")
+        share = off(found, wanted)
+        if share > CLOSE:
+            raise Broken(f"{what} are not those of token by token (off by {share:.2g}): a trait is not true")
     return "as token by token, gradients too"
 
 
@@ -193,10 +193,3 @@ def _threshold(design: DesignPoint, v: Tensor) -> Tensor | None:
     channels = v.shape[-1] if design.scopes["threshold"] == "value" else 1
     generator = torch.Generator().manual_seed(3)
     return torch.rand(*v.shape[:-1], channels, generator=generator, dtype=v.dtype) + 0.5
-
-
-def _off(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest wanted number; nan counts as infinite."""
-    found, wanted = found.detach(), wanted.detach()
-    off = float((found - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)
-    return off if off == off else float("inf")

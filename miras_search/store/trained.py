@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,12 +10,18 @@ from sqlalchemy import and_, select
 
 from miras_search.store.database import Database
 from miras_search.store.tables import Artifact, Attempt, Job, Trial
-from miras_search.store.types import JobState
+from miras_search.store.types import JobState, StudyRow
 
 CHECKPOINT = "checkpoint"
 """Of an artifact: the parameters at the end of a training."""
 EVALUATED = "evaluated"
 """Of an artifact: the checkpoint that an evaluation looked at. The file is the training's."""
+
+
+def trained_by(study: StudyRow) -> str | None:
+    """The name of the study whose models an evaluation looked at; None for one that trains its own."""
+    given = study.config.get("evaluated")
+    return str(given["study"]) if isinstance(given, Mapping) else None
 
 
 @dataclass(frozen=True, slots=True)
