@@ -92,12 +92,15 @@ def notes(
     censored: Sequence[str],
     worst: float | None,
     decimals: int,
+    chance: float | None = None,
+    margin: float = 0.0,
     waits: str = "",
 ) -> list[str]:
     """Sentences on everything that a reader would otherwise have to guess.
 
     `fates` are the tests of what is left and of what is gone under controls; `devices` says how many jobs ran on which;
-    `waits` is what a look waits for.
+    `chance` is the accuracy of guessing, up to `margin` above which a cell recalls nothing; `waits` is what a look
+    waits for.
     """
     left, gone = fates
     lines = [f"{waits}."] if waits else []
@@ -133,6 +136,7 @@ def notes(
             "neither differences within a seed nor speeds are the choice's alone."
         )
     everyone = [reference, *(item.cell for item in found)]
+    lines += _chance(everyone, chance, margin)
     lines += [f"{cell.name}: {cell.failed} of {_many(cell.of, 'job')} failed." for cell in everyone if cell.failed]
     if censored:
         lines.append(
@@ -148,6 +152,16 @@ def notes(
     if waiting > 0:
         lines.append(f"{waiting} of {_many(sum(cell.of for cell in everyone), 'job')} not finished yet.")
     return lines
+
+
+def _chance(cells: Sequence[Cell], chance: float | None, margin: float) -> list[str]:
+    """What can be had without any recall, and who has no more; nothing while there is no result."""
+    means = {cell.name: cell.mean for cell in cells if cell.mean is not None}
+    if chance is None or not means:
+        return []
+    near = [name for name, mean in means.items() if mean <= chance + margin]
+    who = f"; no more than {plain(margin)} above it: {', '.join(near)}" if near else ""
+    return [f"Chance is {chance:.2g}, the best guess known that recalls nothing{who}."]
 
 
 def _reach(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> list[str]:

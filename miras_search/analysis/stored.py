@@ -230,6 +230,14 @@ def chance_levels(study: StudyRow) -> dict[str, float | None]:
     return found
 
 
+def chance_of(study: StudyRow, task: str, metric: str, split: str) -> float | None:
+    """Where a curve of the study would lie without any recall; None for all but held-out accuracy.
+
+    What is labelled in training may be more than what is tested, so its accuracy begins elsewhere.
+    """
+    return chance_levels(study).get(task) if metric == "accuracy" and split != "train" else None
+
+
 def controlled_trials(study: StudyRow) -> dict[int, Mapping[str, int]]:
     """Which trial is which other one under a control; empty where only the base is controlled."""
     cells = cast(Sequence[Mapping[str, object]], study.config.get("cells", ()))

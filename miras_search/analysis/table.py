@@ -82,6 +82,7 @@ class AblationTable:
     decimals: int  # that the spread of the metric supports
     context: TableContext
     matched: str | None = None  # the cost that cells were resized to: params, state or flops
+    chance: float | None = None  # accuracy of the best guess that recalls nothing; None for other metrics
 
     @property
     def has_censored(self) -> bool:
@@ -149,7 +150,7 @@ def ablation_table(
 ) -> AblationTable:
     """Tabulate one task of a study.
 
-    `split` is the metric's own by default, `against` the base; `chance` is the accuracy of guessing, below which a
+    `split` is the metric's own by default, `against` the base; `chance` is the accuracy of guessing, up to which a
     cell counts as at the floor; `controlled` says which trial is which one under a control; `looks` are those that
     the study declared for this comparison. Raises MirasError for an unknown metric, task or cell, for a metric that no
     completed job recorded, and for a study without a base when `against` is not given. With nothing finished the
@@ -157,6 +158,7 @@ def ablation_table(
     """
     context = provenance or TableContext()
     measured = metric_named(metric)
+    chance = chance if metric == "accuracy" else None
     split = measured.split if split is None else split
     results = list(results)
     cells = gather(results, task=task, metric=metric, split=split)
@@ -213,11 +215,14 @@ def ablation_table(
                 censored=censored,
                 worst=worst,
                 decimals=decimals,
+                chance=chance,
+                margin=context.floor_margin,
                 waits="" if looks is None or looked is None else waits_text(looks, looked),
             )
         ),
         decimals=decimals,
         context=context,
+        chance=chance,
     )
 
 

@@ -160,10 +160,11 @@ def curves(
     split: str,
     stops: Sequence[End] = (),
     cells: int = 0,
+    chance: float | None = None,
 ) -> Figure:
     """Line and band a cell, the best last value first in the legend; the base is dashed, a cross a divergence.
 
-    The legend says so where there are more `cells` than lines.
+    The legend says so where there are more `cells` than lines; a dotted rule marks `chance`.
     """
     others = [cell for cell in lines if cell != base]
     styles = {cell: (LIGHT.series[i % len(LIGHT.series)], DASHES[i // len(LIGHT.series) % len(DASHES)])
@@ -192,6 +193,10 @@ def curves(
             band.set_gid(_tip(cell, [text], f"band-{place}"))
             crosses = [stop for stop in stops if stop.cell == cell]
             axes.plot([s.step for s in crosses], [s.value for s in crosses], "x", color=shade, markersize=7)
+        if chance is not None:
+            axes.axhline(chance, color=LIGHT.open, linewidth=0.9, linestyle=":")
+            axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(-3, 2),
+                          textcoords="offset points", ha="right", color=LIGHT.open, fontsize="small")  # fmt: skip
         axes.set_xlim(left=0)
         axes.set_xlabel("optimiser step")
         unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""

@@ -39,6 +39,7 @@ def _table(table: AblationTable) -> dict[str, Json]:
         "task": table.task,
         "split": table.split,
         "direction": table.direction,
+        "chance": table.chance,
         "notes": list(table.notes),
         "legend": table.legend,
         "commit": table.context.commit,

@@ -20,7 +20,7 @@ from miras_search.analysis.curves import KINDS, bands, ends
 from miras_search.analysis.numbers import NOTHING, decimals_for, fixed
 from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.standing import compared, headline, left_out
-from miras_search.analysis.stored import confirmed, stored_tables
+from miras_search.analysis.stored import chance_of, confirmed, stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.errors import cause
 from miras_search.export import figures, html
@@ -106,7 +106,10 @@ def _curves(db: Database, shown: Snapshot, table: AblationTable, metric: str, sp
         f"{count}Line: {KINDS['median']}; {n}. A seed that diverged leaves the line where its curve ends; a cross "
         "marks its last value."
     )
-    figure = figures.curves(lines, base=base, metric=metric, split=split, stops=stops, cells=len(table.rows))
+    chance = chance_of(shown.study, table.task, metric, split)
+    figure = figures.curves(
+        lines, base=base, metric=metric, split=split, stops=stops, cells=len(table.rows), chance=chance
+    )
     return Curves(figure, words)
 
 

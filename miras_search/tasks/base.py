@@ -70,7 +70,10 @@ class Task(Protocol):
 
     @property
     def chance(self) -> float:
-        """Accuracy of a guess among the candidate answers, without recalling which one is right."""
+        """Accuracy of the best guess known that recalls nothing: in a design without a memory the model can reach it.
+
+        What is at this level has learnt the task's statistics and no more, so it is where the range of results begins.
+        """
 
     def train_batch(self, data_seed: int, step: int, size: int) -> Batch:
         """The training batch of a step: `size` sequences, always the same ones for the same arguments."""
@@ -101,6 +104,10 @@ def register_task(name: str, harder: tuple[str, ...] = ()) -> Callable[[type[_Ki
         return kind
 
     return register
+
+
+GUESSES = 20_000
+"""Sequences on which a task measures a guess that no formula gives: to about 0.002."""
 
 
 def task_from_spec(spec: Mapping[str, object], where: Path = ()) -> Task:

@@ -207,6 +207,24 @@ def test_one_side_at_the_floor_is_a_difference(results) -> None:
     assert row.mark == "‡"
 
 
+def test_chance_is_told_with_those_who_have_no_more(results) -> None:
+    rows = results({"dot": BASE, "l2": BETTER, "no_write": CHANCE}, controls=["no_write"])
+    table = _table(rows, chance=0.04)
+    told = "Chance is 0.04, the best guess known that recalls nothing; no more than 0.02 above it: no_write."
+    assert told in table.notes
+    assert table.chance == 0.04
+    assert "Chance is 1e-05, the best guess known that recalls nothing." in _table(rows, chance=1e-5).notes
+    assert not any("Chance" in note for note in _table(rows).notes)
+
+
+def test_only_accuracy_has_a_chance(results) -> None:
+    (table,) = ablation_tables(results({"dot": BASE, "l2": BETTER}, metric="loss"), study="bias", metric="loss",
+                               chances={"recall": 0.5})  # fmt: skip
+    assert table.chance is None
+    assert not table.has_censored
+    assert not any("Chance" in note for note in table.notes)
+
+
 def test_the_limits_can_be_set(results) -> None:
     rows = results({"dot": [0.96, 0.97, 0.96], "l2": [0.98, 0.97, 0.97]})
     assert not _row(_table(rows), "l2").censored

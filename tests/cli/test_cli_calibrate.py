@@ -11,6 +11,7 @@ from miras_search.engine import calibrate, driver
 
 ENTRY = """\
 import math
+from miras_search.tasks.noisy_recall import NoisyRecall
 from miras_search.training.job import Final, Outcome
 
 def run(jobs, context):
@@ -20,7 +21,7 @@ def one(vocab, lr):
     if lr > 0.05:
         return Outcome("diverged", (Final("params", "", 1.0),), 1, 0.1, 100, "loss nan at step 2")
     standing = min(1.0, max(0.0, 1.4 - vocab / 100)) * (1 - 0.5 * abs(math.log10(lr / 1e-2)))
-    chance = 1 / ((vocab - 16) - (vocab - 16) // 2)
+    chance = NoisyRecall(vocab=vocab, length=16).chance
     found = (("accuracy", "validation"), ("accuracy", "test"))
     return Outcome("complete", tuple(Final(*key, chance + standing * (1 - chance)) for key in found), 2, 0.1, 100)
 """

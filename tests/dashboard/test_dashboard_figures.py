@@ -191,6 +191,13 @@ def test_curves_are_named_best_first_and_the_base_is_dashed() -> None:
         assert trace(figure, "l2 (base)").line.dash == "dash"
 
 
+def test_chance_is_a_dotted_rule() -> None:
+    lines = bands(rows(0.5, cell="l2"), "mean")
+    for chance, rules in ((0.28, [0.28]), (None, [])):
+        figure = curve_figure(lines, base=None, metric="accuracy", split="test", colours=LIGHT, chance=chance)
+        assert [shape.y0 for shape in figure.layout.shapes] == rules
+
+
 def test_more_cells_than_colours_are_told_apart_by_dashes() -> None:
     curves = [row for index in range(9) for row in rows(0.1 * index, cell=f"cell {index}")]
     figure = curve_figure(bands(curves, "mean"), base=None, metric="loss", split="train", colours=LIGHT)

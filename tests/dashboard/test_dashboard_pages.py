@@ -205,6 +205,9 @@ def test_curves_say_what_line_and_band_are(normal: Path, open_page: Open) -> Non
     app.toggle[0].set_value(True).run()
     assert not app.exception
     assert "1 of 7 cells are drawn." in words(app)
+    assert "Chance is" not in words(app)
+    held_out = open_page(normal, "curves", metric="accuracy", split="validation")
+    assert "Chance is the best guess known that recalls nothing." in words(held_out)
 
 
 def test_trials_are_filtered(normal: Path, open_page: Open) -> None:

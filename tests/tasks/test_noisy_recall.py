@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -107,9 +109,29 @@ def test_both_kinds_of_targets_see_the_same_sequences() -> None:
     assert np.array_equal(probes.train_batch(1, 2, 8).tokens, everything.train_batch(1, 2, 8).tokens)
 
 
-def test_chance_is_one_in_the_number_of_values() -> None:
-    assert NoisyRecall(vocab=48, noise_vocab=16).chance == 1 / 16
-    assert NoisyRecall(vocab=9, noise_vocab=0, noise=0.0).chance == 1 / 5  # an odd token is a value
+@pytest.mark.parametrize(
+    "task",
+    [
+        NoisyRecall(vocab=40, length=64),
+        NoisyRecall(vocab=48, noise_vocab=0, noise=0.0, targets="next"),
+        NoisyRecall(vocab=9, length=10, noise_vocab=0, noise=0.0),
+    ],
+)
+def test_chance_is_the_value_that_came_most_often(task: NoisyRecall) -> None:
+    """Counted again by hand, on other sequences."""
+    batch = task.evaluation("test", 5, 2000)
+    first, noise = (task.vocab - task.noise_vocab) // 2, task.vocab - task.noise_vocab
+    hits: list[bool] = []
+    for row, tokens in enumerate(batch.tokens.tolist()):
+        for position, target in labels(batch, row).items():
+            values = [token for token in tokens[1:position:2] if first <= token < noise]
+            hits.append(Counter(values).most_common(1)[0][0] == target)
+    assert task.chance == pytest.approx(sum(hits) / len(hits), abs=0.015)
+    assert task.chance > 1 / (noise - first)
+
+
+def test_with_one_value_in_context_a_guess_is_always_right() -> None:
+    assert NoisyRecall(vocab=20, length=4).chance == 1
 
 
 @pytest.mark.parametrize(
