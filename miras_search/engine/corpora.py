@@ -1,8 +1,8 @@
 """The files that tasks read: what a study was trained on must be what it goes on with.
 
 Settings say where files lie and not what is in them, so a folder that was changed, or another Python's own sources,
-would be another task under the same name. Each run notes a hash of what its driver read; workers that see other files
-under the same path are not found out.
+would be another task under the same name. Each run notes a hash of what its driver read, and sends it to the workers:
+one that sees other files under the same path fails its jobs (`engine/task.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from miras_search.errors import MirasError
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.study.study import Study
-from miras_search.tasks import task_from_spec
+from miras_search.tasks import files_hash, task_from_spec
 from miras_search.tasks.corpus import read_corpus
 
 KEY = "corpora"  # in the provenance of a run
@@ -29,7 +29,7 @@ def corpora(study: Study) -> dict[str, str]:
     found = {}
     for task in study.tasks:
         try:
-            hash_: str | None = getattr(task_from_spec(task.spec), "corpus_hash", None)
+            hash_ = files_hash(task_from_spec(task.spec))
         except MirasError:
             continue
         if hash_ is not None:

@@ -301,6 +301,7 @@ class _Run:
             hooks,
             entry=options.entry or (TRAINING if self.trained is None else EVALUATION),
             metric=(study.metric, METRICS[study.metric].split),
+            corpora=self.corpora,
         )
         try:
             self.on_event(dataclasses.replace(started, executor=executor.name, slots=executor.slots))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from miras_search.engine.messages import Task
 from miras_search.store.types import JobRow, NewJob, NewTrial
@@ -82,8 +83,12 @@ def task_of(
     *,
     resume: bytes | None = None,
     trained: bytes | None = None,
+    corpora: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
-    """What a worker is given for stored jobs. It runs on a GPU exactly if the study's resources ask for one."""
+    """What a worker is given for stored jobs. It runs on a GPU exactly if the study's resources ask for one.
+
+    `corpora` has the names of the tasks that read files, with the hash of what the driver read.
+    """
     return Task(
         entry=entry,
         jobs=tuple(job_of(study, row).to_plain() for row in rows),
@@ -95,6 +100,7 @@ def task_of(
         save_every=study.resources.save_every,
         plugins=study.plugins,
         trained=trained,
+        corpora=tuple(corpora.get(row.task) for row in rows),
     )
 
 

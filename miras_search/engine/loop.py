@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from miras_search.engine.checkpoints import Checkpoints
 from miras_search.engine.events import AttemptLost, Event, JobFinished, JobStarted, Progress, label
@@ -96,10 +97,12 @@ class JobLoop:
         *,
         entry: str,
         metric: tuple[str, str],
+        corpora: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._study, self._writer, self._run_id = study, writer, run_id
         self._executor, self._checkpoints, self._hooks = executor, checkpoints, hooks
-        self._entry, self._metric, self._silence = entry, metric, study.resources.silence
+        self._entry, self._metric, self._corpora = entry, metric, corpora
+        self._silence = study.resources.silence
         self._queue = Packs(study, pack_size(study.resources))
         self._ticket = 1  # the next one
         self._running: dict[int, _Running] = {}
@@ -158,7 +161,7 @@ class JobLoop:
             self._ticket += len(jobs)
             kept = self._checkpoints.kept(snapshot_name(self._study.name, jobs[0])) if len(jobs) == 1 else None
             trained = self._hooks.trained(jobs[0])
-            task = task_of(self._study, jobs, self._entry, resume=kept, trained=trained)
+            task = task_of(self._study, jobs, self._entry, resume=kept, trained=trained, corpora=self._corpora)
             self._executor.submit(group.ticket, task, whole_device=alone)
 
     def _groups(self) -> set[_Group]:

@@ -42,6 +42,8 @@ class Task:
     """The user's modules of the job's study, with their source: another machine may not have the files."""
     trained: bytes | None = None
     """The checkpoint that a single job evaluates; None for a training."""
+    corpora: tuple[str | None, ...] = ()
+    """The hash of the files that the driver read for each job's task; None where it reads none."""
 
 
 @dataclass(frozen=True, slots=True)

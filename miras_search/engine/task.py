@@ -13,11 +13,11 @@ import secrets
 import socket
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import miras_search
 from miras_search.engine import hardware
@@ -34,7 +34,9 @@ from miras_search.engine.messages import (
     Stopped,
     Task,
 )
+from miras_search.errors import MirasError
 from miras_search.space import plugins
+from miras_search.tasks import files_hash, task_from_spec
 from miras_search.training.job import Cancelled, Keep
 
 TEXT_LIMIT = 20_000  # characters of a traceback; its end is the part that tells
@@ -85,6 +87,7 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopp
     paths = [stem.with_name(f"{stem.name}-{i}.safetensors") if task.checkpoint else None for i in range(len(tickets))]
     try:
         plugins.use(task.plugins)
+        _check_files(task)
         outcomes = load(task.entry)(
             task.jobs, Context(report, tuple(paths), task.device, task.threads, keep, task.kernels, task.trained)
         )
@@ -102,6 +105,20 @@ def run_task(ticket: int, task: Task, send: Send) -> list[Finished] | list[Stopp
         for path in paths:
             if path is not None:
                 path.unlink(missing_ok=True)
+
+
+def _check_files(task: Task) -> None:
+    """Raise MirasError where a job's task reads other files here than its driver did."""
+    for data, hash_ in zip(task.jobs, task.corpora, strict=False):  # none are given for jobs that are no study's
+        if hash_ is None:
+            continue
+        spec = cast(Mapping[str, object], data["task"])
+        found = files_hash(task_from_spec(spec))
+        if found != hash_:
+            raise MirasError(
+                f"task {spec['name']}: its files on {socket.gethostname()} are not those that the run began with "
+                f"(sha256 {str(found)[:12]} here, {hash_[:12]} there): give every machine the same ones, and leave them"
+            )
 
 
 def _out_of_memory(error: BaseException) -> bool:

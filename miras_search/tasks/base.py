@@ -130,6 +130,15 @@ def task_to_spec(task: Task) -> dict[str, Plain]:
     return {"name": task.name, **to_plain(task)}
 
 
+def files_hash(task: Task) -> str | None:
+    """A hash of the files that a task is made of, its `corpus_hash`; None where it is made of its settings alone.
+
+    Reads the files. Raises MirasError as reading them does.
+    """
+    found: str | None = getattr(task, "corpus_hash", None)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class SettingFacts:
     """One setting of a task, for help and documentation."""

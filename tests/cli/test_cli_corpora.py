@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from miras_search.engine.loop import JobLoop
+from miras_search.store.types import JobRow
 
 STUDY = """\
 name: read
@@ -49,6 +53,26 @@ def test_other_files_are_another_study(cli, begun: Path) -> None:
     write("once upon a time")
     assert cli("run", "read.yaml", "--set", "seeds=3", *LOCAL).code == 0
     assert ", files of text " in cli("show", "read", "0").out
+
+
+def test_a_worker_that_sees_other_files_fails_and_says_so(cli, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "read.yaml").write_text(STUDY)
+    write("once upon a time")
+    begin = JobLoop.run
+
+    def changed(loop: JobLoop, jobs: Sequence[JobRow]) -> None:
+        write("in a galaxy far away")  # the driver has read; no worker has
+        begin(loop, jobs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobLoop, "run", changed)
+        assert cli("run", "read.yaml", *LOCAL).code != 0
+    told = cli("status", "read").out
+    assert "4 failed" in told
+    assert "its files on " in told and " are not those that the run began with (sha256 " in told
+    write("once upon a time")
+    assert cli("run", "read.yaml", "--retry", "failed", *LOCAL).code == 0
+    assert "4 complete" in cli("status", "read").out
 
 
 def test_tasks_without_files_note_none(cli, begun: Path) -> None:
