@@ -37,11 +37,18 @@ def live(name: str) -> None:
     tiles = st.columns(4)
     tiles[0].metric("Jobs ended", f"{shown.finished} of {shown.total}", border=True)
     is_done = shown.total > 0 and shown.finished == shown.total
-    tiles[1].metric("State", "ended" if is_done else "running" if run else "not running", border=True)
+    ended = "held" if shown.is_held else "ended"
+    tiles[1].metric("State", ended if is_done else "running" if run else "not running", border=True)
     tiles[2].metric("Time left", _left(left.seconds), border=True, help=left.basis)
     tiles[3].metric("Cells", study.trials, border=True)
     if shown.finished < shown.total:
         st.caption(f"Time left: {left.basis}.")
+    if shown.is_held and run is None:
+        st.warning(
+            "Trainings of the tuning failed, so no setting is chosen and no reported seed is trained "
+            "(`tune.failed: wait`). `--retry failed` tries them again.",
+            icon=":material/warning:",
+        )
     if silent is not None:
         st.warning(
             f"The run on {silent.host} has been silent since {stamp(silent.heartbeat_at)}. The same command "

@@ -60,6 +60,13 @@ class Snapshot:
         return sum(self.study.jobs.get(state, 0) for state in FINAL_STATES)
 
     @property
+    def is_held(self) -> bool:
+        """Whether a tuned study ended before its reported seeds: a choice waits for trainings that failed."""
+        scheme = Scheme.of(self.study.config, self.study.metric)
+        through = 0 < self.finished == self.total
+        return scheme is not None and through and all(job.seed in scheme.seeds for job in self.jobs)
+
+    @property
     def commit(self) -> str | None:
         """The code's commit, as the table's caption names it; of all runs while nothing has ended yet."""
         ended = [row for row in self.attempts if row.state in ("complete", "diverged")]

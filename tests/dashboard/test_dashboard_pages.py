@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 import streamlit as st
+from sqlalchemy import select
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
@@ -16,7 +18,7 @@ from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.launch import APP, VARIABLE
 from miras_search.export.formats import RENDERERS
 from miras_search.export.report import findings, to_report
-from miras_search.store import queries
+from miras_search.store import queries, tables
 from miras_search.store.database import Database
 from miras_search.store.writer import Writer
 
@@ -208,6 +210,23 @@ def test_curves_say_what_line_and_band_are(normal: Path, open_page: Open) -> Non
     assert "Chance is" not in words(app)
     held_out = open_page(normal, "curves", metric="accuracy", split="validation")
     assert "Chance is the best guess known that recalls nothing." in words(held_out)
+
+
+def test_a_tuned_study_that_waits_for_failed_trainings_is_held(
+    only_failures: Path, tmp_path: Path, open_page: Open
+) -> None:
+    path = tmp_path / "held.db"
+    shutil.copy(only_failures, path)
+    states = {}
+    for tune in ({"values": {"train.lr": ["0.1"]}, "seeds": [0, 1]}, None):  # all that there is tunes; nothing does
+        with Database.open(path) as database, database.writing() as session:
+            study = session.execute(select(tables.Study)).scalar_one()
+            study.config = {**study.config, "tune": tune}
+        st.cache_data.clear()
+        app = open_page(path)
+        assert not app.exception
+        states[app.metric[1].value] = "Trainings of the tuning failed" in words(app)
+    assert states == {"held": True, "ended": False}
 
 
 def test_trials_are_filtered(normal: Path, open_page: Open) -> None:

@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from miras_search.analysis.pilot import pilot
+from miras_search.analysis.snapshot import load
 from miras_search.analysis.stored import confirmed, stored_tables
 from miras_search.analysis.stored_findings import stored_findings
 from miras_search.engine.driver import RunOptions, run_study
@@ -125,11 +126,13 @@ def test_a_choice_waits_for_trainings_that_failed(run: Run, db: Database, monkey
         "(tune.failed: wait)"
     )
     assert chosen(db) == {}
+    assert load(db, "tuned").is_held
     monkeypatch.delenv("LOSSY")
     assert run(entry="tuning_entries:lossy").held is not None, "nobody asked for another try"
     summary = run(entry="tuning_entries:lossy", retry_failed=True)
     assert (summary.failed, summary.held) == (0, None)
     assert chosen(db) == EXPECTED
+    assert not load(db, "tuned").is_held
 
 
 def test_a_failed_training_may_count_against_its_setting(
