@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from miras_search import files
 from miras_search.commands.common import DbOption, JsonOption, database_setting, emit, note, say
 from miras_search.commands.study import StudyArgument
 from miras_search.errors import EnvironmentProblem, MirasError
@@ -73,7 +74,9 @@ def calibrate(
         raise typer.Exit(1)
     if not dry_run:
         try:
-            Path(loaded.path).write_text(text, encoding="utf-8")
+            if Path(loaded.path).read_bytes().decode("utf-8-sig") != loaded.yaml:
+                raise MirasError(f"{loaded.path}: it was changed meanwhile: run again, nothing is trained twice")
+            files.replace(Path(loaded.path), text.encode())
         except OSError as error:
             raise EnvironmentProblem(f"{loaded.path}: cannot be written: {error.strerror}: add --dry-run") from error
         note(f"written to {loaded.path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from miras_search import files
 from miras_search.commands.common import DbOption, JsonOption, emit, note, open_database, say
 from miras_search.commands.run import output_width
 from miras_search.errors import EnvironmentProblem, MirasError
@@ -108,13 +108,9 @@ def table(
         if against_rival is not None:
             say("\n" + duel_text(against_rival))
         return
-    is_new = not output.exists()
     try:
-        output.write_text(text, encoding="utf-8")
+        files.replace(output, text.encode())
     except OSError as error:
-        if is_new:  # a full disk leaves the beginning of it
-            with contextlib.suppress(OSError):
-                output.unlink(missing_ok=True)
         raise EnvironmentProblem(f"{output}: cannot be written: {error.strerror}: name another file") from error
     note(f"{chosen} table written to {output}")
 

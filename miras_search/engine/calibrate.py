@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from miras_search.engine.crossing import BASE_ALONE
 from miras_search.engine.driver import RunOptions, run_study
-from miras_search.engine.events import Event
+from miras_search.engine.events import Event, RunSummary
 from miras_search.errors import MirasError
 from miras_search.metrics import standing
 from miras_search.seeds import FIRST_CALIBRATION_SEED
@@ -180,7 +180,7 @@ def _rung(
     }
     made = loads(study.yaml, study.path, [f"{path}={json.dumps(value)}" for path, value in given.items()])
     made = dataclasses.replace(made, name=f"{study.name}.calibration-{made.space_hash[:8]}")
-    run_study(made, db, options, on_event)
+    _through(run_study(made, db, dataclasses.replace(options, retry_failed=True), on_event))
     chance = task_from_spec(task).chance
     accuracies: dict[float, list[float]] = {cell.train.lr: [] for cell in made.cells}
     for row in queries.results(db, queries.study(db, made.name).id):
@@ -191,6 +191,17 @@ def _rung(
         rate: math.fsum(standing(value, chance) for value in values) / len(seeds) for rate, values in accuracies.items()
     }
     return Rung(dict(task), standings, accuracies)
+
+
+def _through(summary: RunSummary) -> None:
+    """Raise MirasError where a training has no result: its machine's fault would be taken for the task's difficulty."""
+    left = summary.failed + summary.waiting
+    if left:
+        why = summary.spent or f"{summary.failed} failed"
+        raise MirasError(
+            f"{summary.study}: {left} of its trainings {'has' if left == 1 else 'have'} no result ({why}), and nothing "
+            f"is decided without: `miras-search status {summary.study}` tells more; the same command goes on"
+        )
 
 
 def _turned(rungs: Sequence[Rung], rung: Rung) -> list[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from pathlib import Path
 
+from miras_search import files
 from miras_search.errors import EnvironmentProblem
 from miras_search.store.address import sqlite_path
 from miras_search.store.database import Database
@@ -67,13 +67,8 @@ class Checkpoints:
     def _write(self, name: str, data: bytes) -> None:
         """A reader sees the file of before or the new one. Raises OSError."""
         path = self._folder / name
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.replace(path, data)
 
 
 def located(db: Database, uri: str) -> Path:

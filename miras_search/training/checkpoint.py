@@ -7,15 +7,15 @@ any code from it, and it appears under its name only when it is whole.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 import miras_search
+from miras_search import files
 from miras_search.errors import MirasError
 from miras_search.models.language import LanguageModel
 from miras_search.training.job import Job
@@ -36,12 +36,7 @@ def save_checkpoint(path: Path, job: Job, model: LanguageModel, step: int) -> No
         "torch": torch.__version__,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.replace(path, save(tensors, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[Job, LanguageModel]:

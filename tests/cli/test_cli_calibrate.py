@@ -17,6 +17,9 @@ from miras_search.training.job import Final, Outcome
 def run(jobs, context):
     return [one(job["task"]["vocab"], job["train"]["lr"]) for job in jobs]
 
+def broken(jobs, context):
+    raise OSError("no space left on device")
+
 def one(vocab, lr):
     if lr > 0.05:
         return Outcome("diverged", (Final("params", "", 1.0),), 1, 0.1, 100, "loss nan at step 2")
@@ -72,6 +75,50 @@ def test_a_task_that_is_too_easy_becomes_harder_and_the_file_says_why(cli, here:
     text = path.read_text()
     assert "vocab: 78" in text and "# a first guess" in text and text.count("# calibrated: ") == 5
     assert cli("check", "easy.yaml").code == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "wall", "why"),
+    [("broken", "1 h", "8 failed"), ("run", "0.001 s", "the wall time of 0:00:00.001000 is over")],
+    [("broken", "1 h", "8 failed"), ("run", "0.001 s", "the wall time of 0:00:00.001000 is over")],
+)
+def test_trainings_without_a_result_are_not_taken_for_a_hard_task(
+    cli, here: Path, monkeypatch: pytest.MonkeyPatch, entry: str, wall: str, why: str
+) -> None:
+    def unlucky(study, db, options, tell):
+        return driver.run_study(study, db, dataclasses.replace(options, entry=f"calibrate_entry:{entry}"), tell)
+
+    text = f"{STUDY}resources: {{wall: {wall}}}\n"
+    (here / "easy.yaml").write_text(text)
+    with monkeypatch.context() as patched:
+        patched.setattr(calibrate, "run_study", unlucky)
+        found = cli("calibrate", "easy.yaml", "--seeds", "2", "--workers", "1")
+    assert found.code == 2, found.err
+    last = found.err.splitlines()[-1]
+    assert "8 of its trainings have no result" in last
+    assert f"({why}), and nothing is decided without: `miras-search status easy.calibration-" in last
+    assert (here / "easy.yaml").read_text() == text
+    (here / "easy.yaml").write_text(STUDY)
+    assert cli("calibrate", "easy.yaml", "--seeds", "2", "--workers", "1").code == 0  # tries what failed again
+
+
+def test_a_file_that_was_changed_meanwhile_is_left_alone(cli, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = here / "easy.yaml"
+    path.write_text(STUDY)
+    quick = calibrate.run_study
+
+    def edited(study, db, options, tell):
+        path.write_text(STUDY.replace("seeds: 2", "seeds: 3"))
+        return quick(study, db, options, tell)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(calibrate, "run_study", edited)
+        found = cli("calibrate", "easy.yaml", "--seeds", "1", "--workers", "1")
+    assert found.code == 2
+    assert found.err.endswith("easy.yaml: it was changed meanwhile: run again, nothing is trained twice\n")
+    assert "seeds: 3" in path.read_text()
+    assert cli("calibrate", "easy.yaml", "--seeds", "1", "--workers", "1").code == 0
+    assert "seeds: 3" in path.read_text() and "vocab: 78" in path.read_text()
 
 
 @pytest.mark.parametrize(
