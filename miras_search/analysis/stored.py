@@ -16,8 +16,8 @@ from miras_search.analysis.commits import commits
 from miras_search.analysis.locked import lock_text
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
 from miras_search.analysis.matched import with_ratios
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
-from miras_search.analysis.tuned import Tuning
 from miras_search.errors import MirasError
 from miras_search.metrics import saturation
 from miras_search.seeds import confirms
@@ -51,20 +51,14 @@ def stored_tables(
     without a confirmation, and while a tuning goes on.
     """
     study = queries.study(db, name)
-    results = queries.results(db, study.id)
-    if not results:
+    reported = Reported.of(db, study)
+    results, tuning = reported.results, reported.tuning
+    if not reported.everything:
         raise MirasError(f"{name}: the study has no jobs yet: start it with `miras-search run`")
-    if study.kind == "search":  # on other seeds a trial is best partly because it was chosen for it
-        results = [row for row in results if confirms(row.seed)]
-        if not results:
-            raise MirasError(f"{name}: nothing is confirmed on fresh seeds yet: `miras-search status {name}`")
-    tuning = Tuning.of(study, results)
-    if tuning is not None:
-        results = tuning.reported(results)
-        if not results:
-            raise MirasError(
-                f"{name}: no reported seed is trained before the tuning ends: `miras-search status {name}`"
-            )
+    if not results and tuning is None:
+        raise MirasError(f"{name}: nothing is confirmed on fresh seeds yet: `miras-search status {name}`")
+    if not results:
+        raise MirasError(f"{name}: no reported seed is trained before the tuning ends: `miras-search status {name}`")
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task, margin=margin)
     chances = chance_levels(study)
@@ -105,9 +99,7 @@ def looked(db: Database, name: str) -> dict[str, Looked]:
     where nothing is reported yet. Raises StudyNotFound.
     """
     study = queries.study(db, name)
-    looks, results = Looks.of(study), queries.results(db, study.id)
-    tuning = Tuning.of(study, results)
-    results = results if tuning is None else tuning.reported(results)
+    looks, results = Looks.of(study), Reported.of(db, study).results
     if looks is None:
         return {}
     found = {}

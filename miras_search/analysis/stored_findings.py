@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from miras_search.analysis.findings import Findings, findings, ranks
 from miras_search.analysis.locked import locked_margin
 from miras_search.analysis.ranks import RankTable
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.table import AblationTable
-from miras_search.analysis.tuned import Tuning
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.locks import lock_of
-from miras_search.store.types import CurveRow
 
 CURVES = "validation"  # the split that a training looks at as it goes
 
@@ -31,21 +30,14 @@ def stored_findings(
     """
     study = queries.study(db, name)
     margin = locked_margin(lock_of(db, study.id)) if margin is None else margin
-    everything = queries.results(db, study.id)
-    tuning = Tuning.of(study, everything)
-    results = everything if tuning is None else tuning.reported(everything)
-
-    def curves(table: AblationTable) -> list[CurveRow]:
-        found = queries.curves(db, study.id, table.metric, CURVES, task=table.task)
-        return found if tuning is None else tuning.reported_curves(found, everything)
-
+    reported = Reported.of(db, study)
     found = [
         findings(
-            results,
+            reported.results,
             table,
             margin=margin,
             limit=limit,
-            curves=curves(table),
+            curves=reported.curves(db, table.metric, CURVES, task=table.task),
         )
         for table in tables
     ]

@@ -18,6 +18,7 @@ from miras_search import __version__
 from miras_search.analysis.commits import commit_of
 from miras_search.analysis.curves import KINDS, bands, ends
 from miras_search.analysis.numbers import NOTHING, decimals_for, fixed
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.standing import compared, headline, left_out
 from miras_search.analysis.stored import chance_of, confirmed, stored_tables
@@ -27,7 +28,7 @@ from miras_search.export import figures, html
 from miras_search.metrics import METRICS
 from miras_search.store import queries
 from miras_search.store.database import Database
-from miras_search.store.types import FINAL_STATES, CurveRow, RunRow
+from miras_search.store.types import FINAL_STATES, RunRow
 
 SCRIPT = Path(__file__).with_name("report.js")
 STYLE = Path(__file__).with_name("report.css")
@@ -93,11 +94,12 @@ def to_report(found: Findings) -> str:
 def _curves(db: Database, shown: Snapshot, table: AblationTable, metric: str, split: str) -> Curves | None:
     best = [row.cell for row in compared(table, controls=False)] + [row.cell for row in compared(table, controls=True)]
     cells = [table.base, *best][:MOST_LINES]
-    rows: list[CurveRow] = queries.curves(db, shown.study.id, metric, split, cells=cells, task=table.task)
+    reported = Reported.of(db, shown.study)
+    rows = reported.curves(db, metric, split, task=table.task, cells=cells)
     lines = bands(rows, "median")
     if not lines:
         return None
-    stops = [end for end in ends(rows, shown.results) if end.cell in lines]
+    stops = [end for end in ends(rows, reported.results) if end.cell in lines]
     base = table.base if table.base in lines else None
     count = f"{len(lines)} of {len(table.rows)} cells. " if len(lines) < len(table.rows) else ""
     seeds = [point.n for points in lines.values() for point in points]

@@ -51,6 +51,8 @@ def test_a_study_is_planned_tuned_matched_and_tabulated(cli, here: Path) -> None
     assert rows[0]["ratio"] is None and rows[1]["ratio"] == round(rows[1]["params"] / rows[0]["params"], 4)
     frame = ms.open("miras.db").study("fair").table()  # what `export` writes as data
     assert json.loads(frame["tuned"][1]) == rows[1]["tuned"] and str(frame["sign_depends"].dtype) == "boolean"
+    assert cli("export", "fair", "-o", "out").code == 0  # a cell's curves are those of the setting that it took
+    assert "<h3>Learning curves</h3>" in (here / "out" / "report.html").read_text()
     for form in ("markdown", "latex", "csv"):
         assert cli("table", "fair", "--format", form).code == 0
     assert "x params" in cli("table", "fair", "--format", "markdown").out

@@ -14,11 +14,13 @@ import pytest
 
 from miras_search.analysis.search import SearchReport, search_report
 from miras_search.analysis.stored import stored_tables
+from miras_search.analysis.stored_findings import stored_findings
 from miras_search.engine.driver import RunOptions, run_study
 from miras_search.engine.events import RunSummary
 from miras_search.engine.samplers import sampler
 from miras_search.engine.tpe import History
 from miras_search.errors import EnvironmentProblem
+from miras_search.export.report import findings
 from miras_search.seeds import confirms
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -96,6 +98,12 @@ def test_a_search_trains_its_trials_and_confirms_the_best_on_fresh_seeds(bench: 
     assert best.n == best.of == 2
     with Database.open(bench.where) as db:
         table = stored_tables(db, "sought")[0]
+        (found,), _ = stored_findings(db, "sought", [table])
+        exported = findings(db, "sought")
+    assert [one.cell for one in found.cells] == [row.cell for row in table.rows if row.cell != table.base]
+    won = [one.wins for one in found.cells if one.wins is not None]
+    assert [one.wins + one.ties + one.losses for one in won] == [2, 2], "nor among the seeds that are won"
+    assert "; n = 2. " in exported.curves[table.task].words
     assert {row.cell for row in table.rows} == {row.cell for row in report.rows}
     assert all(row.n == 2 for row in table.rows), "the seeds that chose them are not in the table"
 
