@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import plotly.graph_objects as go
 
@@ -41,11 +42,11 @@ def curve_figure(
     colours: Palette,
     stops: Sequence[End] = (),
     raw: Sequence[CurveRow] = (),
-    chance: float | None = None,
+    levels: Mapping[str, float] = MappingProxyType({}),
 ) -> go.Figure:
     """Line and band a cell, the best last value first in the legend; the base is dashed in the colour of the text.
 
-    A dotted rule marks `chance`.
+    A dotted rule marks each of the `levels`, by name.
     """
     figure = go.Figure()
     shade, dash = _styles([cell for cell in lines if cell != base], colours.series)
@@ -80,9 +81,9 @@ def curve_figure(
             customdata=[[point.low, point.high, point.n] for point in points],
             hovertemplate="%{y:.4g}  [%{customdata[0]:.4g}, %{customdata[1]:.4g}], n = %{customdata[2]}",
         )
-    if chance is not None:
-        label = {"text": "chance", "textposition": "end", "yanchor": "bottom", "font": {"color": colours.open}}
-        figure.add_hline(chance, line={"color": colours.open, "width": 1.2, "dash": "dot"}, label=label)
+    for name, level in levels.items():
+        label = {"text": name, "textposition": "end", "yanchor": "bottom", "font": {"color": colours.open}}
+        figure.add_hline(level, line={"color": colours.open, "width": 1.2, "dash": "dot"}, label=label)
     _stops(figure, [stop for stop in stops if stop.cell in lines], shade)
     unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
     figure.update_layout(

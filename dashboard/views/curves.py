@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from miras_search.analysis.curves import KINDS, Kind, bands, ends
-from miras_search.analysis.stored import chance_of
+from miras_search.analysis.stored import levels_of
 from miras_search.dashboard import learning, page
 from miras_search.dashboard.links import linked_select
 
@@ -58,7 +58,7 @@ if drawn > learning.MANY_CURVES:
         f"{drawn} curves are more than {learning.MANY_CURVES}, which would stall the browser: choose fewer cells."
     )
     raw = []
-chance = chance_of(study, task, metric, split)
+levels = levels_of(study, task, metric, split)
 figure = learning.curve_figure(
     lines,
     base=base,
@@ -67,7 +67,7 @@ figure = learning.curve_figure(
     colours=page.colours(),
     stops=ends(rows, shown.results),
     raw=raw,
-    chance=chance,
+    levels=levels,
 )
 st.plotly_chart(figure, key="curves", config={"displayModeBar": False}, alt=f"Learning curves of {split} {metric}")
 counts = [point.n for points in lines.values() for point in points]
@@ -75,6 +75,6 @@ n = f"n = {counts[0]}" if min(counts) == max(counts) else f"n from {min(counts)}
 st.caption(
     f"Line: {KINDS[kind]}; {n}. A seed that diverged or has not got that far leaves the line where its curve "
     "ends, so the last points may rest on fewer seeds."
-    + ("" if chance is None else " Chance is the best guess known that recalls nothing.")
+    + (" What can be had without binding needs no memory of keys." if "without binding" in levels else "")
 )
 page.provenance(shown)

@@ -11,6 +11,7 @@ from miras_search.analysis.numbers import fixed, plain
 from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
+from miras_search.tasks import Guess
 
 EXPONENTIAL = "t tests against noise as skewed as an exponential's"
 
@@ -93,14 +94,15 @@ def notes(
     worst: float | None,
     decimals: int,
     chance: float | None = None,
+    unbound: Guess | None = None,
     margin: float = 0.0,
     waits: str = "",
 ) -> list[str]:
     """Sentences on everything that a reader would otherwise have to guess.
 
     `fates` are the tests of what is left and of what is gone under controls; `devices` says how many jobs ran on which;
-    `chance` is the accuracy of guessing, up to `margin` above which a cell recalls nothing; `waits` is what a look
-    waits for.
+    `chance` is the accuracy of guessing and `unbound` what can be had without binding: cells are named that are no
+    more than `margin` above. `waits` is what a look waits for.
     """
     left, gone = fates
     lines = [f"{waits}."] if waits else []
@@ -136,7 +138,7 @@ def notes(
             "neither differences within a seed nor speeds are the choice's alone."
         )
     everyone = [reference, *(item.cell for item in found)]
-    lines += _chance(everyone, chance, margin)
+    lines += _guesses(everyone, chance, unbound, margin)
     lines += [f"{cell.name}: {cell.failed} of {_many(cell.of, 'job')} failed." for cell in everyone if cell.failed]
     if censored:
         lines.append(
@@ -154,14 +156,18 @@ def notes(
     return lines
 
 
-def _chance(cells: Sequence[Cell], chance: float | None, margin: float) -> list[str]:
-    """What can be had without any recall, and who has no more; nothing while there is no result."""
+def _guesses(cells: Sequence[Cell], chance: float | None, unbound: Guess | None, margin: float) -> list[str]:
+    """What can be had without a memory of keys, and who has no more; nothing while there is no result."""
     means = {cell.name: cell.mean for cell in cells if cell.mean is not None}
     if chance is None or not means:
         return []
-    near = [name for name, mean in means.items() if mean <= chance + margin]
+    has_guess = unbound is not None and unbound.accuracy > chance
+    level = unbound.accuracy if unbound is not None and has_guess else chance
+    near = [name for name, mean in means.items() if mean <= level + margin]
     who = f"; no more than {plain(margin)} above it: {', '.join(near)}" if near else ""
-    return [f"Chance is {chance:.2g}, the best guess known that recalls nothing{who}."]
+    if unbound is None or not has_guess:
+        return [f"Chance is {chance:.2g}{who}."]
+    return [f"Chance is {chance:.2g}; {level:.2g} can be had without binding a value to a key, {unbound.how}{who}."]
 
 
 def _reach(found: Sequence[Comparison], cells: Mapping[int, JointTest]) -> list[str]:

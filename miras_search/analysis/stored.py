@@ -28,7 +28,7 @@ from miras_search.store.locks import lock_of
 from miras_search.store.trained import trained_by
 from miras_search.store.tuned import Scheme
 from miras_search.store.types import AttemptRow, RunRow, StudyRow
-from miras_search.tasks import task_from_spec
+from miras_search.tasks import Guess, Task, task_from_spec, unbound
 
 FINISHED = ("complete", "diverged")
 
@@ -84,6 +84,7 @@ def stored_tables(
         against=against,
         task=task,
         chances=chances,
+        guesses=unbound_levels(study),
         controlled=controlled_trials(study),
         looks=looks,
         provenance=context,
@@ -210,24 +211,37 @@ def added_seeds(runs: Sequence[RunRow], attempts: Sequence[AttemptRow]) -> set[i
 
 def chance_levels(study: StudyRow) -> dict[str, float | None]:
     """The accuracy of guessing for each task of the study; None for a task that this version does not know."""
-    tasks = study.config.get("tasks")
-    if not isinstance(tasks, Sequence):
-        return {}
-    found: dict[str, float | None] = {}
-    for task in cast(Sequence[Mapping[str, object]], tasks):
-        try:
-            found[str(task["name"])] = task_from_spec(cast(Mapping[str, object], task["spec"])).chance
-        except SpecError:
-            found[str(task["name"])] = None
-    return found
+    return {name: None if task is None else task.chance for name, task in _tasks(study).items()}
 
 
-def chance_of(study: StudyRow, task: str, metric: str, split: str) -> float | None:
-    """Where a curve of the study would lie without any recall; None for all but held-out accuracy.
+def unbound_levels(study: StudyRow) -> dict[str, Guess | None]:
+    """What can be had of each task of the study without binding; None where that is not known."""
+    return {name: None if task is None else unbound(task) for name, task in _tasks(study).items()}
+
+
+def levels_of(study: StudyRow, task: str, metric: str, split: str) -> dict[str, float]:
+    """By name the levels that a curve of the study is read against; none but for held-out accuracy.
 
     What is labelled in training may be more than what is tested, so its accuracy begins elsewhere.
     """
-    return chance_levels(study).get(task) if metric == "accuracy" and split != "train" else None
+    if metric != "accuracy" or split == "train":
+        return {}
+    guess = unbound_levels(study).get(task)
+    levels = {"chance": chance_levels(study).get(task), "without binding": None if guess is None else guess.accuracy}
+    return {name: level for name, level in levels.items() if level is not None}
+
+
+def _tasks(study: StudyRow) -> dict[str, Task | None]:
+    tasks = study.config.get("tasks")
+    if not isinstance(tasks, Sequence):
+        return {}
+    found: dict[str, Task | None] = {}
+    for task in cast(Sequence[Mapping[str, object]], tasks):
+        try:
+            found[str(task["name"])] = task_from_spec(cast(Mapping[str, object], task["spec"]))
+        except SpecError:
+            found[str(task["name"])] = None
+    return found
 
 
 def controlled_trials(study: StudyRow) -> dict[int, Mapping[str, int]]:

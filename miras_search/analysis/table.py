@@ -20,6 +20,7 @@ from miras_search.analysis.verdict import Limits, censored_side, default_margin,
 from miras_search.errors import MirasError
 from miras_search.metrics import Direction, Metric
 from miras_search.store.types import PACKED, ResultRow
+from miras_search.tasks import Guess
 
 __all__ = ["AblationTable", "Row", "TableContext", "ablation_table", "ablation_tables"]
 
@@ -82,7 +83,8 @@ class AblationTable:
     decimals: int  # that the spread of the metric supports
     context: TableContext
     matched: str | None = None  # the cost that cells were resized to: params, state or flops
-    chance: float | None = None  # accuracy of the best guess that recalls nothing; None for other metrics
+    chance: float | None = None  # accuracy of a guess that has read nothing; None for other metrics
+    unbound: Guess | None = None  # what can be had without binding; None for other metrics, and where it is not known
 
     @property
     def has_censored(self) -> bool:
@@ -109,13 +111,15 @@ def ablation_tables(
     against: str | None = None,
     task: str | None = None,
     chances: Mapping[str, float | None] | None = None,
+    guesses: Mapping[str, Guess | None] | None = None,
     controlled: Controlled | None = None,
     looks: Looks | None = None,
     provenance: TableContext | None = None,
 ) -> list[AblationTable]:
     """One table a task, in the order in which the results name the tasks, or the one of `task`.
 
-    `chances` is task -> chance level. Raises MirasError as `ablation_table` does; no results at all give no tables.
+    `chances` is task -> chance level, `guesses` task -> what can be had without binding. Raises MirasError as
+    `ablation_table` does; no results at all give no tables.
     """
     rows = list(results)
     return [
@@ -127,6 +131,7 @@ def ablation_tables(
             against=against,
             task=name,
             chance=(chances or {}).get(name),
+            unbound=(guesses or {}).get(name),
             controlled=controlled,
             looks=looks,
             provenance=provenance,
@@ -144,6 +149,7 @@ def ablation_table(
     against: str | None = None,
     task: str,
     chance: float | None = None,
+    unbound: Guess | None = None,
     controlled: Controlled | None = None,
     looks: Looks | None = None,
     provenance: TableContext | None = None,
@@ -151,14 +157,14 @@ def ablation_table(
     """Tabulate one task of a study.
 
     `split` is the metric's own by default, `against` the base; `chance` is the accuracy of guessing, up to which a
-    cell counts as at the floor; `controlled` says which trial is which one under a control; `looks` are those that
-    the study declared for this comparison. Raises MirasError for an unknown metric, task or cell, for a metric that no
-    completed job recorded, and for a study without a base when `against` is not given. With nothing finished the
-    numbers are None.
+    cell counts as at the floor, `unbound` what can be had without binding; `controlled` says which trial is which one
+    under a control; `looks` are those that the study declared for this comparison. Raises MirasError for an unknown
+    metric, task or cell, for a metric that no completed job recorded, and for a study without a base when `against` is
+    not given. With nothing finished the numbers are None.
     """
     context = provenance or TableContext()
     measured = metric_named(metric)
-    chance = chance if metric == "accuracy" else None
+    chance, unbound = (chance, unbound) if metric == "accuracy" else (None, None)
     split = measured.split if split is None else split
     results = list(results)
     cells = gather(results, task=task, metric=metric, split=split)
@@ -216,6 +222,7 @@ def ablation_table(
                 worst=worst,
                 decimals=decimals,
                 chance=chance,
+                unbound=unbound,
                 margin=context.floor_margin,
                 waits="" if looks is None or looked is None else waits_text(looks, looked),
             )
@@ -223,6 +230,7 @@ def ablation_table(
         decimals=decimals,
         context=context,
         chance=chance,
+        unbound=unbound,
     )
 
 

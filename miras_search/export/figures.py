@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from matplotlib import rc_context
@@ -160,11 +161,12 @@ def curves(
     split: str,
     stops: Sequence[End] = (),
     cells: int = 0,
-    chance: float | None = None,
+    levels: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """Line and band a cell, the best last value first in the legend; the base is dashed, a cross a divergence.
 
-    The legend says so where there are more `cells` than lines; a dotted rule marks `chance`.
+    The legend says so where there are more `cells` than lines; a dotted rule marks each of the `levels`, by
+    name.
     """
     others = [cell for cell in lines if cell != base]
     styles = {cell: (LIGHT.series[i % len(LIGHT.series)], DASHES[i // len(LIGHT.series) % len(DASHES)])
@@ -193,9 +195,9 @@ def curves(
             band.set_gid(_tip(cell, [text], f"band-{place}"))
             crosses = [stop for stop in stops if stop.cell == cell]
             axes.plot([s.step for s in crosses], [s.value for s in crosses], "x", color=shade, markersize=7)
-        if chance is not None:
-            axes.axhline(chance, color=LIGHT.open, linewidth=0.9, linestyle=":")
-            axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(-3, 2),
+        for name, level in levels.items():
+            axes.axhline(level, color=LIGHT.open, linewidth=0.9, linestyle=":")
+            axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, 2),
                           textcoords="offset points", ha="right", color=LIGHT.open, fontsize="small")  # fmt: skip
         axes.set_xlim(left=0)
         axes.set_xlabel("optimiser step")

@@ -40,6 +40,7 @@ def _table(table: AblationTable) -> dict[str, Json]:
         "split": table.split,
         "direction": table.direction,
         "chance": table.chance,
+        "unbound": None if table.unbound is None else table.unbound.accuracy,
         "notes": list(table.notes),
         "legend": table.legend,
         "commit": table.context.commit,

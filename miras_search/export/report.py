@@ -21,7 +21,7 @@ from miras_search.analysis.numbers import NOTHING, decimals_for, fixed
 from miras_search.analysis.reported import Reported
 from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.standing import compared, headline, left_out
-from miras_search.analysis.stored import chance_of, confirmed, stored_tables
+from miras_search.analysis.stored import confirmed, levels_of, stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.errors import cause
 from miras_search.export import figures, html
@@ -108,9 +108,9 @@ def _curves(db: Database, shown: Snapshot, table: AblationTable, metric: str, sp
         f"{count}Line: {KINDS['median']}; {n}. A seed that diverged leaves the line where its curve ends; a cross "
         "marks its last value."
     )
-    chance = chance_of(shown.study, table.task, metric, split)
+    levels = levels_of(shown.study, table.task, metric, split)
     figure = figures.curves(
-        lines, base=base, metric=metric, split=split, stops=stops, cells=len(table.rows), chance=chance
+        lines, base=base, metric=metric, split=split, stops=stops, cells=len(table.rows), levels=levels
     )
     return Curves(figure, words)
 

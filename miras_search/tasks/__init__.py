@@ -6,6 +6,7 @@ from miras_search.tasks.base import (
     TASKS,
     Batch,
     EvaluationSplit,
+    Guess,
     SettingFacts,
     Task,
     TaskFacts,
@@ -14,6 +15,7 @@ from miras_search.tasks.base import (
     register_task,
     task_from_spec,
     task_to_spec,
+    unbound,
 )
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "TASKS",
     "Batch",
     "EvaluationSplit",
+    "Guess",
     "SettingFacts",
     "Task",
     "TaskFacts",
@@ -32,4 +35,5 @@ __all__ = [
     "task_from_spec",
     "task_to_spec",
     "text",
+    "unbound",
 ]

@@ -70,16 +70,22 @@ class Task(Protocol):
 
     @property
     def chance(self) -> float:
-        """Accuracy of the best guess known that recalls nothing: in a design without a memory the model can reach it.
-
-        What is at this level has learnt the task's statistics and no more, so it is where the range of results begins.
-        """
+        """Accuracy of a guess among the possible answers that has read nothing: where the range of results begins."""
 
     def train_batch(self, data_seed: int, step: int, size: int) -> Batch:
         """The training batch of a step: `size` sequences, always the same ones for the same arguments."""
 
     def evaluation(self, split: EvaluationSplit, eval_seed: int, examples: int) -> Batch:
         """`examples` held-out sequences of a split as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The best answer known that binds no value to a key: it may hold what it has read, and needs no keys."""
+
+    accuracy: float
+    how: str
+    """What is answered, in words."""
 
 
 TASKS: dict[str, type[Task]] = {}
@@ -136,6 +142,12 @@ def files_hash(task: Task) -> str | None:
     Reads the files. Raises MirasError as reading them does.
     """
     found: str | None = getattr(task, "corpus_hash", None)
+    return found
+
+
+def unbound(task: Task) -> Guess | None:
+    """What can be had of a task without binding, its `unbound`; None for one that does not say, or has no keys."""
+    found: Guess | None = getattr(task, "unbound", None)
     return found
 
 

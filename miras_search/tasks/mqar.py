@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miras_search.space.fields import require, setting
-from miras_search.tasks.base import GUESSES, Batch, EvaluationSplit, register_task, stream
+from miras_search.tasks.base import GUESSES, Batch, EvaluationSplit, Guess, register_task, stream
 
 
 @register_task("mqar", harder=("pairs", "length"))
@@ -74,14 +74,19 @@ class Mqar:
 
     @property
     def chance(self) -> float:
-        """A guess among the values of the context, which needs no binding of values to keys: by the order of queries.
+        """1 / number of value tokens. A guess among those of the context, which are fewer, has read and kept them."""
+        return 1 / (self.vocab - self.vocab // 2)
 
-        Slots are drawn key after key, so where they crowd, early pairs are asked for early. Who guesses for the
-        i-th query the pair that is asked for there most often, which needs positions and no keys, is right in 0.17 at
-        8 pairs and length 64 where 1 / pairs is 0.125; in 0.22 at length 32, in 0.13 at power 1; in 0.49 at 3 pairs
-        and length 12. Measured on drawn sequences, the same ones every time.
+    @property
+    def unbound(self) -> Guess:
+        """By the order of queries, which needs positions and no keys.
+
+        Slots are drawn key after key, so where they crowd, early pairs are asked for early. Who answers the i-th
+        query with the value of the pair that is asked for there most often is right in 0.17 at 8 pairs and length 64,
+        where one of the values of the context is right in 0.125; in 0.22 at length 32, in 0.13 at power 1; in 0.49 at
+        3 pairs and length 12. Measured on drawn sequences, the same ones every time.
         """
-        return max(1 / self.pairs, _in_order(self.pairs, self.length, self.power))
+        return Guess(max(1 / self.pairs, _in_order(self.pairs, self.length, self.power)), "by the order of queries")
 
     def train_batch(self, data_seed: int, step: int, size: int) -> Batch:
         """The batch of a step; a fresh stream for each, so any step can be the first."""

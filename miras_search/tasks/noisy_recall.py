@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miras_search.space.fields import require, setting
-from miras_search.tasks.base import GUESSES, IGNORE, Batch, EvaluationSplit, register_task, stream
+from miras_search.tasks.base import GUESSES, IGNORE, Batch, EvaluationSplit, Guess, register_task, stream
 
 
 @register_task("noisy_recall", harder=("vocab", "length", "noise"))
@@ -78,12 +78,18 @@ class NoisyRecall:
 
     @property
     def chance(self) -> float:
-        """A guess that binds no value to a key: the value that came most often so far.
+        """1 / number of value tokens."""
+        return 1 / (self._signal - self._keys)
+
+    @property
+    def unbound(self) -> Guess:
+        """The value that came most often so far.
 
         It is right in 0.28 at vocabulary 40, length 64, noise 0.4, where 1 / number of values is 0.083, since few of
         the values occur in one sequence. Measured on drawn sequences, the same ones every time.
         """
-        return max(1 / (self._signal - self._keys), _commonest(self.vocab, self.length, self.noise, self.noise_vocab))
+        right = max(self.chance, _commonest(self.vocab, self.length, self.noise, self.noise_vocab))
+        return Guess(right, "by the value that came most often so far")
 
     @property
     def _signal(self) -> int:

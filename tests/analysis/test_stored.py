@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from miras_search.analysis.commits import commit_of
-from miras_search.analysis.stored import chance_levels, chance_of, stored_tables, table_context
+from miras_search.analysis.stored import chance_levels, levels_of, stored_tables, table_context
 from miras_search.errors import MirasError
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -86,9 +86,11 @@ def test_the_chance_level_is_that_of_the_task(db: Database) -> None:
     with db:
         study = queries.study(db, "odd name")
         chances = chance_levels(study)
-        assert chance_of(study, "short", "accuracy", "validation") == chances["short"]
-        assert chance_of(study, "short", "accuracy", "train") is chance_of(study, "short", "loss", "test") is None
-    assert chances == {"short": pytest.approx(0.3, abs=0.02), "gone": None}  # of 4 pairs, by the order of queries
+        levels = levels_of(study, "short", "accuracy", "validation")
+        assert levels_of(study, "short", "accuracy", "train") == levels_of(study, "short", "loss", "test") == {}
+        assert levels_of(study, "gone", "accuracy", "test") == {}
+    assert chances == {"short": 1 / 16, "gone": None}
+    assert levels == {"chance": 1 / 16, "without binding": pytest.approx(0.3, abs=0.02)}  # of 4 pairs
 
 
 def test_one_task_of_a_study_and_none_that_it_lacks(db: Database) -> None:

@@ -21,6 +21,7 @@ from miras_search.analysis.standing import headline, standing
 from miras_search.analysis.table import AblationTable, Row, TableContext, ablation_table, ablation_tables
 from miras_search.errors import MirasError
 from miras_search.store.types import ResultRow
+from miras_search.tasks import Guess
 
 BASE = [0.60, 0.62, 0.58, 0.61, 0.64, 0.59, 0.60, 0.63]
 BETTER = [0.81, 0.82, 0.79, 0.80, 0.86, 0.79, 0.81, 0.85]
@@ -210,11 +211,21 @@ def test_one_side_at_the_floor_is_a_difference(results) -> None:
 def test_chance_is_told_with_those_who_have_no_more(results) -> None:
     rows = results({"dot": BASE, "l2": BETTER, "no_write": CHANCE}, controls=["no_write"])
     table = _table(rows, chance=0.04)
-    told = "Chance is 0.04, the best guess known that recalls nothing; no more than 0.02 above it: no_write."
-    assert told in table.notes
+    assert "Chance is 0.04; no more than 0.02 above it: no_write." in table.notes
     assert table.chance == 0.04
-    assert "Chance is 1e-05, the best guess known that recalls nothing." in _table(rows, chance=1e-5).notes
+    assert "Chance is 1e-05." in _table(rows, chance=1e-5).notes
     assert not any("Chance" in note for note in _table(rows).notes)
+
+
+def test_what_can_be_had_without_binding_is_told_and_is_no_floor(results) -> None:
+    """A model may hold what it has read and know no keys: below that it may still be better than another."""
+    rows = results({"dot": BASE, "l2": BETTER, "no_write": CHANCE}, controls=["no_write"])
+    guess = Guess(0.9, "by the order of queries")
+    table = _table(rows, chance=0.001, unbound=guess)
+    told = "Chance is 0.001; 0.9 can be had without binding a value to a key, by the order of queries; no more than"
+    assert f"{told} 0.02 above it: dot, l2, no_write." in table.notes
+    assert table.unbound == guess
+    assert not table.has_censored
 
 
 def test_only_accuracy_has_a_chance(results) -> None:

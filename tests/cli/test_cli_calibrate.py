@@ -80,7 +80,6 @@ def test_a_task_that_is_too_easy_becomes_harder_and_the_file_says_why(cli, here:
 @pytest.mark.parametrize(
     ("entry", "wall", "why"),
     [("broken", "1 h", "8 failed"), ("run", "0.001 s", "the wall time of 0:00:00.001000 is over")],
-    [("broken", "1 h", "8 failed"), ("run", "0.001 s", "the wall time of 0:00:00.001000 is over")],
 )
 def test_trainings_without_a_result_are_not_taken_for_a_hard_task(
     cli, here: Path, monkeypatch: pytest.MonkeyPatch, entry: str, wall: str, why: str

@@ -191,10 +191,10 @@ def test_curves_are_named_best_first_and_the_base_is_dashed() -> None:
         assert trace(figure, "l2 (base)").line.dash == "dash"
 
 
-def test_chance_is_a_dotted_rule() -> None:
+def test_levels_are_dotted_rules() -> None:
     lines = bands(rows(0.5, cell="l2"), "mean")
-    for chance, rules in ((0.28, [0.28]), (None, [])):
-        figure = curve_figure(lines, base=None, metric="accuracy", split="test", colours=LIGHT, chance=chance)
+    for levels, rules in (({"chance": 0.1, "without binding": 0.28}, [0.1, 0.28]), ({}, [])):
+        figure = curve_figure(lines, base=None, metric="accuracy", split="test", colours=LIGHT, levels=levels)
         assert [shape.y0 for shape in figure.layout.shapes] == rules
 
 

@@ -207,9 +207,9 @@ def test_curves_say_what_line_and_band_are(normal: Path, open_page: Open) -> Non
     app.toggle[0].set_value(True).run()
     assert not app.exception
     assert "1 of 7 cells are drawn." in words(app)
-    assert "Chance is" not in words(app)
+    assert "without binding" not in words(app)
     held_out = open_page(normal, "curves", metric="accuracy", split="validation")
-    assert "Chance is the best guess known that recalls nothing." in words(held_out)
+    assert "What can be had without binding needs no memory of keys." in words(held_out)
 
 
 def test_a_tuned_study_that_waits_for_failed_trainings_is_held(

@@ -52,10 +52,10 @@ def test_curves_put_the_best_first_and_mark_divergences() -> None:
     assert render(figure, "png").startswith(b"\x89PNG")
 
 
-def test_chance_is_a_dotted_rule() -> None:
+def test_levels_are_dotted_rules() -> None:
     lines = {"l2": [BandPoint(10, 0.3, 0.2, 0.4, 3), BandPoint(20, 0.6, 0.5, 0.7, 3)]}
-    for chance, rules in ((0.28, [[0.28, 0.28]]), (None, [])):
-        (axes,) = curves(lines, base=None, metric="accuracy", split="test", chance=chance).axes
+    for levels, rules in (({"chance": 0.28}, [[0.28, 0.28]]), ({}, [])):
+        (axes,) = curves(lines, base=None, metric="accuracy", split="test", levels=levels).axes
         assert [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == ":"] == rules
         assert ("chance" in [text.get_text() for text in axes.texts]) == bool(rules)
 

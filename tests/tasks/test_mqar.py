@@ -93,22 +93,29 @@ def test_keys_and_values_are_uniform_and_in_random_order() -> None:
     ("pairs", "length", "power", "right"),
     [(8, 64, 0.01, 0.167), (8, 32, 0.01, 0.219), (8, 64, 1.0, 0.126), (3, 12, 0.01, 0.487)],
 )
-def test_chance_is_a_guess_by_the_order_of_queries(pairs: int, length: int, power: float, right: float) -> None:
+def test_unbound_is_a_guess_by_the_order_of_queries(pairs: int, length: int, power: float, right: float) -> None:
     """Of each query the pair that is asked for there most often."""
     task = Mqar(pairs=pairs, length=length, power=power)
     batch = task.evaluation("test", 0, 100_000)
     order = batch.positions.argsort(1)  # of the i-th query the pair
     guesses = [np.bincount(column, minlength=pairs).max() / len(column) for column in order.T]
     assert np.mean(guesses) == pytest.approx(right, abs=0.006)
-    assert task.chance == pytest.approx(right, abs=0.01)
+    assert task.unbound.accuracy == pytest.approx(right, abs=0.01)
 
 
-def test_where_order_tells_nothing_chance_is_one_of_the_values_of_the_context() -> None:
+def test_where_order_tells_nothing_it_is_one_of_the_values_of_the_context() -> None:
     task = Mqar(pairs=8, length=512, power=1.0)
     batch = task.evaluation("test", 0, 4000)
     guess = batch.tokens[:, 1]  # always the first value
     assert (batch.targets == guess[:, None]).mean() == pytest.approx(1 / 8)
-    assert 1 / 8 <= task.chance < 0.13
+    assert 1 / 8 <= task.unbound.accuracy < 0.13
+
+
+@pytest.mark.parametrize("vocab", [64, 19])
+def test_chance_is_one_of_all_values(vocab: int) -> None:
+    task = Mqar(vocab=vocab, length=32, pairs=4)
+    seen = np.unique(task.evaluation("test", 0, 4000).targets)
+    assert task.chance == 1 / len(seen)
 
 
 @pytest.mark.parametrize(
