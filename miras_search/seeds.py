@@ -1,6 +1,7 @@
-"""Which seeds are for what. A search compares trials on small ones; its best are compared again on seeds of their own.
+"""Which seeds are for what, and what so many can show.
 
-At the bottom, because the study, the engine and the readers all tell the two apart.
+A search compares trials on small ones; its best are compared again on seeds of their own. At the bottom, because the
+study, the engine and the readers all tell the two apart, and a plan promises what the test can keep.
 """
 
 from __future__ import annotations
@@ -14,6 +15,17 @@ FIRST_TUNE_SEED = 2_000_000
 def confirms(seed: int) -> bool:
     """Whether a job with this seed belongs to the confirmation of a search."""
     return seed >= FIRST_CONFIRM_SEED
+
+
+EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are drawn
+DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
+
+
+def smallest_p(seeds: int) -> float:
+    """The smallest two-sided p that so many paired seeds can reach by sign flips: 2 / 2^n, at most 1; more where they
+    are drawn.
+    """
+    return min(1.0, max(2.0 / 2.0**seeds, 1.0 / (DRAWS + 1.0)))
 
 
 FIRST_CROSSED_SEED = 2_000_000_000

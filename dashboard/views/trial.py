@@ -7,6 +7,7 @@ import shlex
 import streamlit as st
 
 from miras_search.analysis.commits import commit_of
+from miras_search.analysis.duel import trial_flags
 from miras_search.dashboard import frames, page
 from miras_search.dashboard.designs import cards
 from miras_search.dashboard.links import linked_select
@@ -84,7 +85,7 @@ with right:
     name = shlex.quote(study.name)
     again = command(shown.runs)
     if again is not None and "evaluated" not in study.config:  # the command of an evaluation is told by show
-        st.code(shlex.join([*again, "--trial", str(trial.number)]), language="bash")
+        st.code(shlex.join([*again, *trial_flags(study.name, trial.number)]), language="bash")
     st.code(f"miras-search show {name} {trial.number}", language="bash")
     st.subheader("Provenance")
     used = {row.run_id for row in attempts}

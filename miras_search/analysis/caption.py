@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import Comparison, JointTest
 from miras_search.analysis.numbers import fixed, plain
-from miras_search.analysis.paired import BCA_SEEDS, DRAWS, EXACT_SEEDS, smallest_p
+from miras_search.analysis.paired import BCA_SEEDS
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import Metric
+from miras_search.seeds import DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.tasks import Guess
 
 EXPONENTIAL = "t tests against noise as skewed as an exponential's"

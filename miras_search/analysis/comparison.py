@@ -11,8 +11,6 @@ from miras_search.analysis.cells import Cell
 from miras_search.analysis.noise import Flags, Noise, noise_of
 from miras_search.analysis.paired import (
     BCA_SEEDS,
-    DRAWS,
-    EXACT_SEEDS,
     EXPONENTIAL_DRAWS,
     Floats,
     exponential_t_each,
@@ -21,8 +19,8 @@ from miras_search.analysis.paired import (
     leaning_interval,
     sign_flip_each,
     sign_flip_stepdown,
-    smallest_p,
 )
+from miras_search.seeds import DRAWS, EXACT_SEEDS, smallest_p
 
 MIN_TEST = 2  # one seed has no spread and a p of 1 whatever happens
 ENOUGH = 3  # a cell with fewer pairs than this waits outside while others have more

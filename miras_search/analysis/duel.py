@@ -23,6 +23,11 @@ from miras_search.store.ranked import candidates
 from miras_search.store.types import FINAL_STATES, ResultRow, StudyRow
 
 
+def trial_flags(study: str, trial: int) -> list[str]:
+    """What `run` needs, beside the file, to train one trial of the stored study of that name again."""
+    return ["--trial", str(trial), *(["--rival"] if study.endswith(".rival") else [])]
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One of the two searches."""

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from miras_search.seeds import DRAWS, EXACT_SEEDS
+
 Floats: TypeAlias = NDArray[np.float64]
 Lean = TypeVar("Lean", float, Floats)  # of one interval or of many, 0 to 1
 
-EXACT_SEEDS = 16  # 2^15 distinct flips at this size; beyond it the flips are drawn
-DRAWS = 65_535  # with the unflipped data counted in, the smallest p is 1 / 65,536, what 17 seeds would attain exactly
 EXPONENTIAL_DRAWS = 65_536
 MOST_SKEWED = 64  # seeds: with more of them skewness matters less, and the table for so many is conservative
 STUDENTS_SHARE = 0.43  # of the way from an exponential's short side to Student's
@@ -32,12 +32,6 @@ BCA_SEEDS = 20  # below this, a bootstrap is too coarse and the t interval alone
 _BLOCK = 4_096  # flips handled at once: bounds the memory at 4,096 x cells numbers
 _ROUNDING = 1e-12  # of the subtraction that makes a difference, as a share of the largest one
 _TIE = 1e-9  # accuracies are shares with few distinct values: equal statistics must not be split by rounding
-
-
-def smallest_p(n: int) -> float:
-    """The smallest two-sided p that n paired seeds can reach by sign flips: 2 / 2^n, at most 1; more where they are
-    drawn."""
-    return min(1.0, max(2.0 / 2.0**n, 1.0 / (DRAWS + 1.0)))
 
 
 def sign_flip_stepdown(

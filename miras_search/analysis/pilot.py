@@ -20,11 +20,12 @@ from miras_search.analysis import timing
 from miras_search.analysis.cells import Cell, gather
 from miras_search.analysis.comparison import by_seed, deciding_p
 from miras_search.analysis.noise import Flags, sides, uneven_and_lean
-from miras_search.analysis.paired import BCA_SEEDS, Floats, leaning_t, smallest_p, student_t
+from miras_search.analysis.paired import BCA_SEEDS, Floats, leaning_t, student_t
 from miras_search.analysis.timing import Timing
 from miras_search.analysis.tuned import Tuning
 from miras_search.analysis.verdict import ALPHA
 from miras_search.metrics import METRICS
+from miras_search.seeds import smallest_p
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.types import ResultRow, StudyRow

@@ -13,8 +13,9 @@ from typing import Literal
 
 from miras_search.analysis.comparison import Comparison
 from miras_search.analysis.numbers import ROUNDING, fixed, measured, p_text, plain
-from miras_search.analysis.paired import more_seeds, smallest_p, t_interval
+from miras_search.analysis.paired import more_seeds, t_interval
 from miras_search.metrics import Metric
+from miras_search.seeds import smallest_p
 
 ALPHA = 0.05
 MANY_SEEDS = 999  # an estimate beyond this is only "more than"

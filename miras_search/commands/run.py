@@ -29,6 +29,7 @@ from miras_search.commands.common import (
 )
 from miras_search.commands.plan import show_plan
 from miras_search.commands.study import StudyArgument, tell_shipped
+from miras_search.errors import MirasError
 
 if TYPE_CHECKING:
     from miras_search.analysis.duel import Duel
@@ -89,6 +90,7 @@ def run(
     trial: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Train all jobs of this one trial again, and nothing else.")
     ] = None,
+    of_rival: Annotated[bool, typer.Option("--rival", help="With --trial: a trial of the search's rival.")] = False,
     takeover: TakeoverOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
     as_json: EventsOption = False,
@@ -101,8 +103,12 @@ def run(
     from miras_search.study.loader import load
 
     loaded = load(study, overrides or (), name)
+    if of_rival and (trial is None or loaded.rival is None):
+        lacks = "goes with --trial N" if trial is None else f"{loaded.name} has no rival"
+        raise MirasError(f"run --rival: {lacks}: leave it out")
     if not quiet:
         tell_shipped(loaded, study)
+    loaded = loaded.rival if of_rival and loaded.rival is not None else loaded
     if dry_run:
         show_plan(loaded, db, as_json=as_json)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +31,8 @@ from miras_search.errors import MirasError, cause
 if TYPE_CHECKING:
     from miras_search.space.plugin_text import Told
     from miras_search.store.types import AttemptRow, ResultRow, RunRow, TrialRow
+
+OF_ANOTHER = re.compile(r"\.(calibration|seeds)-[0-9a-f]{8}$")  # names of studies that a verb made of another's file
 
 
 def show(
@@ -63,7 +66,7 @@ def show(
     used = {attempt.run_id for attempt in attempts}
     mine = [run for run in runs if run.id in used]
     evaluated = "evaluated" in stored.config
-    again = rerun(mine or runs, found.number, db, evaluated=evaluated)
+    again = rerun(study, mine or runs, found.number, db, evaluated=evaluated)
     options = _options(found.design, told(run.provenance for run in mine or runs))
     if as_json:
         emit(
@@ -86,7 +89,8 @@ def show(
     say(_metrics(results))
     say(_attempts(attempts))
     say("provenance\n" + ("\n".join(_run(run) for run in mine) or "  never run"))
-    say(f"\n{'evaluate' if evaluated else 'train'} it again: {again}")
+    if again is not None:
+        say(f"\n{'evaluate' if evaluated else 'train'} it again: {again}")
 
 
 def _find(trials: Sequence[TrialRow], wanted: str, study: str) -> TrialRow:
@@ -100,13 +104,20 @@ def _find(trials: Sequence[TrialRow], wanted: str, study: str) -> TrialRow:
     raise MirasError(f"trial: {study} has no trial {wanted!r}: {cure}")
 
 
-def rerun(runs: Sequence[RunRow], trial: int, db: str | None, *, evaluated: bool = False) -> str:
-    """The command that trains the trial again, or evaluates it, from the words of the newest run of the study."""
+def rerun(study: str, runs: Sequence[RunRow], trial: int, db: str | None, *, evaluated: bool = False) -> str | None:
+    """The command that trains the trial again, or evaluates it, from the words of the newest run of the study.
+
+    None for what `calibrate` and `seeds` trained: the file that they were given is another study's.
+    """
+    from miras_search.analysis.duel import trial_flags
+
+    if OF_ANOTHER.search(study):
+        return None
     words = runs[-1].provenance.get("argv") if runs else None
     argv = [str(word) for word in words] if isinstance(words, list) else []
     flag = ["--db", db] if db is not None else []
     again = _evaluation_words(argv) if evaluated else _study_words(argv)
-    return shlex.join(["miras-search", *again, *flag, "--trial", str(trial)])
+    return shlex.join(["miras-search", *again, *flag, *trial_flags("" if evaluated else study, trial)])
 
 
 def _study_words(argv: Sequence[str]) -> list[str]:

@@ -159,7 +159,7 @@ class _Run:
     def go(self) -> RunSummary:
         """Take the lease, run, give it back."""
         study, writer = self.study, self.writer
-        self.study_id = put_study(study, writer)
+        self.study_id = put_study(study, writer, takeover=self.options.takeover)
         with self.signals:
             origin = provenance(study.plugins) | {
                 "seeds": list(study.seeds),

@@ -14,8 +14,10 @@ from miras_search.study.study import Study
 from miras_search.training.job import Job
 
 
-def put_study(study: Study, writer: Writer) -> int:
-    """Store a study, or find it, without its jobs; returns its id. Raises StudyChanged where it is another one."""
+def put_study(study: Study, writer: Writer, *, takeover: bool = False) -> int:
+    """Store a study, or find it, without its jobs; returns its id. Raises StudyChanged where it is another one, and
+    StudyBusy where a live run trains it with other seeds or words, unless `takeover`.
+    """
     return writer.put_study(
         name=study.name,
         question=study.question,
@@ -25,6 +27,7 @@ def put_study(study: Study, writer: Writer) -> int:
         config=study.config,
         config_hash=study.config_hash,
         space_hash=study.space_hash,
+        takeover=takeover,
     )
 
 

@@ -282,6 +282,8 @@ class SearchRun:
         if not known:
             trial.set_constraint("valid", 1.0)
         self._optuna.tell(trial, state=TrialState.PRUNED)
+        if number == 0:
+            self._loose += self._jobs(0, self._keys(0))  # the base is trained although the limits leave it out
 
     def _count_refusal(self, why: Mapping[str, str]) -> None:
         self._refused += 1

@@ -114,11 +114,13 @@ class Writer:
         config: Mapping[str, object],
         config_hash: str,
         space_hash: str,
+        takeover: bool = False,
     ) -> int:
         """Store a study, or find it; returns its id.
 
         `space_hash` covers what is compared: everything but the seeds and the prose. With the same one, the stored
-        configuration is brought up to date (more seeds); with another one, StudyChanged is raised.
+        configuration is brought up to date (more seeds); with another one, StudyChanged is raised. While a run is live
+        its configuration stays: StudyBusy, unless `takeover`.
         """
         now = self._now()
         values = {
@@ -143,6 +145,7 @@ class Writer:
                     f"with `--as NAME` to keep both, or name another database with --db"
                 )
             if any(getattr(stored, key) != value for key, value in values.items()):
+                lease.give_up_dead(session, stored.id, now, takeover=takeover)
                 session.execute(update(Study).where(Study.id == stored.id).values(**values))
                 touch(session.connection(), stored.id, now)
             return stored.id

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from miras_search.metrics import saturation
 from miras_search.models import fit
+from miras_search.seeds import smallest_p
 from miras_search.space.control import NoControl
 from miras_search.space.fields import Plain, to_plain
 from miras_search.study.designs import Array
@@ -125,11 +126,6 @@ def _top_up_jobs(study: Study) -> int:
     if study.top_up is None:
         return 0
     return len(study.top_up.extra) * sum(cell.role != "control" for cell in study.cells) * len(study.tasks)
-
-
-def smallest_p(seeds: int) -> float:
-    """Two of the 2^n sign patterns are the most extreme: the smallest two-sided p, at most 1."""
-    return min(1.0, 2.0 ** (1 - seeds))
 
 
 def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[str]:

@@ -6,8 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from miras_search.seeds import smallest_p
 from miras_search.space.fields import Plain
-from miras_search.study.plan import ENOUGH_SEEDS, FINAL, smallest_p
+from miras_search.study.plan import ENOUGH_SEEDS, FINAL
 from miras_search.study.search import KNOWN_BEFORE
 from miras_search.study.study import Study
 

@@ -20,10 +20,10 @@ from miras_search.analysis.paired import (
     paired_t_p,
     sign_flip_each,
     sign_flip_stepdown,
-    smallest_p,
     t_interval,
     widened,
 )
+from miras_search.seeds import smallest_p
 
 TABLES = arrays.arrays(
     np.float64,

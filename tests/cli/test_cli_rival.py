@@ -30,6 +30,10 @@ schedule: {sync: 2}
 LOCAL = ("--executor", "local", "--workers", "1")
 
 
+def attempts(cli, study: str) -> int:
+    return sum(len(cli("show", study, str(trial), "--json").json["attempts"]) for trial in range(3))
+
+
 def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_first(cli, here: Path) -> None:
     Path("sought.yaml").write_text(SEARCH)
     assert "random, pruner none: as many jobs again, stored as sought.rival" in cli("plan", "sought.yaml").out
@@ -46,6 +50,18 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
     assert "over 2 paired seeds, p = " in rest.out
     studies = {one["study"]: one["jobs"] for one in cli("status", "--json").json["studies"]}
     assert {name: jobs["complete"] for name, jobs in studies.items()} == {"sought": 7, "sought.rival": 7}
+
+    told = cli("show", "sought.rival", "2").out  # which the file alone would not mean
+    again = told.splitlines()[-1].removeprefix("train it again: ")
+    assert again == "miras-search run STUDY.yaml --trial 2 --rival"  # of what Python trained it knows no file
+    again = again.replace("STUDY", "sought")
+    before = {name: attempts(cli, name) for name in studies}
+    assert cli(*again.split()[1:], *LOCAL).code == 0
+    assert attempts(cli, "sought") == before["sought"] and attempts(cli, "sought.rival") > before["sought.rival"]
+    alone = ("--trial", "0", "--set", "rival={}")
+    for words, said in (((), "goes with --trial N"), (alone, "sought has no rival")):
+        refused = cli("run", "sought.yaml", "--rival", *words)
+        assert refused.code == 2 and said in refused.err
 
     duel = cli("status", "sought", "--json").json["duel"]
     mine, theirs = duel["sides"]

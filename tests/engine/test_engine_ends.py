@@ -235,11 +235,13 @@ def test_two_drivers_do_not_meet(local) -> None:
     def again(event: object) -> None:
         if isinstance(event, JobStarted) and not seen:
             with pytest.raises(StudyBusy) as caught:
-                local()
+                local("seeds=9")
             seen.append(caught.value)
 
     assert local(on_event=again).complete == 6
     assert len(seen) == 1 and seen[0].exit_code == 3
+    seeds = queries.study(local.db, "tiny").config["seeds"]
+    assert seeds == [0, 1], "nor does the second change what the first one trains"
 
 
 def test_a_run_that_lost_its_lease_stops_writing(local) -> None:

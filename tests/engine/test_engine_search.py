@@ -177,13 +177,26 @@ def test_what_is_over_a_limit_is_refused_untrained_with_its_reason(bench: Bench)
     assert bench.report().trials["refused"] == len(refused)
 
 
+def test_a_base_over_the_limits_is_trained_as_what_trials_are_compared_with(bench: Bench) -> None:
+    settings = (
+        "space={bias: [dot, l2], model.d_model: [8, 16]}",
+        "constraints={params: 3000}",
+        "confirm={top: 1, seeds: 2}",
+    )
+    assert bench.run(*settings).attempts > 0
+    jobs = [job for job in searched(bench.jobs()) if job.trial_number == 0]
+    assert [job.state for job in jobs] == ["complete"]
+    assert bench.trials()[0].role == "base"
+    assert bench.run(*settings).attempts == 0, "all of it was trained at once"
+
+
 def test_limits_that_nothing_meets_end_the_search_and_say_by_how_much(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.run("constraints={params: 10}", "confirm={top: 0}")
     (said,) = [it.getMessage() for it in caplog.records if "refused by the limits" in it.getMessage()]
     assert re.search(r"the search ends here; the last one: params [\d,]+ > 10; widen them", said)
-    assert searched(bench.jobs()) == []
+    assert {job.trial_number for job in searched(bench.jobs())} == {0}, "the base alone, as in any search"
 
 
 def test_diverged_trials_are_results_that_cannot_win(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from miras_search.study.loader import Study, loads
-from miras_search.study.plan import confounds, plan, smallest_p
+from miras_search.study.plan import confounds, plan
 
 HEAD = "name: t\ntask: [mqar, noisy_recall]\nbase: delta_net\n"
 
@@ -41,9 +41,15 @@ def test_more_stored_than_planned_leaves_nothing() -> None:
     assert found.estimate_seconds == 0.0
 
 
-@pytest.mark.parametrize(("seeds", "p"), [(1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125), (10, 2 / 1024)])
-def test_the_smallest_p(seeds: int, p: float) -> None:
-    assert smallest_p(seeds) == p
+@pytest.mark.parametrize(("seeds", "p"), [(1, 1.0), (2, 0.5), (6, 0.03125), (10, 2 / 1024), (24, 1 / 65_536)])
+def test_a_plan_promises_the_smallest_p_that_the_test_reaches(seeds: int, p: float) -> None:
+    assert plan(read(f"vary: {{bias: [dot]}}\nseeds: {seeds}\n")).smallest_p == p
+
+
+def test_a_look_at_flips_that_are_drawn_may_be_vain() -> None:
+    late = "top_up: {max_seeds: 130, looks: 2, spending: late}"
+    found = confounds(read(f"vary: {{bias: [dot]}}\nseeds: 24\n{late}\n"))
+    assert any("the look at 24 (smallest p 1.5e-05" in one and "cannot decide anything" in one for one in found)
 
 
 @pytest.mark.parametrize(
