@@ -13,7 +13,7 @@ from typing import cast
 
 from miras_search.analysis.cells import gather, metric_named, task_names
 from miras_search.analysis.commits import commits
-from miras_search.analysis.locked import lock_text
+from miras_search.analysis.locked import lock_text, locked_margin
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
 from miras_search.analysis.matched import with_ratios
 from miras_search.analysis.reported import Reported
@@ -157,6 +157,7 @@ def table_context(
         execution=execution if isinstance(execution, str) else None,
         evaluated=_evaluated(study),
         lock=_lock(db, study, metric or study.metric, split, against, margin),
+        margin=_margin(db, study, metric or study.metric) if margin is None else margin,
         command=" ".join(["miras-search table", shlex.quote(study.name), *words]),
     )
 
@@ -193,6 +194,11 @@ def _lock(
     return lock_text(
         lock, seeds=seeds, metric=metric, split=shown, against=against, margin=margin, added=[*added & {*seeds}]
     )
+
+
+def _margin(db: Database, study: StudyRow, metric: str) -> float | None:
+    """The half width that was declared to matter, of the metric that it was declared for."""
+    return locked_margin(lock_of(db, study.id)) if metric == study.metric else None
 
 
 def added_seeds(runs: Sequence[RunRow], attempts: Sequence[AttemptRow]) -> set[int]:

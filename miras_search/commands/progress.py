@@ -23,6 +23,13 @@ from miras_search.metrics import METRICS
 
 NAME_WIDTH = 40  # longer names of cells are cut in the live table; the lines of a log have them in full
 
+CAME_TO = {
+    "oom": "ran out of memory",
+    "timeout": "fell silent and was killed",
+    "lost": "was lost",
+    "failed": "failed in a pack",
+}
+
 
 class Reporter(AbstractContextManager["Reporter"], Protocol):
     """Takes the events of one run, within its context."""
@@ -201,9 +208,8 @@ def finished(event: events.JobFinished, metric: str) -> str:
 
 def lost(event: events.AttemptLost) -> str:
     """The attempt that came to nothing, and that the job will be tried again."""
-    what = "ran out of memory" if event.state == "oom" else "was lost"
     where = f"{event.cell}, {event.task}, seed {event.seed}"
-    return f"{where}: attempt {event.attempt} {what} and is made again: {cause(event.error)}"
+    return f"{where}: attempt {event.attempt} {CAME_TO[event.state]} and is made again: {cause(event.error)}"
 
 
 def stopping(event: events.Stopping) -> str:

@@ -154,6 +154,8 @@ def carry_out(
         raise typer.Exit(stop.exit_code) from None
     tables = _tables(study.name, database)
     if as_json:
+        for one in others:
+            _emit_summary(one, database, _tables(one.study, database))
         _emit_summary(summary, database, tables)
     else:
         _print(_report(study.name, database), tables, _duel(study.name, database))

@@ -89,7 +89,9 @@ class JobFinished(_Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost(_Event):
-    """An attempt came to nothing and its job will be tried again. `state` is `lost`, `timeout` or `oom`."""
+    """An attempt came to nothing and its job will be tried again. `state` is `lost`, `timeout`, `oom`, or of a job in a
+    pack `failed`, whichever of them did.
+    """
 
     event: ClassVar[str] = "attempt_lost"
     cell: str

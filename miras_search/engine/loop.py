@@ -105,6 +105,7 @@ class JobLoop:
         self._silence = study.resources.silence
         self._queue = Packs(study, pack_size(study.resources))
         self._ticket = 1  # the next one
+        self._asks = True  # whether there may be more jobs than those that were given
         self._running: dict[int, _Running] = {}
         self._attempts: Counter[int] = Counter()  # by job, stored ones included
         self._bad: Counter[tuple[int, str]] = Counter()  # (job, lost | oom) in this run
@@ -146,9 +147,10 @@ class JobLoop:
     def _fill(self) -> None:
         """Start tasks while there is room; a job that must be alone waits for the others, and they for it."""
         while len(groups := self._groups()) < self._executor.slots:
-            if not self._queue:
+            if not self._queue and self._asks:
                 self._put(self._hooks.more())
             if not self._queue:
+                self._asks = False  # until a job ends: what leads on is read from the database
                 return
             alone = self._queue.first.id in self._alone
             if groups and (alone or any(group.alone for group in groups)):
@@ -328,6 +330,7 @@ class JobLoop:
     def _tell_end(
         self, job: JobRow, state: JobState, metrics: Mapping[str, float], seconds: float | None, error: str | None
     ) -> None:
+        self._asks = True
         self._checkpoints.drop(snapshot_name(self._study.name, job))
         self._hooks.event(JobFinished(job.cell, job.task, job.seed, state, metrics, seconds, error))
 

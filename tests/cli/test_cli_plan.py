@@ -115,6 +115,13 @@ def test_a_lock_before_the_results_is_what_captions_name(cli, record, study_file
     assert statistics["statistics"][0]["margin"] == 0.02
 
 
+def test_the_locked_margin_is_what_more_seeds_are_counted_for(cli, record, study_file: Path) -> None:
+    cli("plan", "small.yaml", "--set", "seeds=5", "--lock", "--margin", "0.002")
+    record(study_file.read_text().replace("seeds: 3", "seeds: 5"), 20)
+    said = " ".join(str(row["verdict"]) for row in cli("table", "small", "--json").json["rows"])
+    assert "±0.002" in said and "±0.01" not in said, said
+
+
 def test_a_table_that_departs_from_its_lock_says_where(cli, record, study_file: Path) -> None:
     cli("plan", "small.yaml", "--lock")
     record(study_file.read_text().replace("seeds: 3", "seeds: 5"), 4)

@@ -74,6 +74,7 @@ def test_one_command_runs_a_search_and_its_rival_and_compares_what_they_put_firs
 
     again = cli("run", "sought.yaml", *LOCAL, "--json")
     lines = [json.loads(line) for line in again.out.splitlines()]
+    assert [line["study"] for line in lines if line["event"] == "summary"] == ["sought.rival", "sought"]
     assert lines[-1]["duel"] == duel and not [line for line in lines if line["event"] == "job_started"]
 
     # a training of the rival's that ended with a value that is not finite has diverged: no interval and no p without it

@@ -71,13 +71,19 @@ class Books:
     def states(self) -> list[str]:
         return [job.state for job in queries.jobs(self.db, self.id)]
 
-    def loop(self, executor: Script, points: Callable[[JobRow, Sequence[Row]], bool] | None = None) -> JobLoop:
+    def loop(
+        self,
+        executor: Script,
+        points: Callable[[JobRow, Sequence[Row]], bool] | None = None,
+        more: Callable[[], Sequence[JobRow]] = tuple,
+    ) -> JobLoop:
         hooks = Hooks(
             event=lambda event: self.events.append((type(event), self.states())),
             begun=lambda number: None,
             ended=lambda job, state, value: self.ended.append((job.id, state)),
             check=lambda: None,
             points=points,
+            more=more,
         )
         checkpoints = Checkpoints(self.db, self.writer, self.folder)
         metric = ("accuracy", "test")
@@ -97,6 +103,27 @@ def test_hooks_see_what_has_been_committed(books: Books) -> None:
     assert books.events[0] == (JobStarted, ["complete"] * 3 + ["waiting"] * 3), "all that had come is in already"
     assert [state for _, state in books.ended] == ["complete"] * 6
     assert len(queries.curves(books.db, books.id, "loss", "train")) == 12
+
+
+def test_further_jobs_are_asked_for_when_something_has_ended(books: Books) -> None:
+    """What leads on is read from the database: while nothing ends there is nothing new in it."""
+    jobs, polls, asked = queries.jobs(books.db, books.id), iter(range(100)), []
+    executor = Script(slots=10)
+    given, executor.tickets = [], []
+
+    def hold() -> None:  # four looks find nothing, then all that runs ends
+        given.extend(executor.tickets)
+        executor.tickets[:] = given if next(polls) % 5 == 4 else []
+        given[:] = [] if executor.tickets else given
+
+    def more() -> list[JobRow]:
+        asked.append(len(books.ended))
+        return jobs[3:] if len(asked) == 2 else []
+
+    executor.before = hold
+    books.loop(executor, more=more).run(jobs[:3])
+    assert [state for _, state in books.ended] == ["complete"] * 6
+    assert asked == [0, 3, 3, 6]
 
 
 def test_a_pruner_decides_between_two_messages(books: Books) -> None:
