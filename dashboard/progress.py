@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from miras_search.analysis.snapshot import Snapshot, steps_of
+from miras_search.store.lease import is_live
 from miras_search.store.types import AttemptRow, JobRow, RunRow
-
-HEARTBEAT_LIMIT = timedelta(seconds=60)  # a run that has been silent for longer is taken for dead, as the store does
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +82,15 @@ def _with_jobs(snapshot: Snapshot, attempts: Sequence[AttemptRow], metric: tuple
 
 
 def live_run(runs: Sequence[RunRow], now: datetime) -> RunRow | None:
-    """The run that is at work now, by its heartbeat; None where nobody is."""
+    """The run that is at work now, as the store sees it; None where nobody is."""
     for run in reversed(runs):
-        if run.status == "running" and now - run.heartbeat_at <= HEARTBEAT_LIMIT:
+        if run.status == "running" and is_live(run, now):
             return run
     return None
 
 
 def silent_run(runs: Sequence[RunRow], now: datetime) -> RunRow | None:
-    """A run that says it is at work but has not been heard of for a minute."""
+    """A run that says it is at work and is gone, or has not been heard of for a minute."""
     if live_run(runs, now) is None and runs and runs[-1].status == "running":
         return runs[-1]
     return None

@@ -33,7 +33,6 @@ NEEDED = (
     "plotly",
 )
 LEAST_FREE = 1 << 30  # bytes: a database of 10,000 trials is 22 MB, a checkpoint of these models less than one
-SILENT_SECONDS = 60.0  # a run without a heartbeat for so long is dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +117,7 @@ def _database(where: str, source: str) -> Iterator[Check]:
 def _leases(db: object) -> Iterator[Check]:
     from miras_search.store import queries
     from miras_search.store.database import Database
+    from miras_search.store.lease import is_live
 
     assert isinstance(db, Database)
     studies = queries.studies(db)
@@ -129,7 +129,7 @@ def _leases(db: object) -> Iterator[Check]:
                 continue
             silent = (now - run.heartbeat_at).total_seconds()
             found = f"{study.name}: run {run.id} by process {run.pid} on {run.host}, heartbeat {silent:.0f} s ago"
-            if silent < SILENT_SECONDS:
+            if is_live(run, now):
                 yield Check("lease", "ok", found)
             else:
                 yield Check("lease", "warning", f"{found}: it is gone", "run the study again: it goes on from there")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from miras_search.store.tables import Run, Study
-from miras_search.store.types import LeaseLost, StudyBusy
+from miras_search.store.types import LeaseLost, RunRow, StudyBusy
 
 LEASE_SECONDS = 60.0  # a driver beats every few seconds; this allows for a long checkpoint or a busy disk
 _STATUS = select(Run.status).where(Run.id == bindparam("run"))
@@ -43,7 +43,7 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-def is_live(run: Run, now: datetime) -> bool:
+def is_live(run: Run | RunRow, now: datetime) -> bool:
     """Whether a run that says `running` still does."""
     if now - run.heartbeat_at >= timedelta(seconds=LEASE_SECONDS):
         return False

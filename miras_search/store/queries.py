@@ -380,7 +380,7 @@ def wall_seconds(db: Database, study_id: int) -> list[tuple[str, str, float]]:
 
 
 def runs(db: Database, study_id: int) -> list[RunRow]:
-    """The invocations of the driver, the newest last. Whether a `running` one is alive shows in its heartbeat."""
+    """The invocations of the driver, the newest last. `lease.is_live` tells whether a `running` one is."""
     with db.session() as session:
         wanted = select(tables.Run).where(tables.Run.study_id == study_id).order_by(tables.Run.id)
         return [
@@ -391,6 +391,7 @@ def runs(db: Database, study_id: int) -> list[RunRow]:
                 heartbeat_at=row.heartbeat_at,
                 status=cast(RunStatus, row.status),
                 host=row.host,
+                pid_space=row.pid_space,
                 pid=row.pid,
                 provenance=row.provenance,
             )

@@ -239,6 +239,7 @@ class RunRow:
     heartbeat_at: datetime
     status: RunStatus
     host: str
+    pid_space: str
     pid: int
     provenance: dict[str, object]
 

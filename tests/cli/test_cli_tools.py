@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,11 +53,18 @@ def test_doctor_tells_of_a_run_that_is_gone(cli, stored: Path) -> None:
 
     from miras_search.store.database import Database
 
-    with Database.open(stored) as db, db.writing() as session:
-        session.execute(text("UPDATE ms_run SET status = 'running', heartbeat_at = '2020-01-01 00:00:00.000000'"))
-    check = _checks(cli("doctor", "--json"))["lease"]
-    assert check["level"] == "warning"
-    assert "it is gone" in check["found"]
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    silent = "heartbeat_at = '2020-01-01 00:00:00.000000'"
+    now = "heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    found = {}
+    for change in (silent, f"{now}, pid = {process.pid}", f"{now}, pid = {os.getpid()}"):
+        with Database.open(stored) as db, db.writing() as session:
+            session.execute(text(f"UPDATE ms_run SET status = 'running', {change}"))
+        check = _checks(cli("doctor", "--json"))["lease"]
+        found[change] = check["level"]
+        assert ("it is gone" in check["found"]) == (check["level"] == "warning")
+    assert list(found.values()) == ["warning", "warning", "ok"], "of this machine it is known at once, as run does"
 
 
 def test_doctor_warns_of_a_full_disk(cli, monkeypatch: pytest.MonkeyPatch) -> None:
