@@ -53,12 +53,17 @@ def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:
     return f"{rounded:+.{decimals}f}" if signed else f"{rounded:.{decimals}f}"
 
 
+def end_text(value: float, decimals: int) -> str:
+    """An end of an interval: one below 0 that rounds to it keeps its sign, or nobody could tell on which side it is."""
+    return f"{value + 0.0:.{decimals}f}"
+
+
 def measured(value: float | None, low: float | None, high: float | None) -> str:
     """A difference with its interval: +0.21 [0.17, 0.25]; alone where it has none."""
     if low is None or high is None:
         return fixed(value, 3, signed=True)
     digits = interval_decimals(low, high)
-    return f"{fixed(value, digits, signed=True)} [{fixed(low, digits)}, {fixed(high, digits)}]"
+    return f"{fixed(value, digits, signed=True)} [{end_text(low, digits)}, {end_text(high, digits)}]"
 
 
 def plain(value: float) -> str:

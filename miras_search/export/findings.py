@@ -11,7 +11,7 @@ from miras_search.analysis.effects import Equivalence
 from miras_search.analysis.factorial import Anova
 from miras_search.analysis.findings import RULES, CellEffect, Findings
 from miras_search.analysis.modes import Solved, Speed
-from miras_search.analysis.numbers import NOTHING, fixed, interval_decimals, measured, p_text, plain
+from miras_search.analysis.numbers import NOTHING, end_text, fixed, interval_decimals, measured, p_text, plain
 from miras_search.analysis.pareto import Front
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.shapley import Shares
@@ -79,7 +79,7 @@ def _within(found: Equivalence | None) -> str:
     if found is None:
         return NOTHING
     digits = interval_decimals(found.low, found.high)
-    ends = f"[{fixed(found.low, digits)}, {fixed(found.high, digits)}]"
+    ends = f"[{end_text(found.low, digits)}, {end_text(found.high, digits)}]"
     return f"{'shown' if found.holds else 'not shown'}, p {p_text(found.p)}, 90 % {ends}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from miras_search.analysis.numbers import NOTHING, bytes_text, count_text, fixed, p_text
+from miras_search.analysis.numbers import NOTHING, bytes_text, count_text, end_text, fixed, p_text
 from miras_search.analysis.table import AblationTable, Row
 from miras_search.metrics import METRICS
 
@@ -76,7 +76,7 @@ def interval_text(row: Row, places: int) -> str:
     """The interval of the difference: "[0.170, 0.250]"."""
     if row.ci_low is None or row.ci_high is None:
         return NOTHING
-    return f"[{fixed(row.ci_low, places)}, {fixed(row.ci_high, places)}]"
+    return f"[{end_text(row.ci_low, places)}, {end_text(row.ci_high, places)}]"
 
 
 def survives_text(row: Row) -> str:

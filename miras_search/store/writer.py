@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
+from typing import cast
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from miras_search.store import attempts, lease, tables
+from miras_search.store import attempts, changes, lease, tables
 from miras_search.store.database import Database
 from miras_search.store.measured import PointRow, insert_points, point_rows
 from miras_search.store.metric_names import metric_ids, register_metrics
@@ -141,8 +142,9 @@ class Writer:
                 return int(session.execute(row.returning(Study.id)).scalar_one())
             if stored.space_hash != space_hash:
                 raise StudyChanged(
-                    f"study {name!r}: the file no longer compares what this database holds under that name: run it "
-                    f"with `--as NAME` to keep both, or name another database with --db"
+                    f"study {name!r}: the file no longer compares what this database holds under that name "
+                    f"({changes.told(stored.config, cast(Mapping[str, object], values['config']))}): run it with "
+                    f"`--as NAME` to keep both, or name another database with --db"
                 )
             if any(getattr(stored, key) != value for key, value in values.items()):
                 lease.give_up_dead(session, stored.id, now, takeover=takeover)

@@ -163,6 +163,7 @@ def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[s
             f"budgets are not matched: {_some(unmatched)} {have} other parameters or state than {study.base_name}; "
             f"compare the params and state columns"
         )
+    found += _all_seeing(cells, study)
     if not study.controls:
         cure = "a layer of your own takes none, so put it into vary.preset and a preset into base"
         cure = "add `controls: [no_write]`" if study.base.mixer is None else cure
@@ -179,6 +180,20 @@ def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[s
             "hold one by `execution:`"
         )
     return found
+
+
+def _all_seeing(cells: Sequence[Cell], study: Study) -> list[str]:
+    """Hybrids whose attention has all of a task's sequence in its window: what they recall needs no memory."""
+    shortest = min(study.tasks, key=lambda task: task_from_spec(task.spec).sequence_length)
+    length = task_from_spec(shortest.spec).sequence_length
+    whole = [cell for cell in cells if cell.model.attention_every and cell.model.attention_window >= length]
+    if not whole:
+        return []
+    have, window = ("has", whole[0]) if len(whole) == 1 else ("have", whole[0])
+    return [
+        f"{_some([cell.name for cell in whole])} {have} full attention: a window of {window.model.attention_window} "
+        f"holds all {length} tokens of {shortest.name}; set model.attention_window"
+    ]
 
 
 def _uncontrolled(study: Study) -> list[str]:

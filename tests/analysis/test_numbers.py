@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from miras_search.analysis.numbers import bytes_text, count_text, decimals_for, fixed, interval_decimals, p_text
+from miras_search.analysis.numbers import (
+    bytes_text,
+    count_text,
+    decimals_for,
+    end_text,
+    fixed,
+    interval_decimals,
+    p_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +47,7 @@ def test_interval_decimals(low: float, high: float, expected: int) -> None:
 
 def test_fixed_knows_no_negative_zero() -> None:
     assert fixed(-0.0001, 3) == "0.000"
+    assert (end_text(-0.0001, 3), end_text(0.0001, 3), end_text(-0.0, 1)) == ("-0.000", "0.000", "0.0")
     assert fixed(-0.0001, 3, signed=True) == "+0.000"
     assert fixed(0.2, 2, signed=True) == "+0.20"
     assert fixed(None, 2) == "-"

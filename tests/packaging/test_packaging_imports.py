@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands": TRAINED
     | {"training", "study", "store", "engine", "analysis", "export", "bench", "doctor", "dashboard"},
     "cli": BOTTOM | {"commands"},
+    "__main__": {"cli"},
     "api": TRAINED | {"training", "study", "store", "engine", "analysis", "export"},
 }
 FRONT_DOOR = ("miras_search", "miras_search.api")  # for type checkers; loaded when a name is first asked for

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -71,6 +72,25 @@ def test_another_comparison_under_the_same_name_is_refused(db: Database, put_stu
     with pytest.raises(StudyChanged, match="--as NAME"):
         put_study(space_hash="s2", config_hash="c2")
     assert queries.study(db, "bias").config_hash == "c1"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({"base": {"train": {"steps": 150}}}, {"base": {"train": {"steps": 160}}}, "base.train.steps 150 -> 160"),
+        ({"tasks": [{"spec": {"pairs": 4}}]}, {"tasks": [{"spec": {"pairs": 8}}]}, "tasks.0.spec.pairs 4 -> 8"),
+        ({"execution": "exact"}, {"tune": {"seeds": [1]}}, "execution exact -> none, tune none -> {'seeds': [1]}"),
+        ({"cells": [{"name": "a"}]}, {"cells": [{"name": "c"}]}, "without the cell a, with the cell c"),
+        ({"seeds": [1], "cells": [{"name": "a", "x": 1}]}, {"cells": [{"name": "a"}]}, "a setting of its cells"),
+        ({str(i): 0 for i in range(5)}, {str(i): 1 for i in range(5)}, "0 0 -> 1, 1 0 -> 1, 2 0 -> 1 and 2 more"),
+    ],
+)
+def test_what_differs_is_told(
+    put_study: Callable[..., int], then: dict[str, object], now: dict[str, object], said: str
+) -> None:
+    put_study(config=then)
+    with pytest.raises(StudyChanged, match=re.escape(f"under that name ({said}")):
+        put_study(config=now, space_hash="s2", config_hash="c2")
 
 
 def test_a_configuration_with_nan_is_refused(db: Database, put_study: Callable[..., int]) -> None:

@@ -46,6 +46,14 @@ def test_a_plan_promises_the_smallest_p_that_the_test_reaches(seeds: int, p: flo
     assert plan(read(f"vary: {{bias: [dot]}}\nseeds: {seeds}\n")).smallest_p == p
 
 
+def test_a_hybrid_that_sees_everything_is_told() -> None:
+    text = "model: {layers: 2, attention_every: 2}\nvary: {model.attention_window: [8, 64]}\nseeds: 6\n"
+    (said,) = (one for one in confounds(read(text)) if "full attention" in one)
+    assert said == (
+        "attention_window=64 has full attention: a window of 64 holds all 64 tokens of mqar; set model.attention_window"
+    )
+
+
 def test_a_look_at_flips_that_are_drawn_may_be_vain() -> None:
     late = "top_up: {max_seeds: 130, looks: 2, spending: late}"
     found = confounds(read(f"vary: {{bias: [dot]}}\nseeds: 24\n{late}\n"))
