@@ -56,7 +56,7 @@ def trials_frame(snapshot: Snapshot, task: str | None) -> pd.DataFrame:
     metric = snapshot.study.metric
     key = (metric, METRICS[metric].split)
     by_number: dict[int, list[ResultRow]] = {}
-    for result in snapshot.results:
+    for result in snapshot.tried:
         if task is None or result.task == task:
             by_number.setdefault(result.number, []).append(result)
     rows = []

@@ -13,6 +13,8 @@ shown = page.snapshot()
 study = shown.study
 st.title("Trials")
 st.caption("One line a cell of the study. Click the box in front of a line to open the trial's page.")
+if study.kind == "search":
+    st.caption("Means are on the seeds that the search looked at; the table has what fresh ones left of them.")
 
 place = st.columns([3, 2, 2, 2])
 text = place[0].text_input("Filter", placeholder="words of the cell, its changes or its hash", key="filter")

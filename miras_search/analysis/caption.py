@@ -29,6 +29,7 @@ class TableContext:
     floor_margin: float = 0.02  # accuracy up to chance plus this is at the floor
     lock: str | None = None  # what was locked before any result, in words, or that nothing was
     evaluated: str | None = None  # whose models these are, where nothing was trained
+    searched: str | None = None  # how many competed for the rows of a search, and what chose them
     looked: str | None = None  # what looks at something else mean for this table
     margin: float | None = None  # the half width that "not decided" aims at; None: by the metric
 
@@ -54,8 +55,7 @@ def caption(
     counts = _range([len(cell.values) for cell in planned])
     of = _range([cell.of for cell in planned])
     parts = [f"Study {study}, task {task}: {metric.name} ({measure}), mean and sd over seeds (n = {counts} of {of})"]
-    if context.evaluated:
-        parts.append(context.evaluated)
+    parts += [said for said in (context.searched, context.evaluated) if said]
     if found:
         intervals = _intervals(found, cells)
         parts.append(f"Differences to {reference.name} are paired by seed, with 95 % {intervals}")

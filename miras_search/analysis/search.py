@@ -129,6 +129,26 @@ def headline(report: SearchReport) -> str:
     )
 
 
+def chosen_among(report: SearchReport) -> str:
+    """What a caption says of the choice: a table without it would pass for an ablation that compared only its rows."""
+    total = sum(report.trials.values())
+    best = sum(row.rank is not None for row in report.rows)
+    names = " and ".join(objective_name(report, index) for index in range(len(report.objectives)))
+    return (
+        f"The rows are the best {best} of {report.competitors} competitors in a search of {total} trials by {names}, "
+        "compared here on other seeds, which chose nothing"
+    )
+
+
+def shrinkages(report: SearchReport) -> str | None:
+    """A note on what the search promised and fresh seeds did not keep."""
+    known = [row for row in report.rows if row.shrinkage is not None]
+    if not known:
+        return None
+    each = ", ".join(f"{row.cell} {_short(row.shrinkage or 0.0)}" for row in known)
+    return f"Shrinkage, {objective_name(report)} as the search saw it less that on these seeds: {each}."
+
+
 def objective_name(report: SearchReport, index: int = 0) -> str:
     """`validation accuracy`, `params`."""
     name, split, _ = report.objectives[index]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from miras_search.analysis.commits import commits
+from miras_search.seeds import confirms
 from miras_search.store import queries
 from miras_search.store.database import Database
 from miras_search.store.tuned import Scheme
@@ -48,6 +49,11 @@ class Snapshot:
             return {trial.cell: trial.number for trial in self.trials}
         cells = cast(Sequence[Mapping[str, object]], self.study.config["cells"])
         return {str(cell["name"]): number * scheme.size for number, cell in enumerate(cells)}
+
+    @property
+    def tried(self) -> list[ResultRow]:
+        """What trials are listed by: of a search without the fresh seeds, which only its best were trained on."""
+        return [row for row in self.results if self.study.kind != "search" or not confirms(row.seed)]
 
     @property
     def total(self) -> int:

@@ -17,6 +17,7 @@ from miras_search.analysis.locked import lock_text, locked_margin
 from miras_search.analysis.looks import Looked, Looks, test_in_looks
 from miras_search.analysis.matched import with_ratios
 from miras_search.analysis.reported import Reported
+from miras_search.analysis.search import chosen_among, search_report, shrinkages
 from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
 from miras_search.errors import MirasError
 from miras_search.metrics import saturation
@@ -61,6 +62,9 @@ def stored_tables(
         raise MirasError(f"{name}: no reported seed is trained before the tuning ends: `miras-search status {name}`")
     metric = study.metric if metric is None else metric
     context = table_context(db, study, metric=metric, split=split, against=against, task=task, margin=margin)
+    report = search_report(db, study, reported.everything)
+    if report is not None:
+        context = replace(context, searched=chosen_among(report))
     chances = chance_levels(study)
     looks = Looks.of(study)
     own = metric == study.metric and split in (None, metric_named(metric).split)
@@ -90,6 +94,8 @@ def stored_tables(
         provenance=context,
     )
     tables = tables if tuning is None else list(map(tuning.shown, tables))
+    if report is not None and (said := shrinkages(report)) is not None:
+        tables = [replace(table, notes=(*table.notes, said)) for table in tables]
     if trained is not None:  # it tells of models, and is no choice of a task that tells them apart
         return tables
     return [_with_saturation(with_ratios(table, study), chances.get(table.task)) for table in tables]

@@ -149,7 +149,7 @@ def _trials(shown: Snapshot) -> str:
     key = (metric, METRICS[metric].split)
     found: dict[tuple[int, str], list[float]] = {}
     params: dict[int, float] = {}
-    for row in shown.results:
+    for row in shown.tried:
         if row.state == "complete" and math.isfinite(row.values.get(key, math.nan)):
             found.setdefault((row.number, row.task), []).append(row.values[key])
         if ("params", "") in row.values:
@@ -157,6 +157,7 @@ def _trials(shown: Snapshot) -> str:
     places = decimals_for([], [sum(values) / len(values) for values in found.values()])
     heads = ["trial", "cell", "role", "changes", "state", "jobs", "diverged", "failed"]
     heads += [f"{task}: {metric} (n)" if len(shown.tasks) > 1 else f"{metric} (n)" for task in shown.tasks] + ["params"]
+    where = "<p>On the seeds that the search looked at; the table has what fresh ones left of it.</p>\n"
     lines = []
     for trial in shown.trials:
         changes = ", ".join(f"{path}: {level}" for path, level in trial.changes.items())
@@ -168,7 +169,8 @@ def _trials(shown: Snapshot) -> str:
             cells.append(f"{fixed(sum(values) / len(values), places)} ({len(values)})" if values else NOTHING)
         cells.append(f"{params[trial.number]:.0f}" if trial.number in params else NOTHING)
         lines.append(cells)
-    return f"<section>\n<h2>Trials</h2>\n{_grid(heads, lines, words=5)}\n</section>\n"
+    said = where if shown.study.kind == "search" else ""
+    return f"<section>\n<h2>Trials</h2>\n{said}{_grid(heads, lines, words=5)}\n</section>\n"
 
 
 def _failures(shown: Snapshot) -> str:

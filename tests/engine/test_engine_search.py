@@ -20,7 +20,7 @@ from miras_search.engine.events import RunSummary
 from miras_search.engine.samplers import sampler
 from miras_search.engine.tpe import History
 from miras_search.errors import EnvironmentProblem
-from miras_search.export.report import findings
+from miras_search.export.report import findings, to_report
 from miras_search.seeds import confirms
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -104,6 +104,10 @@ def test_a_search_trains_its_trials_and_confirms_the_best_on_fresh_seeds(bench: 
     won = [one.wins for one in found.cells if one.wins is not None]
     assert [one.wins + one.ties + one.losses for one in won] == [2, 2], "nor among the seeds that are won"
     assert "; n = 2. " in exported.curves[table.task].words
+    assert "The rows are the best 2 of 7 competitors in a search of 8 trials by validation accuracy" in table.caption
+    shrinkage = "Shrinkage, validation accuracy as the search saw it less that on these seeds: "
+    assert table.notes[-1].startswith(shrinkage + best.cell)
+    assert "On the seeds that the search looked at" in to_report(exported)
     assert {row.cell for row in table.rows} == {row.cell for row in report.rows}
     assert all(row.n == 2 for row in table.rows), "the seeds that chose them are not in the table"
 
