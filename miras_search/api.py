@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import pandas as pd
 
 from miras_search.analysis.cells import metric_named
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.stored import stored_tables
 from miras_search.analysis.table import AblationTable
 from miras_search.engine.driver import RunOptions
@@ -138,9 +139,12 @@ class StoredStudy:
             return frames.trials_frame(queries.trials(database, queries.study(database, self.name).id))
 
     def jobs(self) -> pd.DataFrame:
-        """One line a training: state and every number that it reported, as `accuracy.test` or `params`."""
+        """One line a training: state and every number that it reported, as `accuracy.test` or `params`.
+
+        `row` is the table's row that it is in; missing for one that tuned or searched.
+        """
         with Database.open(self.db, read_only=True) as database:
-            return frames.jobs_frame(queries.results(database, queries.study(database, self.name).id))
+            return frames.jobs_frame(Reported.of(database, queries.study(database, self.name)))
 
     def curves(self, metric: str | None = None, split: str | None = None) -> pd.DataFrame:
         """One line a point of a learning curve; of all metrics and splits, or of one. Without any, no lines.

@@ -38,6 +38,12 @@ class Reported:
             return cls(study, [row for row in everything if confirms(row.seed)], None, everything)
         return cls(study, everything, None, everything)
 
+    def row_of(self, job: ResultRow) -> str | None:
+        """The table's row that a training is in, of those in `everything`; None for one that chose something."""
+        if self.tuning is not None:
+            return self.tuning.cell_of(job)
+        return job.cell if self.study.kind != "search" or confirms(job.seed) else None
+
     def curves(
         self, db: Database, metric: str, split: str, *, task: str | None = None, cells: Collection[str] | None = None
     ) -> list[CurveRow]:

@@ -49,6 +49,12 @@ class Tuning:
         tasks = list(dict.fromkeys(row.task for row in results))  # trials have them in the study's order
         return sorted(found, key=lambda row: (row.number, tasks.index(row.task)))
 
+    def cell_of(self, job: ResultRow) -> str | None:
+        """The study's cell whose reported job it is, by name; None for a job that tunes."""
+        if job.seed in self.scheme.seeds:
+            return None
+        return str(self.cells[self.scheme.cell(job.number)]["name"])
+
     def reported_curves(self, curves: Iterable[CurveRow], results: Iterable[ResultRow]) -> list[CurveRow]:
         """The curves of the jobs on reported seeds, as those of the study's cells."""
         cells = {row.cell: str(self.cells[self.scheme.cell(row.number)]["name"]) for row in results}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from miras_search.analysis.reported import Reported
+from miras_search.analysis.stored_findings import stored_findings
 from miras_search.errors import EnvironmentProblem, MirasError
-from miras_search.export import figures, frames
+from miras_search.export import figures, findings, frames
 from miras_search.export.formats import RENDERERS, SUFFIXES
 from miras_search.export.html import to_html
 from miras_search.export.latex import to_latex
@@ -44,6 +47,7 @@ def pieces(db: Database, found: Findings) -> Iterator[Piece]:
     yield "study.yaml", found.shown.study.config_yaml.encode()
     if found.tables:
         yield from _tables(found)
+        yield from _statistics(db, found)
         yield from _figures(found)
     yield from _data(db, found)
 
@@ -55,6 +59,14 @@ def _tables(found: Findings) -> Iterator[Piece]:
     if len(found.tables) > 1:
         yield "tables/side-by-side.tex", to_latex(found.tables, side_by_side=True).encode()
         yield "tables/side-by-side.html", to_html(found.tables, side_by_side=True).encode()
+
+
+def _statistics(db: Database, found: Findings) -> Iterator[Piece]:
+    """What `table --statistics` tells: effects of axes and their interactions among it."""
+    more = stored_findings(db, found.shown.study.name, found.tables)
+    yield "tables/statistics.txt", findings.to_text(*more).encode()
+    document = json.dumps(findings.to_plain(*more), indent=2, ensure_ascii=False)
+    yield "tables/statistics.json", f"{document}\n".encode()
 
 
 def _figures(found: Findings) -> Iterator[Piece]:
@@ -76,7 +88,7 @@ def _data(db: Database, found: Findings) -> Iterator[Piece]:
     ]
     data = {
         "trials": frames.trials_frame(found.shown.trials),
-        "jobs": frames.jobs_frame(found.shown.results),
+        "jobs": frames.jobs_frame(Reported.of(db, study)),
         "curves": frames.curves_frame(curves),
     }
     if found.tables:

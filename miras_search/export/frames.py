@@ -12,9 +12,10 @@ from dataclasses import fields
 
 import pandas as pd
 
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.table import Row
 from miras_search.export.layout import Tables, as_tables
-from miras_search.store.types import CurveRow, ResultRow, TrialRow
+from miras_search.store.types import CurveRow, TrialRow
 
 _PLACE = ("task", "metric", "split", "base")
 _WHOLE = ("n", "of", "params", "state_bytes", "peak_memory_bytes", "failed", "diverged", "pairs")
@@ -67,16 +68,31 @@ def trials_frame(trials: Sequence[TrialRow]) -> pd.DataFrame:
     return frame.astype({name: whole.get(name, "string") for name in frame.columns})
 
 
-def jobs_frame(results: Sequence[ResultRow]) -> pd.DataFrame:
-    """One line a job; a column a number that any of them reported: `accuracy.test`, `loss.train`, `params`."""
+def jobs_frame(reported: Reported) -> pd.DataFrame:
+    """One line a job; a column a number that any of them reported: `accuracy.test`, `loss.train`, `params`.
+
+    `row` is the table's row that the job is in, missing for one that tuned or searched.
+    """
+    results = reported.everything
     keys = list(dict.fromkeys(key for row in results for key in row.values))
     names = [f"{name}.{split}" if split else name for name, split in keys]
     lines = [
-        [row.number, row.cell, row.role, row.task, row.seed, row.state, row.last_step, *map(row.values.get, keys)]
+        [
+            row.number,
+            row.cell,
+            reported.row_of(row),
+            row.role,
+            row.task,
+            row.seed,
+            row.state,
+            row.last_step,
+            *map(row.values.get, keys),
+        ]
         for row in results
     ]
-    frame = pd.DataFrame(lines, columns=["trial", "cell", "role", "task", "seed", "state", "last_step", *names])
-    types = dict.fromkeys(("cell", "role", "task", "state"), "string") | dict.fromkeys(names, "float64")
+    about = ["trial", "cell", "row", "role", "task", "seed", "state", "last_step"]
+    frame = pd.DataFrame(lines, columns=[*about, *names])
+    types = dict.fromkeys(("cell", "row", "role", "task", "state"), "string") | dict.fromkeys(names, "float64")
     return frame.astype({"trial": "int64", "seed": "int64", "last_step": "Int64", **types})
 
 

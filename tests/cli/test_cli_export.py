@@ -20,6 +20,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 FILES = {
     "report.html", "study.yaml",
     *(f"tables/table.{ending}" for ending in ("txt", "md", "tex", "html", "csv", "json")), "tables/table-siunitx.tex",
+    "tables/statistics.txt", "tables/statistics.json",
     *(f"figures/forest-mqar.{ending}" for ending in ("svg", "pdf", "png")),
     *(f"data/{name}.{ending}" for name in ("table", "trials", "jobs", "curves") for ending in ("csv", "parquet")),
 }  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
+
 import miras_search as ms
 
 STUDY = """\
@@ -53,6 +55,10 @@ def test_a_study_is_planned_tuned_matched_and_tabulated(cli, here: Path) -> None
     assert json.loads(frame["tuned"][1]) == rows[1]["tuned"] and str(frame["sign_depends"].dtype) == "boolean"
     assert cli("export", "fair", "-o", "out").code == 0  # a cell's curves are those of the setting that it took
     assert "<h3>Learning curves</h3>" in (here / "out" / "report.html").read_text()
+    jobs = pd.read_csv(here / "out" / "data" / "jobs.csv")
+    assert jobs.groupby("row").size().to_dict() == {row["cell"]: 2 for row in rows} and jobs["row"].isna().sum() == 8
+    statistics = json.loads((here / "out" / "tables" / "statistics.json").read_text())
+    assert statistics["statistics"][0]["cells"][0]["cell"] == rows[1]["cell"]
     for form in ("markdown", "latex", "csv"):
         assert cli("table", "fair", "--format", form).code == 0
     assert "x params" in cli("table", "fair", "--format", "markdown").out
