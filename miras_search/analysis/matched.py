@@ -19,4 +19,13 @@ def with_ratios(table: AblationTable, study: StudyRow) -> AblationTable:
     ratios = {str(cell["name"]): cast(float, cell["ratio"]) for cell in cells if "ratio" in cell}
     rows = tuple(replace(row, ratio=ratios.get(row.cell)) for row in table.rows)
     what = f"Cells are resized to the base's {match['by']}, within {cast(float, match['within']):.0%}."
-    return replace(table, rows=rows, caption=f"{table.caption} {what}", matched=str(match["by"]))
+    set_to = {str(cell["name"]): cast(Mapping[str, str], cell.get("sizes", {})) for cell in cells}
+    told = [f"{name} ({', '.join(map(' = '.join, sizes.items()))})" for name, sizes in set_to.items() if sizes]
+    notes = [f"Resized: {', '.join(told)}."] if told else []
+    return replace(
+        table,
+        rows=rows,
+        caption=f"{table.caption} {what}",
+        notes=(*table.notes, *notes),
+        matched=str(match["by"]),
+    )

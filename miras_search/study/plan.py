@@ -10,7 +10,7 @@ from miras_search.metrics import saturation
 from miras_search.models import fit
 from miras_search.seeds import smallest_p
 from miras_search.space.control import NoControl
-from miras_search.space.fields import Plain, to_plain
+from miras_search.space.fields import Plain, flow, to_plain
 from miras_search.study.designs import Array
 from miras_search.study.drafts import Cell
 from miras_search.study.levels import CONFIGS, text_at
@@ -138,6 +138,8 @@ def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[s
         f"seeds of its own"
         for path, values in own.items()
     ]
+    found += _surroundings(cells, study)
+    found += _steps(cells, study)
     tuned = study.tuning.values if study.tuning else ()
     if cells and "train.lr" not in (*own, *tuned) and not _varies_rate(study):
         found.append(
@@ -252,6 +254,36 @@ def _own_settings(cells: Sequence[Cell], study: Study) -> dict[str, str]:
         told = [f"{value} in {name}" for name, value in values.items()]
         found[path] = f"{_some(told)}, {base} in {study.base_name}"
     return found
+
+
+def _surroundings(cells: Sequence[Cell], study: Study) -> list[str]:
+    """Cells whose preset brings another layer around the memory than the base's has."""
+    base = to_plain(study.cells[0].model)
+    told = []
+    for cell in cells:
+        known = {*cell.changes, *cell.levels, *cell.sizes}
+        mine = to_plain(cell.model)
+        differ = (name for name in base if mine[name] != base[name] and f"model.{name}" not in known)
+        other = [f"{name} {flow(mine[name])}" for name in differ]
+        told += [f"{cell.name} ({', '.join(other)})"] if other else []
+    if not told:
+        return []
+    return [
+        f"presets bring their own layer around the memory, so a difference is one of that too: {_some(told)}; what the "
+        "study says under `model:` holds for all"
+    ]
+
+
+def _steps(cells: Sequence[Cell], study: Study) -> list[str]:
+    """Biases write in steps of different sizes, which alone may rank them."""
+    varied = {cell.name for cell in cells if cell.design.mixer is None and cell.design.bias != study.base.bias}
+    as_is = study.base.mixer is None and all(cell.train.inner_step == "as_is" for cell in study.cells)
+    if not varied or not as_is or not any(axis.path.startswith("bias") for axis in study.axes):
+        return []
+    return [
+        "each bias writes in steps of its own size, so a difference may be one of the inner step; "
+        "`train: {inner_step: match_base}` gives every cell's first writes the size of the base's"
+    ]
 
 
 def _varies_rate(study: Study) -> bool:

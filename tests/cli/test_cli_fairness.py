@@ -44,6 +44,7 @@ def test_a_study_is_planned_tuned_matched_and_tabulated(cli, here: Path) -> None
     assert "train.lr is chosen for each row, the best of 4" in " ".join(last.out.split())
     assert "Cells are resized to the base's params, within 10%" in " ".join(last.out.split())
     document = cli("table", "fair", "--json").json
+    assert f"Resized: {document['rows'][1]['cell']} (model.feed_forward_ratio = 0.8125)." in document["notes"]
     assert "Locked " in document["caption"] and "departs" not in document["caption"]  # its tuning's seeds are its own
     rows = document["rows"]
     assert [row["n"] for row in rows] == [2, 2]

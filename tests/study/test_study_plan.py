@@ -46,6 +46,23 @@ def test_a_plan_promises_the_smallest_p_that_the_test_reaches(seeds: int, p: flo
     assert plan(read(f"vary: {{bias: [dot]}}\nseeds: {seeds}\n")).smallest_p == p
 
 
+def test_a_presets_own_layer_is_told_and_what_the_study_says_is_not() -> None:
+    text = "vary: {preset: [transformer, gla]}\nseeds: 6\n"
+    (said,) = (one for one in confounds(read(text)) if "their own layer" in one)
+    assert "transformer (" in said and "rope true" in said and "gla (" in said
+    held = "model: {rope: true, qk_norm: none, activation: none, output_norm: none, output_gate: false, conv: 0}\n"
+    left = [one for one in confounds(read(text + held)) if "their own layer" in one]
+    assert not left or "rope" not in left[0]
+    assert not [one for one in confounds(read("vary: {bias: [dot]}\nseeds: 6\n")) if "their own layer" in one]
+
+
+def test_biases_that_write_in_steps_of_their_own_are_told() -> None:
+    text = "vary: {bias: [dot]}\nseeds: 6\n"
+    assert sum("steps of its own size" in one for one in confounds(read(text))) == 1
+    for other in (f"{text}train: {{inner_step: match_base}}\n", "vary: {retention: [l2]}\nseeds: 6\n"):
+        assert not any("steps of its own size" in one for one in confounds(read(other)))
+
+
 def test_a_hybrid_that_sees_everything_is_told() -> None:
     text = "model: {layers: 2, attention_every: 2}\nvary: {model.attention_window: [8, 64]}\nseeds: 6\n"
     (said,) = (one for one in confounds(read(text)) if "full attention" in one)
@@ -108,4 +125,4 @@ def test_a_confound_that_is_not_there_is_not_named(text: str, absent: str) -> No
 
 def test_a_clean_study_has_no_confounds() -> None:
     text = "design: factorial\nvary: {bias: [dot, l2], train.lr: [1e-3, 1e-2]}\ncontrols: [no_write]\nseeds: 6\n"
-    assert confounds(read(text)) == []
+    assert confounds(read(f"{text}train: {{inner_step: match_base}}\n")) == []
