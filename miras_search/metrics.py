@@ -22,7 +22,6 @@ class Metric:
     help: str
     split: str = ""  # the split a table reports; "" for a cost
     reduction: str = "last"  # how a curve becomes one number
-    chance: float | None = None  # None: the task knows (1 / number of candidate answers)
     everywhere: bool = True  # whether every training records it; what is not is shown and nothing is judged by it
 
     @property
@@ -67,7 +66,12 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", "maximize", "", "share of labelled tokens predicted right", split="test"),
         Metric("loss", "minimize", "nats", "cross-entropy on labelled tokens", split="test"),
         Metric("params", "minimize", "", "trained parameters"),
-        Metric("state_bytes", "minimize", "bytes", "bytes of the streaming state of one sequence at its end"),
+        Metric(
+            "state_bytes",
+            "minimize",
+            "bytes",
+            "bytes that a stream carries at the end of one sequence, what its execution keeps included",
+        ),
         Metric(
             "flops_per_token",
             "minimize",

@@ -26,6 +26,9 @@ Term: TypeAlias = tuple[str, ...]
 _NOTHING = 1e-12  # of the total: a sum of squares below this is rounding
 
 
+AS_BASE = "(base)"  # the level of an axis that a cell leaves as it is
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One training: the levels of its cell, its seed, what it found."""

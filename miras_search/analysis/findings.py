@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named
 from miras_search.analysis.comparison import Comparison, compare
 from miras_search.analysis.effects import Equivalence, Wins, equivalence, paired_d, wins
-from miras_search.analysis.factorial import Anova, Levels, Observation, anova
-from miras_search.analysis.importance import Importance, importances
+from miras_search.analysis.factorial import AS_BASE, Anova, Levels, Observation, anova
+from miras_search.analysis.importance import Importance, all_importances
 from miras_search.analysis.modes import Solved, Speed, Time, solve_rates, solve_speed, time_to, two_modes
 from miras_search.analysis.pareto import Front, pareto
 from miras_search.analysis.ranks import RankTable, rank_table
@@ -24,7 +24,6 @@ from miras_search.metrics import METRICS, Metric
 from miras_search.store.types import CurveRow, ResultRow
 
 CONTROL = "control"
-AS_BASE = "(base)"  # the level of an axis that a cell leaves as it is
 COST = "tokens_per_second"
 
 RULES = (
@@ -67,7 +66,8 @@ class Findings:
     best: str | None
     """The cell whose gain over the base is shared out."""
     shares: Shares | None
-    importance: Importance | None
+    importances: tuple[Importance, ...]
+    """By every evaluator that is installed."""
     front: Front
     costs: str
     """The cost of the front's second objective."""
@@ -81,12 +81,14 @@ def findings(
     margin: float | None = None,
     limit: float | None = None,
     curves: Sequence[CurveRow] = (),
+    tried: Iterable[ResultRow] | None = None,
 ) -> Findings:
     """The statistics that go with a table, from the same results.
 
     `margin` is the difference that is too small to matter (else the table's default), `limit` the value that parts
     solved from not solved (else found, where seeds fall into two modes), `curves` the metric over the steps of a
-    training, for steps to the solution.
+    training, for steps to the solution. `tried` has the
+    trainings of a search that confirmed nothing, which tell what importances ask; else they are those of the table.
     """
     metric = metric_named(table.metric)
     higher = metric.direction == "maximize"
@@ -108,8 +110,10 @@ def findings(
             speed = solve_speed(times.get(cell.name, {}), times.get(reference.name, {}))
             one = replace(one, solved=solved, speed=speed)
         found.append(one)
-    levels = _levels(cells)
-    observed = [Observation(levels[cell.name], seed, x) for cell in _designs(cells) for seed, x in cell.values.items()]
+    levels, observed = _levels(cells), _observed(cells)
+    drawn = observed
+    if tried is not None:
+        drawn = _observed(gather(tried, task=table.task, metric=table.metric, split=table.split))
     best = _best(cells, higher)
     shares = shapley(observed, levels[reference.name], levels[best]) if best and reference.name in levels else None
     return Findings(
@@ -124,7 +128,7 @@ def findings(
         axes=anova(observed),
         best=best if shares else None,
         shares=shares,
-        importance=importances(observed, direction=metric.direction),
+        importances=all_importances(drawn, direction=metric.direction),
         front=_front(cells, metric),
         costs=COST,
         notes=tuple(_notes(cells)),
@@ -147,6 +151,11 @@ def ranks(tables: Sequence[AblationTable]) -> RankTable | None:
         for table in tables
     }
     return rank_table(scores, higher_is_better=higher)
+
+
+def _observed(cells: Sequence[Cell]) -> list[Observation]:
+    levels = _levels(cells)
+    return [Observation(levels[cell.name], seed, x) for cell in _designs(cells) for seed, x in cell.values.items()]
 
 
 def _designs(cells: Sequence[Cell]) -> list[Cell]:

@@ -38,6 +38,11 @@ class Reported:
             return cls(study, [row for row in everything if confirms(row.seed)], None, everything)
         return cls(study, everything, None, everything)
 
+    @property
+    def searched(self) -> list[ResultRow]:
+        """Of a search the trainings that it chose by."""
+        return [row for row in self.everything if not confirms(row.seed)]
+
     def row_of(self, job: ResultRow) -> str | None:
         """The table's row that a training is in, of those in `everything`; None for one that chose something."""
         if self.tuning is not None:

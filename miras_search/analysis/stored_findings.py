@@ -38,6 +38,7 @@ def stored_findings(
             margin=margin,
             limit=limit,
             curves=reported.curves(db, table.metric, CURVES, task=table.task),
+            tried=reported.searched if study.kind == "search" else None,
         )
         for table in tables
     ]

@@ -63,6 +63,7 @@ class Row:
     sensitivity: Mapping[str, float | None] | None = None  # path -> spread of the metric on validation over its values
     tried: Mapping[str, float | None] | None = None  # setting -> mean on validation; None where a training was bad
     ratio: float | None = None  # the matched cost as a multiple of the base's; None where nothing is matched
+    flops_per_token: float | None = None  # of a forward pass, by the way that runs
     sign_depends: bool | None = None  # whether the tuning's seeds put the cell above and below, by the setting
 
 
@@ -272,6 +273,7 @@ def _row(cell: Cell) -> Row:
         failed=cell.failed,
         diverged=len(cell.diverged),
         verdict=None,
+        flops_per_token=cell.costs.get("flops_per_token"),
     )
 
 

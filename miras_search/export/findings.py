@@ -45,9 +45,9 @@ def _one(found: Findings) -> list[str]:
         parts.append(_axes(found.axes))
     if found.shares is not None and found.best is not None:
         parts.append(_shares(found.shares, found.base, found.best))
-    if found.importance is not None:
-        shares = ", ".join(f"{axis} {_percent(share)}" for axis, share in found.importance.shares.items())
-        parts.append([f"{found.importance.method} ({found.importance.label}): {shares}"])
+    for one in found.importances:
+        shares = ", ".join(f"{axis} {_percent(share)}" for axis, share in one.shares.items())
+        parts.append([f"{one.method} ({one.label}): {shares}"])
     parts.append(_front(found.front, found.metric, found.costs))
     if found.notes:
         parts.append(list(found.notes))

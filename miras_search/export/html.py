@@ -26,7 +26,7 @@ _GROUPS = (
     ("paired difference to {base}", ("difference", "interval", "p", "p_holm")),
     ("under controls", ("survives",)),
     ("jobs", ("failed", "diverged")),
-    ("cost", ("params", "state_bytes", "tokens_per_second", "peak_memory_bytes")),
+    ("cost", ("params", "state_bytes", "flops_per_token", "tokens_per_second", "peak_memory_bytes")),
 )
 _BESIDE = ("mean", "n", "difference", "interval")  # of each task, where several stand beside each other
 _HEADERS = {"interval": "95 % interval", "p_holm": "p Holm", "difference": "Δ"}

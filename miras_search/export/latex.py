@@ -66,13 +66,19 @@ _SHOWN = (
     "n",
     "params",
     "state_bytes",
+    "flops_per_token",
     "tokens_per_second",
     "peak_memory_bytes",
 )
 
 _BESIDE = ("mean", "difference")  # two or three tasks with intervals are wider than a page
 _PAGE, _LETTER, _GAP = 345.0, 4.1, 3.5  # points: the text of an article, a digit in \footnotesize, half a column's gap
-_SHARED = {"n": "", "params": "Every cell has {} parameters.", "state_bytes": "The state takes {} in every cell."}
+_SHARED = {
+    "n": "",
+    "params": "Every cell has {} parameters.",
+    "state_bytes": "The state takes {} in every cell.",
+    "flops_per_token": "A forward pass takes {} FLOPs a token in every cell.",
+}
 
 
 def to_latex(tables: Tables, siunitx: bool = False, *, side_by_side: bool = False) -> str:
@@ -154,7 +160,7 @@ def _shared(tables: Sequence[AblationTable]) -> dict[str, str]:
     found = {}
     known = {column.key: column for column in columns(tables[0])}
     for key, words in _SHARED.items():
-        values = {known[key].text(row) for table in tables for row in table.rows}
+        values = {known[key].text(row) for table in tables for row in table.rows} if key in known else set()
         if len(values) == 1 and NOTHING not in values:
             found[key] = words.format(*values)
     return found

@@ -39,6 +39,9 @@ def columns(table: AblationTable) -> list[Column]:
     matched = []
     if table.matched is not None:
         matched = [Column("ratio", f"x {table.matched}", lambda row: fixed(row.ratio, 3), is_cost=True)]
+    flops = []
+    if any(row.flops_per_token is not None for row in table.rows):
+        flops = [Column("flops_per_token", "FLOPs/token", lambda row: count_text(row.flops_per_token), is_cost=True)]
     tuned = [Column("tuned", tuned_header(table), tuned_text)] if table.has_tuned else []
     return [
         Column("mean", metric_header(table), lambda row: mean_text(row, places)),
@@ -54,8 +57,9 @@ def columns(table: AblationTable) -> list[Column]:
         *matched,
         Column("params", "params", lambda row: count_text(row.params), is_cost=True),
         Column("state_bytes", "state", lambda row: bytes_text(row.state_bytes), is_cost=True),
+        *flops,
         Column("tokens_per_second", "tokens/s", lambda row: count_text(row.tokens_per_second), is_cost=True),
-        Column("peak_memory_bytes", "memory", lambda row: bytes_text(row.peak_memory_bytes), is_cost=True),
+        Column("peak_memory_bytes", "peak memory", lambda row: bytes_text(row.peak_memory_bytes), is_cost=True),
     ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miras_search.analysis.table import AblationTable, Row
-from miras_search.export.layout import Column, columns, verdicts
+from miras_search.export.layout import Column, columns
 
 CONTROLS = "negative controls"
 PRESET = "preset"
@@ -96,11 +96,6 @@ def joint_caption(tables: Sequence[AblationTable]) -> str:
 def joint_notes(tables: Sequence[AblationTable]) -> list[str]:
     """The notes of all tasks; one that they share stands there once."""
     return _joint([(table.task, table.notes) for table in tables])
-
-
-def joint_verdicts(tables: Sequence[AblationTable]) -> list[str]:
-    """The verdicts of all tasks, each with its task."""
-    return _joint([(table.task, verdicts(table)) for table in tables])
 
 
 def _joint(groups: Sequence[tuple[str, Sequence[str]]]) -> list[str]:

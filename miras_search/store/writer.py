@@ -386,11 +386,6 @@ class Writer:
             connection.execute(insert(tables.Artifact), {"attempt_id": attempt_id, **about})
             self._touched.add(find_attempt(connection, attempt_id).study_id)
 
-    def register_metrics(self) -> None:
-        """Bring the metric registry in the database up to date; `put_study` does it too."""
-        with self.db.writing() as session:
-            register_metrics(session)
-
 
 def _numbered(study_id: int, numbers: Iterable[int]) -> ColumnElement[bool]:
     """The study's trials of these numbers: one more trial of a search must not cost a look at all of them."""

@@ -156,6 +156,11 @@ def confounds(study: Study, params: Mapping[int, float] | None = None) -> list[s
                 "flops are the matrix products of the way that runs: in chunks, by sweeps, or token by token under a "
                 "link, which counts less and takes longer; compare tokens/s"
             )
+        if study.match.by == "state":
+            found.append(
+                "state is all that a stream carries at the end of the sequence, so the copies of the weights that "
+                "refined chunks keep count too (exact and frozen ones keep fewer), and attention's pairs"
+            )
     unmatched = [
         f"{cell.name}{_ratio(params, cell.number)}" for cell in cells if _budget(cell) != _budget(study.cells[0])
     ]

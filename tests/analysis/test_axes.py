@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from miras_search.analysis.factorial import Observation, anova
-from miras_search.analysis.importance import importances
+from miras_search.analysis.factorial import AS_BASE, Observation, anova
+from miras_search.analysis.importance import Method, all_importances, importances
 from miras_search.analysis.shapley import shapley
 
 
@@ -134,8 +134,24 @@ def test_ped_anova_ranks_the_axis_that_matters_first() -> None:
     assert importances([Observation(one.levels, one.seed, 1.0) for one in data]) is None
 
 
+@pytest.mark.parametrize("method", ["PED-ANOVA", "fANOVA"])
+def test_an_axis_drawn_from_a_range_is_no_list_of_choices(method: Method) -> None:
+    """As choices every rate would be a level of its own, and to have any would tell all."""
+    random = np.random.default_rng(0)
+    data = []
+    for seed in range(120):
+        rate, bias = float(10 ** random.uniform(-4, -1)), str(random.choice(["l2", "dot"]))
+        value = float((bias == "dot") + 0.05 * random.normal())
+        data.append(Observation({"train.lr": f"{rate:.6g}", "bias": bias}, seed, value))
+    base = Observation({"train.lr": AS_BASE, "bias": AS_BASE}, 0, 5.0)  # no number on that axis: left out
+    found = importances([*data, base], method=method)
+    assert found is not None
+    assert list(found.shares) == ["bias", "train.lr"] and found.shares["bias"] > 0.7
+
+
 def test_fanova_shares_the_variance_of_a_forest() -> None:
     data = table(ADDITIVE, seeds=6, noise=0.1)
     found = importances(data, method="fANOVA")
     assert found is not None
     assert "forest" in found.label
+    assert [one.method for one in all_importances(data)] == ["PED-ANOVA", "fANOVA"]

@@ -60,7 +60,7 @@ def test_a_factorial_has_effects_shares_and_a_front() -> None:
     assert found.shares.whole == pytest.approx(0.3, abs=0.02)
     assert found.front.front == ("l2 matrix", "l2 mlp", "dot mlp")
     assert found.front.dominated == {"dot matrix": "l2 mlp"}
-    assert found.importance is not None
+    assert [one.method for one in found.importances][:1] == ["PED-ANOVA"]
     by_cell = {one.cell: one for one in found.cells}
     assert list(by_cell) == ["l2 mlp", "dot matrix", "dot mlp", "no_write"]
     close, far = by_cell["l2 mlp"].equivalence, by_cell["dot mlp"].equivalence
@@ -161,7 +161,7 @@ def test_nothing_finished_is_told_and_is_no_crash() -> None:
     rows = [_row(n, c, {"bias": c} if n else {}, s, "waiting", role="cell" if n else "base") for n, c in
             enumerate(("base", "new")) for s in range(3)]  # fmt: skip
     found = findings(rows, _table(rows))
-    assert (found.axes, found.shares, found.importance, found.limit) == (None, None, None, None)
+    assert (found.axes, found.shares, found.importances, found.limit) == (None, None, (), None)
     assert found.cells[0].wins is None
     assert "Without both numbers: base, new" in to_text([found])
 

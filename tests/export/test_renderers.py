@@ -22,7 +22,7 @@ from miras_search.export.markdown import to_markdown
 from miras_search.export.text import to_text
 
 MARKDOWN_ROWS = """\
-| cell | accuracy ↑ | n | diff | 95 % interval | p | p Holm | failed | diverged | params | state | tokens/s | memory |
+| cell | accuracy ↑ | n | diff | 95 % interval | p | p Holm | failed | diverged | params | state | tokens/s | peak memory |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | dot | <u>0.609 ± 0.020</u> | 8/8 | - | - | - | - | 0 | 0 | 12.3k | 4.00 KiB | 15.3k | 305 MiB |
 | l2 & δ_1 | **0.813 ± 0.030** | 8/8 | +0.204‡ | [0.196, 0.213] | 0.008 | 0.008 | 0 | 0 | 12.3k | 4.00 KiB | 15.3k | 305 MiB |
@@ -46,7 +46,7 @@ LATEX_BODY = r"""
   \par\medskip
   \begin{tabular}{lrr}
     \toprule
-    Cell & tokens/s & memory \\
+    Cell & tokens/s & peak memory \\
     \midrule
     dot & 15.3k & 305 MiB \\
 """
@@ -159,7 +159,7 @@ def test_text(table: AblationTable) -> None:
 def test_wide_text_is_one_block(table: AblationTable) -> None:
     headers = [line for line in to_text(table, width=160).splitlines() if line.startswith("cell ")]
     assert len(headers) == 1
-    assert headers[0].split()[-4:] == ["params", "state", "tokens/s", "memory"]
+    assert headers[0].split()[-4:] == ["state", "tokens/s", "peak", "memory"]
     assert len([line for line in to_text(table, width=100).splitlines() if line.startswith("cell ")]) == 2
 
 

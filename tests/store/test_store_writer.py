@@ -334,9 +334,11 @@ def test_points_can_be_sent_again(db: Database, writer: Writer, study_id: int, r
     assert queries.running(db, study_id)[0].last_step == 3
 
 
-def test_metrics_are_described_in_the_database(db: Database, writer: Writer, study_id: int, run: Run) -> None:
+def test_metrics_are_described_in_the_database(
+    db: Database, writer: Writer, study_id: int, run: Run, put_study: Callable[..., int]
+) -> None:
     writer.add_points(start(writer, run, 1), [Point(1, "grad_norm", "train", 1.0)])
-    writer.register_metrics()
+    put_study()
     with db.session() as session:
         rows = {row.name: (row.direction, row.unit, row.split, row.help) for row in session.scalars(select(MetricName))}
     known = {name: (metric.direction, metric.unit, metric.split, metric.help) for name, metric in METRICS.items()}
