@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.search import SearchReport, Seen, history, search_report
 from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.stored import stored_tables
@@ -190,14 +191,19 @@ def _curves(
     split: str,
     task: str,
     cells: tuple[str, ...],
+    reported: str | None,
 ) -> list[CurveRow]:
+    if reported is not None:
+        return Reported.of(_db, queries.study(_db, reported)).curves(_db, metric, split, task=task, cells=cells)
     return queries.curves(_db, study_id, metric, split, cells=cells, task=task)
 
 
-def curves(shown: Snapshot, metric: str, split: str, task: str, cells: tuple[str, ...]) -> list[CurveRow]:
-    """The curves of some cells on one task."""
-    db = database()
-    return _curves(db, db.name, shown.study.id, token(shown.study.name), metric, split, task, cells)
+def curves(
+    shown: Snapshot, metric: str, split: str, task: str, cells: tuple[str, ...], *, reported: bool = False
+) -> list[CurveRow]:
+    """The curves of some cells on one task; with `reported` those of the table's rows, by their names."""
+    db, name = database(), shown.study.name
+    return _curves(db, db.name, shown.study.id, token(name), metric, split, task, cells, name if reported else None)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

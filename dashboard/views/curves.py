@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from miras_search.analysis.curves import KINDS, Kind, bands, ends
+from miras_search.analysis.reported import Reported
 from miras_search.analysis.stored import levels_of
 from miras_search.dashboard import learning, page
 from miras_search.dashboard.links import linked_select
@@ -35,13 +36,19 @@ kinds: dict[str, Kind] = {"median": "median", "mean": "mean"}
 with place[3]:
     kind = kinds[linked_select("Line", list(kinds), "line")]
 
-cells = [trial.cell for trial in shown.trials]
-base = next((trial.cell for trial in shown.trials if trial.role == "base"), None)
+reported = Reported.among(study, shown.results)
 left, right = st.columns([5, 1], vertical_alignment="bottom")
-first = learning.shown_first(shown.results, {trial.cell: trial.role for trial in shown.trials}, study.metric, FEW)
-picked = left.multiselect("Cells", cells, default=first, key=f"cells of {study.name}")
 wants_raw = right.toggle("every seed", help="Draw the curve of each seed too, thinly.")
-rows = page.curves(shown, metric, split, task, tuple(picked))
+is_tuned = reported.tuning is not None and len(reported.results) > 0
+if is_tuned and right.toggle("tuning", help="The tuning's trainings, a line a setting, in place of the table's rows."):
+    is_tuned = False
+results = reported.results if is_tuned else shown.results
+roles = {row.cell: row.role for row in results} if is_tuned else {trial.cell: trial.role for trial in shown.trials}
+cells = list(roles)
+base = next((cell for cell, role in roles.items() if role == "base"), None)
+first = learning.shown_first(results, roles, study.metric, FEW)
+picked = left.multiselect("Cells", cells, default=first, key=f"cells of {study.name} {is_tuned}")
+rows = page.curves(shown, metric, split, task, tuple(picked), reported=is_tuned)
 lines = bands(rows, kind)
 if len(cells) > len(lines):
     which = ": at first the base and the best on validation" if picked == first else ""
@@ -65,7 +72,7 @@ figure = learning.curve_figure(
     metric=metric,
     split=split,
     colours=page.colours(),
-    stops=ends(rows, shown.results),
+    stops=ends(rows, results),
     raw=raw,
     levels=levels,
 )

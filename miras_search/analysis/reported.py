@@ -30,7 +30,11 @@ class Reported:
     @classmethod
     def of(cls, db: Database, study: StudyRow) -> Reported:
         """Read them."""
-        everything = queries.results(db, study.id)
+        return cls.among(study, queries.results(db, study.id))
+
+    @classmethod
+    def among(cls, study: StudyRow, everything: Sequence[ResultRow]) -> Reported:
+        """Those among all trainings of the study."""
         tuning = Tuning.of(study, everything)
         if tuning is not None:
             return cls(study, tuning.reported(everything), tuning, everything)

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
+import miras_search as ms
 from miras_search.analysis.stored import stored_tables
 from miras_search.dashboard.launch import APP, VARIABLE
 from miras_search.export.formats import RENDERERS
@@ -210,6 +211,28 @@ def test_curves_say_what_line_and_band_are(normal: Path, open_page: Open) -> Non
     assert "without binding" not in words(app)
     held_out = open_page(normal, "curves", metric="accuracy", split="validation")
     assert "What can be had without binding needs no memory of keys." in words(held_out)
+
+
+def test_curves_of_a_tuned_study_are_those_of_its_rows(tmp_path: Path, open_page: Open) -> None:
+    study = {
+        "name": "tuned",
+        "task": {"name": "mqar", "vocab": 16, "length": 16, "pairs": 2},
+        "model": {"layers": 1, "d_model": 8, "heads": 1},
+        "train": {"steps": 2, "batch": 2, "eval_every": 1, "eval_examples": 4},
+        "base": "delta_net",
+        "vary": {"bias": ["dot"]},
+        "tune": {"model.conv": [0, 4], "seeds": 1},
+        "seeds": 2,
+    }
+    path = tmp_path / "tuned.db"
+    ms.run(study, db=path, executor="local", workers=1)
+    app = open_page(path, "curves")
+    assert not app.exception
+    assert app.multiselect[0].options == ["l2", "dot"]
+    assert "; n = 2." in words(app).replace("Line: ", "; ")
+    app.toggle[1].set_value(True).run()
+    assert not app.exception
+    assert app.multiselect[0].options == [f"{cell} / conv={conv}" for cell in ("l2", "dot") for conv in (0, 4)]
 
 
 def test_a_tuned_study_that_waits_for_failed_trainings_is_held(
