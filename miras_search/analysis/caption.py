@@ -14,6 +14,7 @@ from miras_search.metrics import Metric
 from miras_search.seeds import DRAWS, EXACT_SEEDS, smallest_p
 from miras_search.tasks import Guess
 
+MOST_NAMED = 8  # cells in one sentence
 EXPONENTIAL = "t tests against noise as skewed as an exponential's"
 
 
@@ -165,7 +166,8 @@ def _guesses(cells: Sequence[Cell], chance: float | None, unbound: Guess | None,
     has_guess = unbound is not None and unbound.accuracy > chance
     level = unbound.accuracy if unbound is not None and has_guess else chance
     near = [name for name, mean in means.items() if mean <= level + margin]
-    who = f"; no more than {plain(margin)} above it: {', '.join(near)}" if near else ""
+    more = f" and {len(near) - MOST_NAMED} more" if len(near) > MOST_NAMED else ""
+    who = f"; no more than {plain(margin)} above it: {', '.join(near[:MOST_NAMED])}{more}" if near else ""
     if unbound is None or not has_guess:
         return [f"Chance is {chance:.2g}{who}."]
     return [f"Chance is {chance:.2g}; {level:.2g} can be had without binding a value to a key, {unbound.how}{who}."]

@@ -87,8 +87,8 @@ def findings(
 
     `margin` is the difference that is too small to matter (else the table's default), `limit` the value that parts
     solved from not solved (else found, where seeds fall into two modes), `curves` the metric over the steps of a
-    training, for steps to the solution. `tried` has the
-    trainings of a search that confirmed nothing, which tell what importances ask; else they are those of the table.
+    training, for steps to the solution. `tried` has the trainings by which a search chose, which tell what importances
+    ask; elsewhere they are those of the table.
     """
     metric = metric_named(table.metric)
     higher = metric.direction == "maximize"
