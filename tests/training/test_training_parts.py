@@ -174,7 +174,7 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("miras_search.training.checkpoint.save_file", full)
+    monkeypatch.setattr("miras_search.files.os.replace", full)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(path, job(), new_model(job()), 1)
     assert path.read_bytes() == b"old"
