@@ -29,7 +29,13 @@ _GROUPS = (
     ("cost", ("params", "state_bytes", "flops_per_token", "tokens_per_second", "peak_memory_bytes")),
 )
 _BESIDE = ("mean", "n", "difference", "interval")  # of each task, where several stand beside each other
-_HEADERS = {"interval": "95 % interval", "p_holm": "p Holm", "difference": "Δ"}
+_HEADERS = {
+    "interval": "95 % interval",
+    "p_holm": "p Holm",
+    "difference": "Δ",
+    "flops_per_token": "FLOPs",  # a token; the dashboard is as wide as this
+    "peak_memory_bytes": "peak mem",
+}
 
 
 def to_html(tables: Tables, *, side_by_side: bool = False) -> str:
