@@ -114,18 +114,18 @@ def _exact(data: Sequence[Observation], levels: Mapping[str, list[str]], seeds: 
     squares: dict[Term, tuple[int, float]] = {}
     for size in range(1, last + 1):
         for places in itertools.combinations(range(last), size):
-            part = _interaction(table, places)
+            part = interaction(table, places)
             freedom = math.prod(shape[place] - 1 for place in places)
             squares[tuple(axes[place] for place in places)] = freedom, _clean(float((part**2).sum()), total)
     between = math.fsum(found for _, found in squares.values())
-    seed_squares = _clean(float((_interaction(table, (last,)) ** 2).sum()), total)
+    seed_squares = _clean(float((interaction(table, (last,)) ** 2).sum()), total)
     noise = _clean(total - between - seed_squares, total)
     freedom = (math.prod(shape[:-1]) - 1) * (len(seeds) - 1)
     return Anova("exact", _effects(squares, between, noise, freedom), seed_squares, noise, freedom)
 
 
-def _interaction(table: Floats, places: tuple[int, ...]) -> Floats:
-    """The interaction effect of these axes, at every cell: means over the rest, by inclusion and exclusion."""
+def interaction(table: Floats, places: tuple[int, ...]) -> Floats:
+    """The interaction effect of these axes at every cell of a full table: means over the rest, by in- and exclusion."""
     found = np.zeros(table.shape)
     for size in range(len(places) + 1):
         for kept in itertools.combinations(places, size):

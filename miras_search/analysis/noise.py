@@ -4,7 +4,7 @@ Sign flips ask whether a difference is as likely as its negative. Where a cell's
 is skewed, or the reference's is, it is not: eight differences of one sign then come about far more often than twice in
 2^8 times, and Holm over the cells' own sign flips, which knows their signs alone, errs as often. No test of so few
 seeds is valid for every noise, so what decides there is one that is known to hold for noise as skewed as an
-exponential's (`paired.exponential_t_p`), beside the sign flips. That does not reach to rare collapses of one side
+exponential's (`paired.exponential_t_each`), beside the sign flips. That does not reach to rare collapses of one side
 alone: where none of few seeds shows one, the differences look sure of a mean that they miss (`bench statistics`
 measures both sides).
 

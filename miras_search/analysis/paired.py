@@ -143,32 +143,14 @@ def holm(p: ArrayLike) -> Floats:
     return corrected
 
 
-def paired_t_p(d: ArrayLike) -> float:
-    """Two-sided p of the paired t test of mean zero; 1 if all differences are zero, 0 if they are equal and not zero.
-
-    Raises ValueError below two seeds.
-    """
-    values = _differences(d)
-    spread = values.std(ddof=1)
-    if is_flat(values):
-        return 0.0 if values.any() else 1.0
-    t = values.mean() / (spread / math.sqrt(values.size))
-    return float(2.0 * special.stdtr(values.size - 1, -abs(t)))
-
-
-def exponential_t_p(d: ArrayLike) -> float:
-    """Two-sided p of the paired t statistic held against exponential noise instead of normal noise.
-
-    Exponential noise (skewness 2) around an unchanged mean often gives differences that nearly all have one sign and
-    lie close together, so |t| is large by chance far more often than Student's table says: at 6 seeds 4.1 and not 2.6
-    has a p of .05. Conservative for less skewed noise. The smallest p is 1 / 65,537. Degenerate differences and errors
-    as in `paired_t_p`.
-    """
-    return float(exponential_t_each(_differences(d)[:, None])[0])
-
-
 def exponential_t_each(differences: Floats) -> Floats:
-    """`exponential_t_p` of every cell, `[..., seeds, cells]` to `[..., cells]`, not corrected."""
+    """Two-sided p of the paired t statistic of every cell held against exponential noise instead of normal noise.
+
+    Of `[..., seeds, cells]`, `[..., cells]`, not corrected. Exponential noise (skewness 2) around an unchanged mean
+    often gives differences that nearly all have one sign and lie close together, so |t| is large by chance far more
+    often than Student's table says: at 6 seeds 4.1 and not 2.6 has a p of .05. Conservative for less skewed noise. The
+    smallest p is 1 / 65,537; 1 if all differences are zero, 0 if they are equal and not zero.
+    """
     seeds = differences.shape[-2]
     mean, spread = np.abs(differences.mean(axis=-2)), differences.std(axis=-2, ddof=1)
     flat = np.ptp(differences, axis=-2) <= _ROUNDING * np.abs(differences).max(axis=-2)

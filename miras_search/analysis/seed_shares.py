@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from miras_search.analysis.cells import task_names
+from miras_search.analysis.factorial import interaction
 from miras_search.analysis.paired import Floats
 from miras_search.metrics import METRICS
 from miras_search.seeds import crossed
@@ -111,12 +112,7 @@ def stored_shares(db: Database, name: str, levels: int) -> list[TaskShares]:
 
 
 def _mean_square(table: Floats, chosen: tuple[int, ...]) -> float:
-    effect = np.zeros(table.shape)
-    for size in range(len(chosen) + 1):
-        for kept in itertools.combinations(chosen, size):
-            others = tuple(place for place in range(table.ndim) if place not in kept)
-            effect += _sign(len(chosen) - size) * table.mean(axis=others, keepdims=True)
-    return float((effect**2).sum() / np.prod([table.shape[place] - 1 for place in chosen]))
+    return float((interaction(table, chosen) ** 2).sum() / np.prod([table.shape[place] - 1 for place in chosen]))
 
 
 def _component(table: Floats, chosen: tuple[int, ...], squares: Mapping[tuple[int, ...], float]) -> float:

@@ -11,14 +11,14 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from miras_search.errors import MirasError
+from miras_search.jsonable import jsonable
 
 if TYPE_CHECKING:
     from miras_search.store.database import Database
@@ -43,8 +43,6 @@ SetOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Store the study under another name than its file's.")
 ]
-
-Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +93,6 @@ def note(text: str) -> None:
 def emit(document: object) -> None:
     """A JSON document to stdout."""
     say(json.dumps(jsonable(document), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def jsonable(value: object) -> Json:
-    """Dataclasses, mappings, times and paths as JSON data; a number that is not finite becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Sequence | set | frozenset):
-        return [jsonable(item) for item in value]
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def grid(rows: Sequence[Sequence[str]], *, indent: str = "", numbers: Sequence[int] = ()) -> str:

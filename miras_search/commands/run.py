@@ -22,7 +22,6 @@ from miras_search.commands.common import (
     Setting,
     database_setting,
     duration,
-    jsonable,
     many,
     note,
     say,
@@ -30,6 +29,7 @@ from miras_search.commands.common import (
 from miras_search.commands.plan import show_plan
 from miras_search.commands.study import StudyArgument, tell_shipped
 from miras_search.errors import MirasError
+from miras_search.jsonable import jsonable
 
 if TYPE_CHECKING:
     from miras_search.analysis.duel import Duel

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from miras_search.errors import MirasError
-from miras_search.space.fields import Plain
+from miras_search.jsonable import Json, jsonable
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +16,12 @@ class _Event:
 
     event: ClassVar[str]
 
-    def to_plain(self) -> dict[str, Plain]:
+    def to_plain(self) -> dict[str, Json]:
         """As JSON data, with null for a number that is not finite."""
-        return {"event": self.event} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        inner = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"event": self.event} | {
+            name: value.to_plain() if isinstance(value, _Event) else jsonable(value) for name, value in inner.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +166,3 @@ class Interrupted(MirasError):
 def label(split: str, name: str) -> str:
     """The key of a metric in an event: `test/accuracy`; a cost has no split."""
     return f"{split}/{name}" if split else name
-
-
-def _plain(value: object) -> Plain:
-    if isinstance(value, _Event):
-        return value.to_plain()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    assert value is None or isinstance(value, bool | int | float | str)
-    return value

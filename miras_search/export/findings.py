@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 
 from miras_search.analysis.effects import Equivalence
 from miras_search.analysis.factorial import Anova
@@ -15,7 +14,7 @@ from miras_search.analysis.numbers import NOTHING, end_text, fixed, interval_dec
 from miras_search.analysis.pareto import Front
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.shapley import Shares
-from miras_search.export.json_ import Json
+from miras_search.jsonable import Json, jsonable
 
 
 def to_text(found: Sequence[Findings], ranks: RankTable | None = None, width: int = 120) -> str:
@@ -34,7 +33,7 @@ def to_text(found: Sequence[Findings], ranks: RankTable | None = None, width: in
 
 def to_plain(found: Sequence[Findings], ranks: RankTable | None = None) -> dict[str, Json]:
     """The same as plain data: `{"statistics": [a task each], "ranks": ..., "rules": [...]}`; never NaN or infinity."""
-    return {"statistics": [_plain(one) for one in found], "ranks": _plain(ranks), "rules": list(RULES)}
+    return {"statistics": [jsonable(one) for one in found], "ranks": jsonable(ranks), "rules": list(RULES)}
 
 
 def _one(found: Findings) -> list[str]:
@@ -169,17 +168,3 @@ def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _plain(value: object) -> Json:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
-    raise TypeError(f"findings hold {type(value).__name__}, which has no JSON form")

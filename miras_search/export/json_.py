@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import TypeAlias
 
 from miras_search.analysis.table import AblationTable, Row
 from miras_search.export.layout import Tables, as_tables
-
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+from miras_search.jsonable import Json, jsonable
 
 _ROW = tuple(field.name for field in fields(Row))
 
@@ -35,7 +31,7 @@ def _table(table: AblationTable) -> dict[str, Json]:
         "metric": table.metric,
         "base": table.base,
         "caption": table.caption,
-        "rows": [{name: _plain(getattr(row, name)) for name in _ROW} for row in table.rows],
+        "rows": [{name: jsonable(getattr(row, name)) for name in _ROW} for row in table.rows],
         "task": table.task,
         "split": table.split,
         "direction": table.direction,
@@ -47,13 +43,3 @@ def _table(table: AblationTable) -> dict[str, Json]:
         "date": table.context.date,
         "execution": table.context.execution,
     }
-
-
-def _plain(value: object) -> Json:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    raise TypeError(f"a row holds {type(value).__name__}, which has no JSON form")

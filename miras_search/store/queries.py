@@ -52,7 +52,6 @@ __all__ = [
     "finals",
     "job_values",
     "jobs",
-    "pending_jobs",
     "results",
     "running",
     "runs",
@@ -179,18 +178,26 @@ def _by_state(counted: Iterable[tuple[int, str, int]], ids: Sequence[int]) -> di
     return counts
 
 
-def pending_jobs(db: Database, study_id: int) -> list[JobRow]:
-    """The waiting jobs, in the order to run them: all cells on the first seed, then on the second, ...
+def jobs(db: Database, study_id: int, trial_number: int | None = None) -> list[JobRow]:
+    """Every job of a study, in the order to run them: all cells on the first seed, then on the second, ...
 
     A study that is stopped half-way then has complete pairs for its early seeds. Seeds come in the order in which they
-    were first stored.
+    were first stored. Of one trial: as they were stored.
     """
-    return _jobs(db, study_id, waiting_only=True)
-
-
-def jobs(db: Database, study_id: int, trial_number: int | None = None) -> list[JobRow]:
-    """Every job of a study, in the order of `pending_jobs`; or of one trial, as they were stored."""
-    return _jobs(db, study_id, waiting_only=False, trial_number=trial_number)
+    tries = select(func.count()).where(Attempt.job_id == Job.id).correlate(Job).scalar_subquery()
+    columns = select(Job.id, Job.trial_id, Trial.number, Trial.cell, Job.task, Job.seed, Job.state, tries)
+    wanted = columns.join(Trial, Job.trial_id == Trial.id).where(Trial.study_id == study_id)
+    if trial_number is not None:  # a search asks for one trial at a time: that must not cost a look at all of them
+        wanted = wanted.where(Trial.number == trial_number).order_by(Job.id)
+    else:
+        first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
+        order = first.group_by(Job.seed).subquery()
+        wanted = wanted.join(order, Job.seed == order.c.seed).order_by(order.c.first_id, Trial.number, Job.id)
+    with db.session() as session:
+        return [
+            JobRow(id_, trial_id, number, cell, task, seed, cast(JobState, state), attempts)
+            for id_, trial_id, number, cell, task, seed, state, attempts in session.execute(wanted)
+        ]
 
 
 def job_values(db: Database, job_id: int) -> dict[tuple[str, str], float]:
@@ -202,25 +209,6 @@ def job_values(db: Database, job_id: int) -> dict[tuple[str, str], float]:
     )
     with db.session() as session:
         return {(name, split): decode(value, flag) for name, split, value, flag in session.execute(wanted)}
-
-
-def _jobs(db: Database, study_id: int, *, waiting_only: bool, trial_number: int | None = None) -> list[JobRow]:
-    tries = select(func.count()).where(Attempt.job_id == Job.id).correlate(Job).scalar_subquery()
-    columns = select(Job.id, Job.trial_id, Trial.number, Trial.cell, Job.task, Job.seed, Job.state, tries)
-    wanted = columns.join(Trial, Job.trial_id == Trial.id).where(Trial.study_id == study_id)
-    if trial_number is not None:  # a search asks for one trial at a time: that must not cost a look at all of them
-        wanted = wanted.where(Trial.number == trial_number).order_by(Job.id)
-    else:
-        first = select(Job.seed, func.min(Job.id).label("first_id")).join(Trial).where(Trial.study_id == study_id)
-        order = first.group_by(Job.seed).subquery()
-        wanted = wanted.join(order, Job.seed == order.c.seed).order_by(order.c.first_id, Trial.number, Job.id)
-    if waiting_only:
-        wanted = wanted.where(Job.state == "waiting")
-    with db.session() as session:
-        return [
-            JobRow(id_, trial_id, number, cell, task, seed, cast(JobState, state), attempts)
-            for id_, trial_id, number, cell, task, seed, state, attempts in session.execute(wanted)
-        ]
 
 
 def finals(db: Database, study_id: int, metric: str, split: str) -> list[tuple[str, float]]:

@@ -285,12 +285,6 @@ class Writer:
                 touch(session.connection(), study_id, now)
             return lost
 
-    def reset_failed(self, study_id: int) -> int:
-        """Let the study's failed jobs wait again; returns how many. Their attempts stay on record."""
-        with self.db.writing() as session:
-            failed = select(Job.id).join(Trial).where(Trial.study_id == study_id, Job.state == "failed")
-            return self._reset(session, study_id, list(session.scalars(failed)))
-
     def reset_jobs(self, study_id: int, job_ids: Sequence[int]) -> int:
         """Let ended jobs wait again, whatever they found; returns how many did.
 

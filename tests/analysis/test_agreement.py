@@ -21,7 +21,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from miras_search.analysis.effects import equivalence
 from miras_search.analysis.factorial import Observation, anova
 from miras_search.analysis.modes import Time, mcnemar, solve_rates, solve_speed
-from miras_search.analysis.paired import holm, paired_t_p, sign_flip_each, t_interval
+from miras_search.analysis.paired import holm, sign_flip_each, t_interval
 from miras_search.analysis.pareto import pareto
 from miras_search.analysis.ranks import rank_table
 
@@ -44,7 +44,6 @@ def test_one_difference(count: int) -> None:
         d = draw(random, int(random.integers(3, 11)))
         if np.ptp(d) == 0:
             continue
-        assert paired_t_p(d) == pytest.approx(stats.ttest_1samp(d, 0.0).pvalue)
         expected = stats.ttest_1samp(d, 0.0).confidence_interval(0.95)
         assert t_interval(d) == pytest.approx((expected.low, expected.high))
         theirs = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)

@@ -6,16 +6,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from miras_search.analysis.cells import Cell
 from miras_search.analysis.comparison import by_test, compare, family_test
 from miras_search.analysis.noise import noise_of, skewness, uneven_and_lean
 from miras_search.analysis.paired import (
-    exponential_t_p,
+    exponential_t_each,
     holm,
     interval,
     leaning_interval,
-    paired_t_p,
     sign_flip_each,
     sign_flip_stepdown,
     t_interval,
@@ -188,12 +188,13 @@ def test_the_t_test_against_exponential_noise_holds_for_it_and_is_careful_with_n
     random = np.random.default_rng(3)
     exponential, normal = random.exponential(size=(1500, 7)) - 1, random.normal(size=(1500, 7))
     for drawn, least, most in ((exponential, 0.035, 0.065), (normal, 0.0, 0.03)):
-        found = [exponential_t_p(one) for one in drawn]
-        assert least <= np.mean(np.asarray(found) < 0.05) <= most
+        assert least <= np.mean(exponential_t_each(drawn.T) < 0.05) <= most
     d = np.array([-0.62, -0.6, -0.66, -0.58, -0.63, -0.61, -0.65])
-    assert exponential_t_p(d) == exponential_t_p(-d) < 0.001
-    assert (exponential_t_p(np.zeros(5)), exponential_t_p(np.full(5, 0.2))) == (1.0, 0.0)
-    assert all(paired_t_p(one) < exponential_t_p(one) for one in normal[:20])
+    one, turned = exponential_t_each(np.stack([d, -d], axis=1))
+    assert one == turned < 0.001
+    flat = np.array([[0.0, 0.2, 0.9 - 0.6]] * 4 + [[0.0, 0.2, 0.7 - 0.4]])  # the last is equal but for rounding
+    assert exponential_t_each(flat).tolist() == [1.0, 0.0, 0.0]
+    assert (stats.ttest_1samp(normal[:20].T, 0.0).pvalue < exponential_t_each(normal[:20].T)).all()
 
 
 @pytest.mark.parametrize("base", [0.5, 6.0])
@@ -203,7 +204,7 @@ def test_sign_flips_do_not_decide_alone_where_the_noise_is_uneven(base: float) -
     checked, unchecked = family_test(columns, 10, check=True), family_test(columns, 10)
     assert checked.is_guarded == (base > 1)
     assert list(unchecked.p.values()) == pytest.approx(sign_flip_stepdown(table).tolist())
-    guarded = np.maximum(sign_flip_stepdown(table), holm([exponential_t_p(column) for column in table.T]))
+    guarded = np.maximum(sign_flip_stepdown(table), holm(exponential_t_each(table)))
     assert list(checked.p.values()) == pytest.approx(guarded.tolist() if base > 1 else list(unchecked.p.values()))
     assert list(checked.holm.values()) == pytest.approx(holm(sign_flip_each(table)).tolist())
 

@@ -35,7 +35,7 @@ def test_results_of_a_stored_study_become_a_table(tmp_path: Path) -> None:
         )
         writer.put_jobs(study_id, [NewJob(number, "recall", seed) for number in (0, 1) for seed in (0, 1, 2)])
         run = writer.begin_run(study_id, provenance={})
-        for job in queries.pending_jobs(db, study_id):
+        for job in queries.jobs(db, study_id):
             if (job.cell, job.seed) == ("l2", 2):
                 continue  # still waiting
             attempt = writer.start_attempt(job.id, run.id, host="here", pid=1, device="cpu")

@@ -17,7 +17,6 @@ from miras_search.analysis.paired import (
     holm,
     interval,
     more_seeds,
-    paired_t_p,
     sign_flip_each,
     sign_flip_stepdown,
     t_interval,
@@ -165,18 +164,11 @@ def test_holm_by_hand() -> None:
     assert holm([]).shape == (0,)
 
 
-def test_paired_t_agrees_with_scipy() -> None:
+def test_the_t_interval_agrees_with_scipy() -> None:
     d = np.random.default_rng(1).normal(0.2, 0.5, 7)
     theirs = stats.ttest_1samp(d, 0.0)
-    assert paired_t_p(d) == pytest.approx(theirs.pvalue)
     expected = theirs.confidence_interval(0.9)
     assert t_interval(d, 0.9) == pytest.approx((expected.low, expected.high))
-
-
-def test_paired_t_without_spread() -> None:
-    assert paired_t_p([0.3, 0.3]) == 0.0
-    assert paired_t_p([0.9 - 0.6, 0.7 - 0.4, 0.5 - 0.2]) == 0.0  # equal but for rounding
-    assert paired_t_p([0.0, 0.0]) == 1.0
 
 
 def test_bca_agrees_with_scipy_and_leans_with_the_skew() -> None:
@@ -222,7 +214,7 @@ def test_more_seeds_is_zero_once_there() -> None:
     assert more_seeds([0.1, 0.1, 0.1], 0.01) == 0
 
 
-@pytest.mark.parametrize("function", [paired_t_p, t_interval, bca_interval])
+@pytest.mark.parametrize("function", [t_interval, bca_interval])
 def test_one_seed_has_no_interval(function: object) -> None:
     assert callable(function)
     with pytest.raises(ValueError, match="at least two seeds"):

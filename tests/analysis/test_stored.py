@@ -53,7 +53,7 @@ def db(tmp_path: Path) -> Database:
     ):
         NOW[0] = datetime(2026, 5, day, tzinfo=UTC)
         run = writer.begin_run(study, provenance=provenance)
-        for job in queries.pending_jobs(database, study):
+        for job in queries.jobs(database, study):
             if job.seed != seed:
                 continue
             attempt = writer.start_attempt(job.id, run.id, host="vm", pid=1, device="cpu")

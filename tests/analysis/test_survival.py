@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from miras_search.analysis.noise import noise_of
-from miras_search.analysis.paired import exponential_t_p, interval, leaning_interval, sign_flip_stepdown
+from miras_search.analysis.paired import exponential_t_each, interval, leaning_interval, sign_flip_stepdown
 from miras_search.analysis.table import AblationTable, Row, ablation_table
 from miras_search.export.formats import RENDERERS
 from miras_search.export.json_ import to_plain
@@ -119,7 +119,7 @@ def test_what_is_gone_under_skewed_noise_is_held_to_the_stricter_test() -> None:
     table = table_of(study(base, cell, under, cell_under))
     gone = np.array(cell) - np.array(base) - (np.array(cell_under) - np.array(under))
     told = row(table).under["ascent"]
-    assert told["p"] == pytest.approx(max(exponential_t_p(gone), sign_flip_stepdown(gone[:, None])[0]))
+    assert told["p"] == pytest.approx(max(exponential_t_each(gone[:, None])[0], sign_flip_stepdown(gone[:, None])[0]))
     assert (told["gone_low"], told["gone_high"]) == pytest.approx(leaning_interval(gone))
     assert any("and, because these look uneven, Holm's over their t tests against" in note for note in table.notes)
     shared = row(table).under["no_write"]  # cell and base are one there: all of the effect is gone

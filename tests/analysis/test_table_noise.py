@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miras_search.analysis.noise import noise_of
-from miras_search.analysis.paired import exponential_t_p, leaning_interval, t_interval
+from miras_search.analysis.paired import exponential_t_each, leaning_interval, t_interval
 from miras_search.analysis.table import AblationTable, ablation_table
 from miras_search.store.types import ResultRow
 
@@ -30,7 +30,7 @@ def test_skewed_differences_get_a_careful_p_and_leaning_intervals(results) -> No
         d = np.asarray(cells[row.cell]) - 0.5
         assert (row.ci_low, row.ci_high) == pytest.approx(leaning_interval(d, side=-1))
         assert row.ci_low is not None and row.ci_low < t_interval(d)[0]
-        assert row.p is not None and row.p >= exponential_t_p(d)
+        assert row.p is not None and row.p >= exponential_t_each(d[:, None])[0]
 
 
 def test_intervals_lean_part_of_the_way_where_differences_look_somewhat_skewed(results) -> None:

@@ -93,7 +93,7 @@ class Maker:
                 "package": {"commit": "a1b2c3d4e5f60718293a4b5c6d7e8f9001122334", "dirty": None},
             }
             run = writer.begin_run(id_, provenance=provenance)
-            jobs = queries.pending_jobs(db, id_)
+            jobs = [job for job in queries.jobs(db, id_) if job.state == "waiting"]
             for job in jobs[:done]:
                 attempt = writer.start_attempt(job.id, run.id, host="ada", pid=4242, device="cpu")
                 if failing:

@@ -135,7 +135,7 @@ def test_of_two_drivers_that_start_at_once_one_gets_the_lease(db: Database, stud
 
 def test_what_a_dead_run_left_open_waits_again(db: Database, writer: Writer, study_id: int) -> None:
     old = begin(writer, study_id)
-    done, left, *_ = queries.pending_jobs(db, study_id)
+    done, left, *_ = queries.jobs(db, study_id)
     finished = writer.start_attempt(done.id, old.id, host="h", pid=1, device="cpu")
     writer.finish_attempt(
         finished,
@@ -151,7 +151,7 @@ def test_what_a_dead_run_left_open_waits_again(db: Database, writer: Writer, stu
     move_run(db, old, pid=dead_pid())
 
     new = begin(writer, study_id)
-    current = queries.pending_jobs(db, study_id)[0]
+    current = next(job for job in queries.jobs(db, study_id) if job.state == "waiting")
     mine = writer.start_attempt(current.id, new.id, host="h", pid=1, device="cpu")
     (row,) = writer.reconcile(study_id)
     assert (row.attempt_id, row.job_id, row.attempt, row.run_id) == (lost, left.id, 1, old.id)
@@ -178,7 +178,7 @@ def test_an_interrupted_run_leaves_its_attempts_to_be_reconciled(db: Database, w
     writer.start_attempt(1, run.id, host="h", pid=1, device="cpu")
     writer.end_run(run.id, "interrupted")
     assert [row.job_id for row in writer.reconcile(study_id)] == [1]
-    assert len(queries.pending_jobs(db, study_id)) == 6
+    assert [job.state for job in queries.jobs(db, study_id)] == ["waiting"] * 6
 
 
 def test_a_run_ends_as_something(writer: Writer, study_id: int) -> None:

@@ -41,7 +41,7 @@ def reader(writer: Writer, where: str, study_id: int) -> Database:
     """The same database, as the dashboard opens it, with two of the six jobs done and one under way."""
     db = writer.db
     run = writer.begin_run(study_id, provenance={})
-    first, second, third, *_ = queries.pending_jobs(db, study_id)
+    first, second, third, *_ = queries.jobs(db, study_id)
     train(writer, first.id, run.id, 0.5)
     train(writer, second.id, run.id, 0.75)
     attempt = writer.start_attempt(third.id, run.id, host="h", pid=1, device="cpu")
@@ -78,7 +78,7 @@ def test_studies_do_not_mix(reader: Database, writer: Writer, put_study: Callabl
     writer.put_jobs(other, [NewJob(0, "copy", 1)])
     assert [(row.trials, sum(row.jobs.values())) for row in queries.studies(reader)] == [(3, 6), (1, 1)]
     assert [row.cell for row in queries.trials(reader, other)] == ["lonely"]
-    assert [row.task for row in queries.pending_jobs(reader, other)] == ["copy"]
+    assert [row.task for row in queries.jobs(reader, other)] == ["copy"]
     assert [row.task for row in queries.results(reader, other)] == ["copy"]
     for nothing in (queries.curves(reader, other, "loss", "train"), queries.running(reader, other)):
         assert nothing == []
@@ -114,7 +114,7 @@ def test_early_seeds_of_all_cells_come_first(db: Database, writer: Writer, study
     # three tasks' worth of jobs, in an order that is not the one to run them in
     more = [NewJob(number, task, seed) for task in ("copy", "mqar") for number in (2, 0, 1) for seed in (3, 1, 2)]
     writer.put_jobs(study_id, more)
-    order = [(job.seed, job.trial_number, job.task) for job in queries.pending_jobs(db, study_id)]
+    order = [(job.seed, job.trial_number, job.task) for job in queries.jobs(db, study_id)]
     tasks = ("recall", "copy", "mqar")
     assert order == [
         (seed, number, task)
@@ -125,10 +125,9 @@ def test_early_seeds_of_all_cells_come_first(db: Database, writer: Writer, study
     ]
 
 
-def test_pending_jobs_are_the_waiting_ones(reader: Database, study_id: int) -> None:
+def test_jobs_tell_how_far_they_are(reader: Database, study_id: int) -> None:
     everything = queries.jobs(reader, study_id)
     assert [job.state for job in everything] == ["complete", "complete", "running", "waiting", "waiting", "waiting"]
-    assert queries.pending_jobs(reader, study_id) == everything[3:]
     assert [job.attempts for job in everything] == [1, 1, 1, 0, 0, 0]
 
 
@@ -225,7 +224,7 @@ def test_every_write_changes_the_token_though_the_clock_stands_still(
         attempt, state="failed", finals=[], last_step=1, wall_seconds=1, peak_memory_bytes=None, final_for_job=True
     )
     changed()
-    writer.reset_failed(study_id)
+    writer.reset_jobs(study_id, [1])
     changed()
     writer.start_attempt(1, run.id, host="h", pid=1, device="cpu")
     changed()
@@ -243,7 +242,7 @@ def test_what_writes_nothing_keeps_the_token(db: Database, writer: Writer, study
     token = queries.change_token(db, study_id)
     clock.move(1)
     writer.heartbeat(run.id)
-    assert writer.reset_failed(study_id) == 0
+    assert writer.reset_jobs(study_id, [1]) == 0  # it still waits
     assert writer.reconcile(study_id) == []
     assert queries.change_token(db, study_id) == token
 
@@ -259,7 +258,7 @@ def test_a_read_only_reader_follows_the_driver(db: Database, writer: Writer, stu
         run = writer.begin_run(study_id, provenance={})
         train(writer, 1, run.id, 0.5)
         assert queries.change_token(reader, study_id) != before
-        for query in (queries.trials, queries.jobs, queries.pending_jobs, queries.results, queries.runs):
+        for query in (queries.trials, queries.jobs, queries.results, queries.runs):
             assert query(reader, study_id) == query(db, study_id)
         assert queries.curves(reader, study_id, "loss", "train") == queries.curves(db, study_id, "loss", "train")
         assert queries.attempts(reader, study_id, 0) == queries.attempts(db, study_id, 0)
@@ -271,7 +270,7 @@ def test_counts_agree_after_any_order_of_events(db: Database, writer: Writer, st
     run = writer.begin_run(study_id, provenance={})
     open_attempts: list[int] = []
     for _ in range(40):
-        waiting = queries.pending_jobs(db, study_id)
+        waiting = [job for job in queries.jobs(db, study_id) if job.state == "waiting"]
         if open_attempts and (not waiting or chance.random() < 0.5):
             state = chance.choice(["complete", "diverged", "failed", "oom"])
             writer.finish_attempt(
@@ -287,7 +286,7 @@ def test_counts_agree_after_any_order_of_events(db: Database, writer: Writer, st
             job = chance.choice(waiting)
             open_attempts.append(writer.start_attempt(job.id, run.id, host="h", pid=1, device="cpu"))
         else:
-            writer.reset_failed(study_id)
+            writer.reset_jobs(study_id, [1])
         rows = queries.trials(db, study_id)
         jobs = queries.jobs(db, study_id)
         for row in rows:

@@ -8,7 +8,7 @@ from miras_search.store.spent import worker_seconds
 
 def test_workers_time_counts_once_a_process_and_device(db, writer, clock, study_id: int) -> None:
     run = writer.begin_run(study_id, provenance={})
-    jobs = queries.pending_jobs(db, study_id)
+    jobs = queries.jobs(db, study_id)
 
     def start(index: int, pid: int, device: str) -> int:
         return writer.start_attempt(jobs[index].id, run.id, host="ada", pid=pid, device=device)

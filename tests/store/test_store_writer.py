@@ -151,7 +151,7 @@ def test_large_seeds_fit(db: Database, writer: Writer, study_id: int) -> None:
 
 
 def test_the_way_of_one_job(db: Database, writer: Writer, study_id: int, run: Run) -> None:
-    job = queries.pending_jobs(db, study_id)[0]
+    job = queries.jobs(db, study_id)[0]
     attempt = start(writer, run, job.id)
     assert states(db, study_id) == ["running"] + ["waiting"] * 5
     assert [row.state for row in queries.trials(db, study_id)] == ["running", "waiting", "waiting"]
@@ -170,7 +170,7 @@ def test_the_way_of_one_job(db: Database, writer: Writer, study_id: int, run: Ru
 
 
 def test_a_trial_is_final_when_its_last_job_is(db: Database, writer: Writer, study_id: int, run: Run) -> None:
-    base_jobs = [job for job in queries.pending_jobs(db, study_id) if job.trial_number == 0]
+    base_jobs = [job for job in queries.jobs(db, study_id) if job.trial_number == 0]
     for job, state in zip(base_jobs, ("complete", "diverged"), strict=True):
         finish(writer, start(writer, run, job.id), state)
     assert queries.trials(db, study_id)[0].state == "diverged"
@@ -200,9 +200,10 @@ def test_the_state_of_a_trial(counts: dict[JobState, int], state: str) -> None:
 def test_a_failed_try_leaves_the_job_waiting_unless_it_was_the_last(
     db: Database, writer: Writer, study_id: int, run: Run, state: AttemptState
 ) -> None:
-    job = queries.pending_jobs(db, study_id)[0]
+    job = queries.jobs(db, study_id)[0]
     finish(writer, start(writer, run, job.id), state, final_for_job=False, error_type="X", error_text="first")
-    assert queries.pending_jobs(db, study_id)[0].attempts == 1
+    again = queries.jobs(db, study_id)[0]
+    assert (again.state, again.attempts) == ("waiting", 1)
     finish(writer, start(writer, run, job.id), state, error_type="X", error_text="second")
     assert queries.jobs(db, study_id)[0].state == "failed"
     assert [(row.attempt, row.state, row.error_text) for row in queries.attempts(db, study_id, 0)] == [
@@ -212,20 +213,20 @@ def test_a_failed_try_leaves_the_job_waiting_unless_it_was_the_last(
 
 
 def test_failed_jobs_can_be_tried_again(db: Database, writer: Writer, study_id: int, run: Run) -> None:
-    first, second, *_ = queries.pending_jobs(db, study_id)
+    first, second, *_ = queries.jobs(db, study_id)
     finish(writer, start(writer, run, first.id), "failed", Final("wall_seconds", "", 1.0))
     finish(writer, start(writer, run, second.id), "diverged", Final("loss", "test", 9.0))
-    assert writer.reset_failed(study_id) == 1
-    assert states(db, study_id).count("waiting") == 5  # a diverged training is a result and stays
+    assert writer.reset_jobs(study_id, [first.id]) == 1
+    assert states(db, study_id) == ["waiting", "diverged", *["waiting"] * 4]
     finish(writer, start(writer, run, first.id), "complete", Final("wall_seconds", "", 2.0))
     assert queries.results(db, study_id)[0].values == {("wall_seconds", ""): 2.0}
-    assert writer.reset_failed(study_id) == 0
+    assert writer.reset_jobs(study_id, []) == 0
 
 
 def test_any_ended_job_can_be_trained_again(
     db: Database, writer: Writer, study_id: int, run: Run, put_study: Callable[..., int]
 ) -> None:
-    first, second, third, *_ = queries.pending_jobs(db, study_id)
+    first, second, third, *_ = queries.jobs(db, study_id)
     finish(writer, start(writer, run, first.id), "complete", Final("accuracy", "test", 0.5))
     finish(writer, start(writer, run, second.id), "complete", Final("accuracy", "test", 0.6))
     start(writer, run, third.id)  # under way: not to be pulled from under its worker
