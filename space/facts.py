@@ -11,11 +11,19 @@ import types
 import typing
 
 from miras_search.space.combinations import choices, couplings
+from miras_search.space.execution import Gradient
 from miras_search.space.fields import Plain, field_types, help_of
 from miras_search.space.gates import Gate
 from miras_search.space.option import Facts, origin
 
-WORDS: dict[object, str] = {float: "number", int: "whole number", bool: "true or false", str: "word"}
+WORDS: dict[object, str] = {
+    float: "number",
+    int: "whole number",
+    bool: "true or false",
+    str: "word",
+    Gate: "gate",
+    Gradient: "exact | frozen | {refined: n}",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,13 +88,14 @@ def option_facts(axis: str, cls: type[Facts]) -> OptionFacts:
         summary=(cls.__doc__ or "").strip().partition("\n")[0],
         equation=cls.equation,
         source=cls.source,
-        settings=_settings(cls),
+        settings=settings_of(cls),
         module=cls.__module__,
         plugin=None if came_from is None else came_from.module,
     )
 
 
-def _settings(cls: type) -> tuple[SettingFacts, ...]:
+def settings_of(cls: type) -> tuple[SettingFacts, ...]:
+    """The settings of an option's class, or of any other dataclass whose fields are `setting`s."""
     hints, helps = field_types(cls), help_of(cls)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     return tuple(
@@ -97,8 +106,6 @@ def _settings(cls: type) -> tuple[SettingFacts, ...]:
 
 def type_text(hint: object) -> str:
     """A setting's type in words."""
-    if hint is Gate:
-        return "gate"
     origin_, args = typing.get_origin(hint), typing.get_args(hint)
     if origin_ is typing.Literal:
         return " | ".join(map(str, args))

@@ -5,7 +5,6 @@ Only `--kernels` does, because which kernel runs a point depends on the device, 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,22 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miras_search.commands.common import JsonOption, emit, grid, inline, many, say
+from miras_search.commands.entries import option_text, task_text, wrapped
 from miras_search.errors import EnvironmentProblem, MirasError
 
 if TYPE_CHECKING:
     from miras_search.models.config import ModelConfig
     from miras_search.space.design import DesignPoint
-    from miras_search.space.facts import OptionFacts
-
-WIDTH = 110
 
 
 def space(
     choices: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH=VALUE]...",
-            help="Choices, as in memory=mlp bias.delta=0.5: the design that they make, or why there is none.",
+            metavar="[NAME | PATH=VALUE]...",
+            help="Names, as in bias or huber or train: what is known of them. Or choices, as in memory=mlp "
+            "bias.delta=0.5: the design that they make, or why there is none.",
         ),
     ] = None,
     preset: Annotated[
@@ -45,23 +43,33 @@ def space(
         bool,
         typer.Option("--kernels", help="Which implementation runs each preset and option, and why not a faster one."),
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Everything as a page of Markdown.")] = False,
+    study: Annotated[
+        bool, typer.Option("--study", help="The keys of a study file, and the settings of model and training.")
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The space, or with --study the study file, as a page of Markdown.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What can be chosen: axes, options, presets, tasks.
+    """What can be chosen: axes, options, presets, tasks, and what a study file may say.
 
-    Each with its equation, source and settings. With choices: the design that they make, or each reason against it.
+    Each with its equation, source and settings. With names: these alone. With choices: the design that they make, or
+    each reason against it.
     """
-    if sum((preset is not None or bool(choices), tasks, kernels, markdown)) > 1:
+    if sum((preset is not None or bool(choices), tasks, kernels, study or markdown)) > 1:
         raise MirasError(
-            "space: --tasks, --kernels, --markdown and a design (choices or --preset) show different things: give one"
+            "space: --tasks, --kernels, --study, --markdown, and names or a design show different things: give one"
         )
     if markdown and as_json:
         raise MirasError("space: --markdown and --json are two forms of one answer: give one")
     from miras_search.space import plugins as own
 
     own.use(own.find(plugins or (), Path()))
-    if choices:
+    if choices and preset is None and not any("=" in one for one in choices):
+        from miras_search.commands import space_names
+
+        space_names.show(choices, as_json)
+    elif choices:
         _show_design(choices, preset, as_json)
     elif preset is not None:
         _show_preset(preset, as_json)
@@ -69,6 +77,13 @@ def space(
         _show_tasks(as_json)
     elif kernels:
         _show_kernels(as_json)
+    elif study:
+        from miras_search.commands import study_page
+
+        if markdown:
+            say(study_page.page())
+        else:
+            study_page.show(as_json)
     elif markdown:
         from miras_search.commands.space_page import page
 
@@ -98,38 +113,19 @@ def _show_axes(as_json: bool) -> None:
     for name, axis in AXES.items():
         say(f"{name}: {axis.chooses}")
         for option in facts[name]:
-            say(_option(option))
+            say(option_text(option))
         say("")
     say("presets (spelled out by --preset NAME)")
     say(grid([[one["name"], one["equation"]] for one in presets], indent="  "))
     say("\nrules: which combinations are refused")
     for rule in rules:
-        say(_wrapped(f"{rule['where']}: {rule['reason']}", "  ", "    "))
+        say(wrapped(f"{rule['where']}: {rule['reason']}", "  ", "    "))
     say(
         f"\ncombinations\n  {combinations.valid:,} are valid of {combinations.written:,} structural ones, "
         f"{combinations.different:,} of them different functions"
     )
     about = "structural: an option on each axis, its settings that are words or true or false, and where gradients "
-    say(_wrapped(f"{about}are taken; numbers, gates and controls at their defaults", "  ", "  "))
-
-
-def _option(option: OptionFacts) -> str:
-    """One option: name with summary, equation, source, settings, and what can refuse it."""
-    plugin = [f"from the plugin {option.plugin}"] if option.plugin else []
-    lines = _entry(option.name, option.summary, [option.equation, option.source, *plugin])
-    for setting in option.settings:
-        words = f" ({setting.type})" if setting.choices and setting.type != "true or false" else ""
-        lines.append(_setting(setting.name, setting.default, f"{setting.help}{words}"))
-    lines += [_wrapped(f"! {reason}", "      ", "        ") for reason in option.couplings]
-    return "\n".join(lines)
-
-
-def _entry(name: str, summary: str, about: Sequence[str]) -> list[str]:
-    return [_wrapped(f"{name}: {summary}", "  ", "      "), *(f"      {line}" for line in about if line)]
-
-
-def _setting(name: str, default: object, help: str) -> str:
-    return _wrapped(f"{name} = {inline(default)}: {help}", "      ", "        ")
+    say(wrapped(f"{about}are taken; numbers, gates and controls at their defaults", "  ", "  "))
 
 
 def _show_design(choices: Sequence[str], preset: str | None, as_json: bool) -> None:
@@ -235,8 +231,7 @@ def _show_tasks(as_json: bool) -> None:
         emit({"tasks": tasks})
         return
     for task in facts():
-        lines = _entry(task.name, task.summary, [task.source])
-        say("\n".join([*lines, *(_setting(one.name, one.default, one.help) for one in task.settings)]))
+        say(task_text(task))
 
 
 def _show_kernels(as_json: bool) -> None:
@@ -267,10 +262,4 @@ def _show_kernels(as_json: bool) -> None:
                     reasons.setdefault(f"not {name} on cuda: {reason}", []).append(label)
     say("")
     for reason, options in reasons.items():
-        say(_wrapped(f"{reason}: {', '.join(dict.fromkeys(options))}", "", "    "))
-
-
-def _wrapped(text: str, first: str, rest: str) -> str:
-    return textwrap.fill(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
-    )
+        say(wrapped(f"{reason}: {', '.join(dict.fromkeys(options))}", "", "    "))

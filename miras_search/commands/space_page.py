@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from miras_search.commands.common import inline
 from miras_search.space.combinations import count
 from miras_search.space.design import AXES
-from miras_search.space.facts import OptionFacts, option_facts
+from miras_search.space.facts import OptionFacts, SettingFacts, option_facts
 from miras_search.space.presets import PRESETS
 from miras_search.space.rules import RULES
 
@@ -26,7 +26,7 @@ def page() -> str:
         parts.append(f"## {name}: {axis.chooses}\n")
         parts += [_option(option_facts(name, cls)) for cls in axis.options.values()]
     rows = [[f"`{one.name}`", _code(one.equation), one.source] for one in PRESETS.values()]
-    parts.append("## Presets\n\n" + _table(["preset", "recurrence", "source"], rows))
+    parts.append("## Presets\n\n" + table(["preset", "recurrence", "source"], rows))
     rules = [f"- `{'.'.join(map(str, rule.where))}`: {rule.reason}" for rule in RULES]
     parts.append("## Rules: which combinations are refused\n\n" + "\n".join(rules) + "\n")
     return "\n".join(parts)
@@ -46,14 +46,20 @@ def _option(option: OptionFacts) -> str:
     if option.source:
         lines.append(f"Source: {option.source}.\n")
     if option.settings:
-        rows = [[f"`{s.name}`", s.type, f"`{inline(s.default)}`", s.help] for s in option.settings]
-        lines.append(_table(["setting", "type", "default", ""], rows))
+        lines.append(settings_table(option.settings))
     if option.couplings:
         lines += ["Refused where it does not fit:\n", *(f"- {reason}" for reason in option.couplings), ""]
     return "\n".join(lines)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def settings_table(settings: Iterable[SettingFacts]) -> str:
+    """Settings with type, default and help."""
+    rows = [[f"`{one.name}`", one.type, f"`{inline(one.default)}`", one.help] for one in settings]
+    return table(["setting", "type", "default", ""], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
     lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

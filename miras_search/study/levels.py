@@ -19,6 +19,7 @@ from miras_search.space.gates import Gate
 from miras_search.space.own_mixer import OwnMixer
 from miras_search.space.presets import PRESETS
 from miras_search.study import whole
+from miras_search.study.homes import meant
 from miras_search.study.whole import PRESET as PRESET
 from miras_search.study.whole import Whole
 from miras_search.training.config import TrainConfig
@@ -75,7 +76,8 @@ def check_path(path: str, where: Path) -> None:
         if rest not in known:
             raise SpecError.at(where, f"{head} has no setting '{rest}'{nearest(rest, known)}")
     elif path != PRESET and head not in KEYS:
-        what = f"unknown axis '{path}'{nearest(head, [*KEYS, PRESET, *CONFIGS])}"
+        hint = nearest if rest else meant
+        what = f"unknown axis '{path}'{hint(head, [*KEYS, PRESET, *CONFIGS])}"
         raise SpecError.at(where, what)
 
 

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from miras_search.metrics import METRICS, unfit
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 from miras_search.study.designs import Design
+from miras_search.study.homes import meant
 from miras_search.training.job import Kernels
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -119,20 +120,33 @@ def _saving(value: object) -> float | None:
 class Resources(_Model):
     """What one process is given, and how far a run may go: what a job finds differs by rounding at most (`kernels`)."""
 
-    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
-    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
-    pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = "auto"
-    """How many jobs of one shape a process trains at once."""
-    kernels: Kernels = "auto"
-    """torch: no Triton, whatever the device; compiled: torch's operators made into machine code for the CPU."""
-    gpu_hours: Annotated[float, Field(ge=0.001)] | None = None
-    """What the study may spend in all its runs."""
-    wall: Annotated[float | None, PlainValidator(_duration)] = None
-    """Seconds that one run may take."""
-    save_every: Annotated[float | None, PlainValidator(_saving)] = 600.0
-    """Seconds between snapshots of a training that goes on."""
-    silence: Annotated[float, PlainValidator(_duration)] = 1800.0
-    """Seconds without a word after which a worker counts as hanging; time enough to compile and tune kernels."""
+    cpus: int = Field(
+        default=1, ge=1, le=1024, description="threads of a process, so that a run has cores / cpus of them"
+    )
+    gpus: float = Field(default=0.0, ge=0, le=64, description="GPUs of a process; 0.25 puts four on one")
+    pack: Annotated[int | Literal["auto"], PlainValidator(_pack)] = Field(
+        default="auto",
+        description="how many jobs of one shape a process trains at once: auto, off or a number; auto packs on a GPU",
+    )
+    kernels: Kernels = Field(
+        default="auto",
+        description="auto: Triton's on a GPU, torch's operators on a CPU; torch: never Triton; compiled: operators "
+        "made into machine code for the CPU",
+    )
+    gpu_hours: float | None = Field(default=None, ge=0.001, description="what the study may spend in all its runs")
+    wall: Annotated[float | None, PlainValidator(_duration)] = Field(
+        default=None, description="how long one run may take: 90 s, 10 min, 2 h 30 min, 1 d"
+    )
+    save_every: Annotated[float | None, PlainValidator(_saving)] = Field(
+        default="10 min",
+        validate_default=True,
+        description="time between snapshots, from which a training goes on that was interrupted; off: none",
+    )
+    silence: Annotated[float, PlainValidator(_duration)] = Field(
+        default="30 min",
+        validate_default=True,
+        description="time without a word after which a worker counts as hanging; enough to compile and tune kernels",
+    )
 
     @model_validator(mode="after")
     def _spendable(self) -> Resources:
@@ -150,56 +164,86 @@ class Resources(_Model):
 class _Shared(_Model):
     """The keys of every study. Values typed `object` are read by the room that owns them."""
 
-    name: Annotated[str, Field(pattern=NAME)]
-    question: str = ""
-    plugins: list[str] = []
-    task: object
-    model: dict[str, object] = {}
-    train: dict[str, object] = {}
-    base: object
-    execution: object = None
-    resources: Resources = Resources()
+    name: str = Field(pattern=NAME, description="one word by which the database knows the study")
+    question: str = Field(default="", description="what it asks, as a sentence; shown wherever the study is")
+    plugins: list[str] = Field(default=[], description="modules of your own with options or tasks (extending.md)")
+    task: object = Field(description="a task's name and settings, or a list of them: each cell is trained on each")
+    model: dict[str, object] = Field(
+        default={}, description="settings of the model around the memory, the same for all cells"
+    )
+    train: dict[str, object] = Field(default={}, description="settings of the training, the same for all cells")
+    base: object = Field(description="what all is compared with: a preset, the four choices, or a preset refined")
+    execution: object = Field(default=None, description="one execution held for every cell, whatever its preset says")
+    resources: Resources = Field(default=Resources(), description="what a process is given, and how far a run may go")
 
 
 class StudyFile(_Shared):
     """The keys of an ablation study."""
 
-    kind: Literal["ablation"] = "ablation"
-    vary: dict[str, object] = {}
-    design: Design = "one_at_a_time"
-    resolution: Annotated[int, Field(ge=3, le=5)] = 3
-    controls: list[object] = []
-    controls_on: Literal["base", "cells"] = "base"
-    tune: dict[str, object] = {}
-    top_up: dict[str, object] = {}
-    match: object = "none"
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = tuple(range(10))
-    metric: Annotated[str, BeforeValidator(_metric)] = "accuracy"
+    kind: Literal["ablation"] = Field(default="ablation", description="a study of declared cells")
+    vary: dict[str, object] = Field(
+        default={}, description="dotted path -> list of levels; what becomes of them says design"
+    )
+    design: Design = Field(default="one_at_a_time", description="which combinations of levels are cells (designs.md)")
+    resolution: int = Field(
+        default=3, ge=3, le=5, description="of design: fractional; 4 clears main effects of interactions"
+    )
+    controls: list[object] = Field(default=[], description="negative controls, as rows under the table")
+    controls_on: Literal["base", "cells"] = Field(default="base", description="cells: every cell under every control")
+    tune: dict[str, object] = Field(
+        default={},
+        description="settings chosen for each cell alike, by validation on seeds that are not reported: paths with "
+        "values, seeds, failed",
+    )
+    top_up: dict[str, object] = Field(
+        default={}, description="more seeds for what is undecided, declared before: max_seeds, looks, spending, failed"
+    )
+    match: object = Field(
+        default="none", description="cells resized to the base's cost: params, state, flops, or {params: {within: 0.1}}"
+    )
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = Field(
+        default=10, validate_default=True, description="how many, or a list of them; shared by all cells"
+    )
+    metric: Annotated[str, BeforeValidator(_metric)] = Field(
+        default="accuracy", description="what cells are judged by: accuracy, loss, or a cost"
+    )
 
 
 class Confirm(_Model):
     """How many of the best are trained again, and on how many fresh seeds; none at all with `top: 0`."""
 
-    top: Annotated[int, Field(ge=0, le=100)] = 5
-    seeds: Annotated[int, Field(ge=1, le=MAX_SEEDS)] = 10
+    top: int = Field(default=5, ge=0, le=100, description="how many of the best; 0: none, and no table")
+    seeds: int = Field(default=10, ge=1, le=MAX_SEEDS, description="fresh seeds of each of them and of the base")
 
 
 class SearchFile(_Shared):
     """The keys of a search."""
 
-    kind: Literal["search"]
-    space: object
-    objectives: dict[str, object] = {"accuracy": "maximize"}
-    constraints: dict[str, object] = {}
-    sampler: Sampler = "tpe"
-    sampler_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    pruner: Pruner = "none"
-    presets: bool = True
-    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 100
-    confirm: Confirm = Confirm()
-    schedule: Annotated[int | None, BeforeValidator(_schedule)] = None
-    rival: dict[str, object] = {}
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (0,)
+    kind: Literal["search"] = Field(description="designs drawn from a space")
+    space: object = Field(description="path -> what may be chosen there")
+    objectives: dict[str, object] = Field(
+        default={"accuracy": "maximize"}, description="metric -> maximize or minimize; quality is read on validation"
+    )
+    constraints: dict[str, object] = Field(default={}, description="cost -> the most that it may be")
+    sampler: Sampler = Field(default="tpe", description="Optuna's")
+    sampler_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="what the sampler draws with")
+    pruner: Pruner = Field(default="none", description="Optuna's: which trials end early")
+    presets: bool = Field(
+        default=True, description="try published designs that lie in the space first, at most half of all"
+    )
+    trials: int = Field(
+        default=100, ge=1, le=MAX_TRIALS, description="points to evaluate; raise it and run again to go on"
+    )
+    confirm: Confirm = Field(default=Confirm(), description="the best, trained again on fresh seeds")
+    schedule: Annotated[int | None, BeforeValidator(_schedule)] = Field(
+        "async", validate_default=True, description="async; or sync, {sync: 8}: so many trials at once, repeatable"
+    )
+    rival: dict[str, object] = Field(
+        default={}, description="the same search by other means: sampler, sampler_seed, pruner, presets, schedule"
+    )
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = Field(
+        default=1, validate_default=True, description="how many a trial has in the search, or a list of them"
+    )
 
 
 AnyFile = StudyFile | SearchFile
@@ -241,7 +285,8 @@ def _problem(error: ErrorDetails, cls: type[AnyFile]) -> Problem:
     inner: dict[str, type[BaseModel]] = {"resources": Resources, "confirm": Confirm}
     fields = inner.get(str(where[0]), cls).model_fields if len(where) > 1 else cls.model_fields
     if kind == "extra_forbidden":
-        return Problem(where, f"unknown key{nearest(str(where[-1]), fields)}")
+        hint = meant if len(where) == 1 else nearest
+        return Problem(where, f"unknown key{hint(str(where[-1]), fields)}")
     if kind == "literal_error":
         known = [str(word) for word in getattr(fields[str(where[-1])].annotation, "__args__", ())]
         known = ["ablation", "search"] if where == ("kind",) else known

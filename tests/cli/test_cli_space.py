@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,10 @@ from miras_search.space import plugins
 from miras_search.space.combinations import count
 from miras_search.space.design import AXES, DesignPoint
 from miras_search.space.presets import PRESETS, preset
+from miras_search.study.homes import SETTINGS
+from miras_search.study.keys import keys
 from miras_search.study.loader import loads
+from miras_search.study.schema import Confirm, Resources, SearchFile, StudyFile
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 MODULE = """
@@ -99,10 +105,18 @@ def test_every_preset_is_spelled_out(cli, name: str) -> None:
         (["bias=huber", "bias.delta=0"], "bias.delta: the threshold must be positive"),
         (["memory=mlp", "memory.expansion=0"], "memory.expansion: 0 is not between 1 and 64"),
         (["step.value=-1"], "step.value: a data sigmoid gate starts strictly between 0 and 1"),
-        (["dot"], "dot: expected PATH=VALUE, as in bias=dot"),
+        (["bias=l2", "dot"], "dot: expected PATH=VALUE, as in bias=dot"),
+        (["--preset", "yaad", "dot"], "dot: expected PATH=VALUE, as in bias=dot"),
+        (["huebr"], "huebr: neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task or key of a study "
+                    "(did you mean 'huber'?)"),
+        (["xyzzy"], "xyzzy: neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task or key of a study; "
+                    "`miras-search space` lists them"),
+        (["bias", "keep"], "keep: it is a setting, written retention.keep: see `miras-search space retention`"),
+        (["delta=3"], "delta: unknown axis 'delta' (it is a setting: write bias.delta)"),
+        (["--study", "bias"], "space: --tasks, --kernels, --study, --markdown, and names or a design show different"),
         (["bias=[dot"], "bias=[dot: not readable as YAML: while parsing a flow sequence: expected ',' or ']'"),
         (["--markdown", "--json"], "space: --markdown and --json are two forms of one answer: give one"),
-        (["--tasks", "bias=dot"], "space: --tasks, --kernels, --markdown and a design"),
+        (["--tasks", "bias=dot"], "space: --tasks, --kernels, --study, --markdown, and names or a design"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_choices_is_one_line_each(cli, words: list[str], line: str) -> None:
@@ -164,3 +178,93 @@ def test_the_page_of_the_design_space_is_current(cli) -> None:
     assert (DOCS / "space.md").read_text() == cli("space", "--markdown").out, (
         "the options have changed: miras-search space --markdown > docs/space.md"
     )
+
+
+def test_the_page_of_the_study_file_is_current(cli) -> None:
+    assert (DOCS / "study.md").read_text() == cli("space", "--study", "--markdown").out, (
+        "keys or settings have changed: miras-search space --study --markdown > docs/study.md"
+    )
+
+
+def test_every_key_and_setting_is_told(cli) -> None:
+    text, document = cli("space", "--study").out, cli("space", "--study", "--json").json
+    told = {(key["where"], key["name"]): key for key in document["keys"]}
+    for file, where in ((StudyFile, "kind: ablation"), (SearchFile, "kind: search")):
+        names = [*file.model_fields, *(f"resources.{name}" for name in Resources.model_fields)]
+        for name in [*names, *(f"confirm.{name}" for name in Confirm.model_fields if file is SearchFile)]:
+            key = told.get((where, name)) or told["every study", name]
+            assert key["help"], name
+            assert f"{name}:" in text or f"{name} = " in text
+    assert told["kind: ablation", "seeds"]["default"] == 10
+    assert told["every study", "resources.save_every"]["default"] == "10 min"  # as a file has it, not in seconds
+    assert told["kind: ablation", "controls_on"]["words"] == "base | cells"
+    assert told["every study", "base"]["needed"] and not told["every study", "question"]["needed"]
+    for block, cls in SETTINGS.items():
+        assert list(document["settings"][block]) == [field.name for field in fields(cls)]
+        assert all(one["help"] for one in document["settings"][block].values())
+    assert {task["name"] for task in document["tasks"]} == {"mqar", "noisy_recall", "text"}
+
+
+def test_defaults_that_are_told_are_those_of_a_study_that_says_nothing(cli) -> None:
+    """Each default, written into the file, makes the study that leaves it out."""
+    start = "name: t\ntask: mqar\nbase: delta_net\n"
+    for kind, more in (("kind: ablation", ""), ("kind: search", "kind: search\nspace: {bias: any}\n")):
+        plain = loads(f"{start}{more}", "t.yaml")
+        for key in cli("space", "--study", "--json").json["keys"]:
+            if key["where"] in ("every study", kind) and key["default"] is not None and key["name"] != "resolution":
+                same = loads(f"{start}{more}", "t.yaml", [f"{key['name']}={json.dumps(key['default'])}"])
+                assert (same.config, same.resources) == (plain.config, plain.resources), key["name"]
+
+
+def test_what_the_page_shows_can_be_written(cli) -> None:
+    """The example, every path with a level, the blocks, and every form of a space."""
+    page = (DOCS / "study.md").read_text()
+    example = "".join(line[4:] for line in page.partition("    name:")[2].splitlines(keepends=True)[1:10])
+    study = loads(f"name: bias\n{example}", "t.yaml")
+    names = [cell.name for cell in study.cells]
+    assert names == ["delta_net", "dot", "huber(delta=0.5)", "conv=0", "delta_net + no_write"]
+    ablation, search = "name: t\ntask: mqar\nbase: delta_net\n", "name: t\ntask: mqar\nbase: delta_net\nkind: search\n"
+    blocks = re.findall(r"^    ((?:tune|top_up|match|rival): .*)$", page, re.M)
+    assert len(blocks) == 4
+    for block in blocks:
+        loads(f"{search}space: {{bias: any}}\n{block}" if block.startswith("rival") else f"{ablation}{block}", "t.yaml")
+    loads(f"{ablation}vary: {{preset: [{{preset: gla, model: {{conv: 0}}}}]}}", "t.yaml")
+    loads("name: t\ntask: mqar\nbase: {preset: yaad, bias: {huber: {delta: 0.5}}}\n", "t.yaml")
+    table = page.partition("## What a search may choose")[2].partition("##")[0]
+    spaces = [one for row in re.findall(r"^\| (`.*?`) \|", table, re.M) for one in re.findall(r"`([^`]+)`", row)]
+    assert len(spaces) == 12
+    for one in spaces:
+        written = f"bias: {{lp: {{p: {one}}}}}" if one.startswith("{") else one
+        written = written.replace("[a, b]", "[1, 2]")
+        if "int:" in written:
+            written = f"model.heads: {one.replace('[a, b]', '[1, 2]')}"
+        loads(f"{search}space: {{{written}}}\n", "t.yaml")
+
+
+def test_names_show_what_they_stand_for(cli) -> None:
+    result = cli("space", "l2", "noisy_recall", "delta_net", "train", "confirm", "step")
+    assert (result.code, result.err) == (0, "")
+    for line in ("bias\n  l2: Squared error", "retention\n  l2: Weight decay", "task\n  noisy_recall: recall",
+                 "preset\n  delta_net: spelled out by `miras-search space --preset delta_net`",
+                 "key of a study file, every study\n  train:", "train: its settings\n      steps = 300:",
+                 "key of a study file, kind: search\n  confirm: the best", "    confirm.top = 5:",
+                 "step, a gate: its settings\n      source = data"):  # fmt: skip
+        assert line in result.out
+    document = cli("space", "bias", "l2", "--json").json["named"]
+    assert [[*one] for one in document["l2"]] == [["option"], ["option"]]
+    assert [one["option"]["axis"] for one in document["l2"]] == ["bias", "retention"]
+    (axis,) = document["bias"]
+    assert [one["name"] for one in axis["axis"]["options"]] == list(AXES["bias"].options)
+    assert cli("space", "bias").out.startswith("bias: ")
+    assert cli("space", "bias", "xyzzy").out == ""  # nothing of an answer that is half
+
+
+@pytest.mark.parametrize("name", sorted({*AXES, *PRESETS, *SETTINGS, *(key.name for key in keys())}))
+def test_every_name_has_an_answer(cli, name: str) -> None:
+    result = cli("space", name)
+    assert (result.code, result.err) == (0, "") and name in result.out
+
+
+def test_an_option_of_a_plugin_has_a_name_too(cli, here: Path) -> None:
+    Path("mine.py").write_text(MODULE)
+    assert "from the plugin mine" in cli("space", "--plugins", "mine", "still").out
