@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named
 from miras_search.analysis.comparison import Comparison, compare
+from miras_search.analysis.contrasts import Contrasts, contrasts
 from miras_search.analysis.effects import Equivalence, Wins, equivalence, paired_d, wins
 from miras_search.analysis.factorial import AS_BASE, Anova, Levels, Observation, anova
 from miras_search.analysis.importance import Importance, all_importances
@@ -63,6 +64,8 @@ class Findings:
     """What parts solved from not solved: given, or found where seeds fall into two modes."""
     cells: tuple[CellEffect, ...]
     axes: Anova | None
+    contrasts: Contrasts | None
+    """What levels do over a whole factorial."""
     best: str | None
     """The cell whose gain over the base is shared out."""
     shares: Shares | None
@@ -126,6 +129,7 @@ def findings(
         limit=limit,
         cells=tuple(found),
         axes=anova(observed),
+        contrasts=contrasts(_designs(cells), levels),
         best=best if shares else None,
         shares=shares,
         importances=all_importances(drawn, direction=metric.direction),

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from miras_search.analysis.reported import Reported
 from miras_search.analysis.stored_findings import stored_findings
 from miras_search.errors import EnvironmentProblem, MirasError
-from miras_search.export import figures, findings, frames
+from miras_search.export import effects, figures, findings, frames
 from miras_search.export.formats import RENDERERS, SUFFIXES
 from miras_search.export.html import to_html
 from miras_search.export.latex import to_latex
@@ -67,6 +69,9 @@ def _statistics(db: Database, found: Findings) -> Iterator[Piece]:
     yield "tables/statistics.txt", findings.to_text(*more).encode()
     document = json.dumps(findings.to_plain(*more), indent=2, ensure_ascii=False)
     yield "tables/statistics.json", f"{document}\n".encode()
+    if (lines := effects.effects_frame(more[0])).size:
+        yield "tables/effects.tex", effects.to_latex(more[0], found.tables).encode()
+        yield from _frame("effects", lines)
 
 
 def _figures(found: Findings) -> Iterator[Piece]:
@@ -94,8 +99,12 @@ def _data(db: Database, found: Findings) -> Iterator[Piece]:
     if found.tables:
         data["table"] = frames.table_frame(found.tables)
     for name, frame in data.items():
-        yield f"data/{name}.csv", frame.to_csv(index=False).encode()
-        yield f"data/{name}.parquet", frame.to_parquet(index=False)
+        yield from _frame(name, frame)
+
+
+def _frame(name: str, frame: pd.DataFrame) -> Iterator[Piece]:
+    yield f"data/{name}.csv", frame.to_csv(index=False).encode()
+    yield f"data/{name}.parquet", frame.to_parquet(index=False)
 
 
 def _safe(task: str) -> str:

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+from miras_search.analysis.contrasts import Contrasts, Family
 from miras_search.analysis.effects import Equivalence
 from miras_search.analysis.factorial import Anova
 from miras_search.analysis.findings import RULES, CellEffect, Findings
@@ -40,6 +41,8 @@ def _one(found: Findings) -> list[str]:
     parts = [_effects(found)]
     if found.limit is not None:
         parts.append(_modes(found, found.limit))
+    if found.contrasts is not None:
+        parts += _contrasts(found.contrasts)
     if found.axes is not None:
         parts.append(_axes(found.axes))
     if found.shares is not None and found.best is not None:
@@ -102,6 +105,32 @@ def _speed(found: Speed | None) -> list[str]:
         return [NOTHING] * 3
     both = [NOTHING if median is None else f"{median:g}" for median in (found.median, found.reference_median)]
     return [f"{both[0]} vs {both[1]}", p_text(found.exact), p_text(found.logrank)]
+
+
+def _contrasts(found: Contrasts) -> list[list[str]]:
+    """A block for each family that there is."""
+    blocks = []
+    for title, family in (
+        ("Levels against the base's, over all cells of the other axes", found.mains),
+        (
+            "Interactions: how much more a level changes beside another axis' level than beside the base's",
+            found.interactions,
+        ),
+    ):
+        if family.contrasts:
+            rows = [["", "difference, 95 %", "p", "p Holm"]]
+            for one in family.contrasts:
+                difference = measured(one.difference, one.ci_low, one.ci_high)
+                rows.append([str(one), difference, p_text(one.p), p_text(one.p_holm)])
+            blocks.append([f"{title} ({contrasts_test(family, len(found.seeds))})", *_grid(rows)])
+    return blocks
+
+
+def contrasts_test(family: Family, seeds: int) -> str:
+    """How the contrasts of a family are tested, in words."""
+    flips = f"joint sign flips, step-down over {len(family.contrasts)}"
+    guard = ", or Holm's over t tests against skewed noise where larger" if family.is_guarded else ""
+    return f"paired by seed, n = {seeds}; p: {flips}{guard}; smallest p {family.smallest:.2g}"
 
 
 def _axes(found: Anova) -> list[str]:

@@ -101,12 +101,12 @@ def _one(tables: Sequence[AblationTable], siunitx: bool) -> str:
     keys = _SHOWN if len(tables) == 1 else _BESIDE
     found = parts(tables, [key for key in keys if key not in shared])
     lines = [
-        *map(_comment, tables),
+        *map(comment, tables),
         r"\begin{table}[t]",
         r"  \centering",
         r"  \footnotesize",
         r"  \setlength{\tabcolsep}{3.5pt}",
-        rf"  \caption{{{_prose(joint_caption(tables))}}}",
+        rf"  \caption{{{prose(joint_caption(tables))}}}",
         rf"  \label{{tab:{_slug(tables)}}}",
         r"  \par\smallskip",
         *_tabulars(tables[0], found, siunitx),
@@ -114,7 +114,7 @@ def _one(tables: Sequence[AblationTable], siunitx: bool) -> str:
     words = [_legend(tables), *shared.values(), *joint_notes(tables)]
     if len(tables) > 1:
         words.append("The intervals are in the tables of the single tasks.")
-    lines += [rf"  \par\smallskip\raggedright {_prose(' '.join(filter(None, words)))}", r"\end{table}"]
+    lines += [rf"  \par\smallskip\raggedright {prose(' '.join(filter(None, words)))}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
@@ -171,7 +171,7 @@ def _legend(tables: Sequence[AblationTable]) -> str:
     return next((table.legend for table in tables if table.has_censored), tables[0].legend)
 
 
-def _comment(table: AblationTable) -> str:
+def comment(table: AblationTable) -> str:
     """One line: study, commit, command, date, n."""
     context = table.context
     counts = sorted({row.n for row in table.rows})
@@ -304,10 +304,10 @@ def _s_number(value: float | None, places: int, *, signed: bool = False) -> str:
 
 
 def _number(text: str) -> str:
-    return "--" if text == NOTHING else _prose(text)
+    return "--" if text == NOTHING else prose(text)
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Escaped text in which a minus sign is a minus sign."""
     return escape(_NEGATIVE.sub("\N{MINUS SIGN}", text))
 

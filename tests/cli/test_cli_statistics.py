@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 
@@ -28,6 +29,57 @@ def test_statistics_go_to_a_file(cli, stored: Path) -> None:
     result = cli("table", "small", "--statistics", "-o", "s.txt")
     assert (result.code, result.out) == (0, "")
     assert "Effects" in Path("s.txt").read_text()
+
+
+FACTORIAL = """\
+name: crossed
+task: {name: mqar, vocab: 16, length: 16, pairs: 2}
+model: {layers: 1, d_model: 8, heads: 1}
+base: delta_net
+vary: {bias: [l2, dot], retention: [none, l2]}
+design: factorial
+seeds: [11, 12, 13, 14, 15]
+"""
+
+
+def test_a_factorial_tells_what_levels_do_over_all_of_it(cli, record) -> None:
+    """Levels and interactions in text and JSON, and in the files of an export, from which they can be had again."""
+    record(FACTORIAL)
+    result = cli("table", "crossed", "--statistics")
+    assert (result.code, result.err) == (0, "")
+    for words in (
+        "Levels against the base's, over all cells of the other axes (paired by seed, n = 5; p: joint sign flips",
+        "\n  bias = dot ",
+        "\n  retention = l2 ",
+        "\nInteractions: how much more a level changes beside another axis' level than beside the base's",
+        "\n  retention = l2 x bias = dot ",
+    ):
+        assert words in result.out
+    (found,) = cli("table", "crossed", "--statistics", "--json").json["statistics"]
+    assert cli("export", "crossed", "-o", "out").code == 0
+    jobs = pd.read_csv("out/data/jobs.csv").pivot(index="seed", columns="trial", values="accuracy.test")
+    base, gate, bias, both = (jobs[number].to_numpy() for number in range(4))
+    wanted = {"retention = l2": (gate + both - base - bias) / 2, "bias = dot": (bias + both - base - gate) / 2}
+    crossed = both - bias - gate + base
+    effects = pd.read_csv("out/data/effects.csv").set_index("effect")
+    assert effects["kind"].to_dict() == {**dict.fromkeys(wanted, "level"), "retention = l2 x bias = dot": "interaction"}
+    families = found["contrasts"]["mains"]["contrasts"] + found["contrasts"]["interactions"]["contrasts"]
+    for one, d in zip(families, [*wanted.values(), crossed], strict=True):
+        name = " x ".join(f"{axis} = {level}" for axis, level in one["levels"].items())
+        assert one["differences"] == pytest.approx(d.tolist())
+        assert effects.loc[name, "difference"] == pytest.approx(d.mean()) == one["difference"]
+        assert effects.loc[name, "ci_low"] == one["ci_low"] < one["difference"] < one["ci_high"]
+        assert (effects.loc[name, "n"], effects.loc[name, "p"]) == (5, one["p"])
+    tex = Path("out/tables/effects.tex").read_text()
+    assert tex.startswith("% study crossed; task mqar; commit 0123456; command ")
+    assert r"\quad bias = dot $\times$ retention = l2 & " in tex and tex.count(r"\midrule") == 2
+    assert tex.count("{") == tex.count("}")
+
+
+def test_no_factorial_no_contrasts(cli, stored: Path) -> None:
+    assert "Levels against" not in cli("table", "small", "--statistics").out
+    assert cli("export", "small", "-o", "out").code == 0
+    assert not list(Path("out").rglob("effects.*"))
 
 
 @pytest.mark.parametrize(
