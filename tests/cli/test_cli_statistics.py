@@ -72,7 +72,7 @@ def test_a_factorial_tells_what_levels_do_over_all_of_it(cli, record) -> None:
         assert (effects.loc[name, "n"], effects.loc[name, "p"]) == (5, one["p"])
     tex = Path("out/tables/effects.tex").read_text()
     assert tex.startswith("% study crossed; task mqar; commit 0123456; command ")
-    assert r"\quad bias = dot $\times$ retention = l2 & " in tex and tex.count(r"\midrule") == 2
+    assert r"\quad retention = l2 $\times$ bias = dot & " in tex and tex.count(r"\midrule") == 2
     assert tex.count("{") == tex.count("}")
 
 
