@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from miras_search.analysis.caption import TableContext, caption, legend, notes
+from miras_search.analysis.caption import TableContext, caption, legend
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named, task_names
 from miras_search.analysis.comparison import Comparison, JointTest, by_test, compare, joint_test
 from miras_search.analysis.looks import Looks, looks_text, test_in_looks, waits_text, within
+from miras_search.analysis.notes import notes
 from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
