@@ -7,7 +7,7 @@ from typing import Final
 import triton
 import triton.language as tl
 
-from miras_search.kernels.triton.bias_l1 import sign
+from miras_search.kernels.triton.elementary import at_least, at_most, sign
 
 # Those of the torch bias: a norm whose gradient at 0 is 0, and a threshold that may be divided by.
 _EPS: Final = tl.constexpr(1e-12)
@@ -34,13 +34,14 @@ def signal(prediction, value, threshold, channel, SETTINGS: tl.constexpr):
     """As the equation of the form says."""
     r = prediction - value
     if SETTINGS[0] == "coordinate":
-        return tl.where(r > threshold, threshold, tl.where(r < -threshold, -threshold, r))
+        clipped = tl.where(r > threshold, threshold, tl.where(r < -threshold, -threshold, r))
+        return tl.where(threshold == threshold, clipped, threshold)  # NaN compares false, and would clip nothing
     elif SETTINGS[0] == "norm":
-        return r * tl.minimum(threshold / residual_norm(r), 1.0)
+        return r * at_most(threshold / residual_norm(r), 1.0)
     elif SETTINGS[0] == "switch":
         return tl.where(residual_norm(r) <= threshold, r, threshold * sign(r))
     else:
-        return r * _shrink(r / tl.maximum(threshold, _FLOOR), SETTINGS[0])
+        return r * _shrink(r / at_least(threshold, _FLOOR), SETTINGS[0])
 
 
 @triton.jit
@@ -63,7 +64,7 @@ def vjp(prediction, value, threshold, d_signal, channel, SETTINGS: tl.constexpr)
         d_prediction = tl.where(inside, d_signal, 0.0)
         d_threshold = tl.where(inside, 0.0, sign(r) * d_signal)
     else:
-        x = r / tl.maximum(threshold, _FLOOR)
+        x = r / at_least(threshold, _FLOOR)
         shrink = _shrink(x, SETTINGS[0])
         share = x * shrink  # at most 1
         along = share * d_signal

@@ -5,11 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def sign(x):
-    """-1, 0 or 1; NaN stays NaN, or a diverged training would look alive."""
-    return tl.where(x > 0.0, 1.0, tl.where(x < 0.0, -1.0, x))
+from miras_search.kernels.triton.elementary import sign
 
 
 @triton.jit

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from miras_search.kernels.triton.decays import LOG_FLOOR, flipped
+from miras_search.kernels.triton.elementary import at_least
 from miras_search.kernels.triton.products import ones, product
 
 
@@ -29,7 +30,7 @@ def rows_of(pointer, place, live, channel, WIDTH: tl.constexpr):
 @triton.jit
 def log_keeps(pointer, token, fades, channel, K: tl.constexpr):
     """Log keeps [C, K], 0 where a row fades nothing."""
-    return tl.maximum(rows_of(pointer, token, fades, channel, K), LOG_FLOOR)
+    return at_least(rows_of(pointer, token, fades, channel, K), LOG_FLOOR)
 
 
 @triton.jit

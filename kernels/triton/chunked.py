@@ -20,6 +20,7 @@ import triton.language as tl
 
 from miras_search.kernels.triton.channel_decays import keyed, rows_of
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, shifted, spans
+from miras_search.kernels.triton.elementary import at_least
 from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.solve import unit_inverse
 from miras_search.kernels.triton.tiles import cells_of, limited, memory_of
@@ -80,13 +81,13 @@ def inputs_of(
 @triton.jit
 def log_gates(pointer, place, live):
     """Log keeps [C] of one a head."""
-    return tl.maximum(tl.load(pointer + place, mask=live, other=0.0), LOG_FLOOR)
+    return at_least(tl.load(pointer + place, mask=live, other=0.0), LOG_FLOOR)
 
 
 @triton.jit
 def log_momenta(pointer, write, live):
     """Logs of momenta [C], which come as they are and may be 0."""
-    return tl.log(tl.maximum(tl.load(pointer + write, mask=live, other=1.0), GATE_FLOOR))
+    return tl.log(at_least(tl.load(pointer + write, mask=live, other=1.0), GATE_FLOOR))
 
 
 @triton.jit

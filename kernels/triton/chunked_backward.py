@@ -15,6 +15,7 @@ import triton.language as tl
 from miras_search.kernels.triton.channel_decays import channel_spans_vjp, keyed, overlaps_vjp, rows_of
 from miras_search.kernels.triton.chunked import bounded, found, inputs_of, log_gates, log_momenta, put, rows_at
 from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
+from miras_search.kernels.triton.elementary import at_least
 from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
 
@@ -258,7 +259,7 @@ def backward_kernel(
                 d_after = tl.sum(lasting * d_after[None, :], axis=1) + m_through * d_m_end
                 d_h = spans_vjp(d_lasting * lasting, m_through * d_m_through, m_after * d_m_after, d_m_whole, BLOCK_C)
                 momentum = tl.load(momentum_ptr + write, mask=live, other=1.0)
-                d_momentum = d_h / tl.maximum(momentum, GATE_FLOOR)
+                d_momentum = d_h / at_least(momentum, GATE_FLOOR)
                 writes = part * tl.num_programs(0) * T * WRITES + write
                 tl.store(d_momentum_ptr + writes, d_momentum, mask=live)
             else:

@@ -17,15 +17,27 @@ _TINY: Final = tl.constexpr(1e-37)
 
 
 @triton.jit
+def at_least(x, least):
+    """max(x, least), but NaN stays NaN: tl.maximum gives the other number, and a diverged training would look alive."""
+    return tl.where(x < least, least, x)
+
+
+@triton.jit
+def at_most(x, most):
+    """min(x, most), but NaN stays NaN."""
+    return tl.where(x > most, most, x)
+
+
+@triton.jit
 def power(x, exponent):
-    """x^exponent of numbers x >= 0; 0 at x = 0, so the exponent must be positive there."""
-    return tl.where(x > _TINY, tl.exp(exponent * tl.log(tl.maximum(x, _TINY))), 0.0)
+    """x^exponent of numbers x >= 0; 0 at x = 0, so the exponent must be positive there. NaN stays NaN."""
+    return tl.where(x <= _TINY, 0.0, tl.exp(exponent * tl.log(at_least(x, _TINY))))
 
 
 @triton.jit
 def sign(x):
-    """-1, 0 or 1."""
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
+    """-1, 0 or 1; NaN stays NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
 
 
 @triton.jit
@@ -54,13 +66,13 @@ def cosh(x):
 @triton.jit
 def softplus(x):
     """log(1 + exp(x)), without overflow."""
-    return tl.maximum(x, 0.0) + tl.log(1 + tl.exp(-tl.abs(x)))
+    return at_least(x, 0.0) + tl.log(1 + tl.exp(-tl.abs(x)))
 
 
 @triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)), without overflow."""
-    return tl.exp(tl.minimum(x, 0.0)) / (1 + tl.exp(-tl.abs(x)))
+    return tl.exp(at_most(x, 0.0)) / (1 + tl.exp(-tl.abs(x)))
 
 
 @triton.jit
@@ -69,7 +81,7 @@ def arctan(x):
     size = tl.abs(x)
     large = size > 2.414213562373095
     middle = (size > 0.4142135623730951) & (size <= 2.414213562373095)
-    r = tl.where(large, -1 / tl.maximum(size, 1.0), tl.where(middle, (size - 1) / (size + 1), size))
+    r = tl.where(large, -1 / at_least(size, 1.0), tl.where(middle, (size - 1) / (size + 1), size))
     s = r * r
     tail = ((0.0805374449538 * s - 0.138776856032) * s + 0.199777106478) * s - 0.333329491539
     angle = tl.where(large, HALF_PI, tl.where(middle, _QUARTER_PI, 0.0)) + r + r * s * tail

@@ -10,7 +10,7 @@ from typing import Final
 import triton
 import triton.language as tl
 
-from miras_search.kernels.triton.elementary import cosh, power, sigmoid, sinh, tanh
+from miras_search.kernels.triton.elementary import at_least, at_most, cosh, power, sigmoid, sinh, tanh
 
 # The torch link's: exp(30) is 1e13, whose square is still finite.
 _CEILING: Final = tl.constexpr(30.0)
@@ -24,9 +24,9 @@ def link(z, cell, parameter, SETTINGS: tl.constexpr):
     elif SETTINGS[0] == "tanh":
         return tanh(z)
     elif SETTINGS[0] == "arcsinh":
-        return SETTINGS[1] * sinh(tl.clamp(z, -_CEILING, _CEILING))
+        return SETTINGS[1] * sinh(at_least(at_most(z, _CEILING), -_CEILING))
     elif SETTINGS[0] == "entropy":
-        return tl.exp(tl.minimum(z, _CEILING))
+        return tl.exp(at_most(z, _CEILING))
     else:
         return z * power(z * z + SETTINGS[2], SETTINGS[1])
 
@@ -39,7 +39,7 @@ def link_vjp(z, w, cell, parameter, d_w, SETTINGS: tl.constexpr):
     elif SETTINGS[0] == "tanh":
         slope = 1 - w * w
     elif SETTINGS[0] == "arcsinh":
-        slope = tl.where(tl.abs(z) <= _CEILING, SETTINGS[1] * cosh(tl.clamp(z, -_CEILING, _CEILING)), 0.0)
+        slope = tl.where(tl.abs(z) <= _CEILING, SETTINGS[1] * cosh(at_least(at_most(z, _CEILING), -_CEILING)), 0.0)
     elif SETTINGS[0] == "entropy":
         slope = tl.where(z <= _CEILING, w, 0.0)
     else:

@@ -27,7 +27,7 @@ def _shrink(parameter, SETTINGS: tl.constexpr):
 @triton.jit
 def _thresholded(z, y, SETTINGS: tl.constexpr):
     if SETTINGS[0] == "hard":
-        return tl.where(tl.abs(z) >= y, z - sign(z) * y, 0.0)
+        return tl.where(tl.abs(z) < y, 0.0, z - sign(z) * y)
     elif SETTINGS[0] == "smooth":
         return (softplus(SETTINGS[3] * (z - y)) - softplus(SETTINGS[3] * (-z - y))) / SETTINGS[3]
     else:
@@ -38,7 +38,7 @@ def _thresholded(z, y, SETTINGS: tl.constexpr):
 def _slopes(z, y, SETTINGS: tl.constexpr):
     """Derivatives by z and by y."""
     if SETTINGS[0] == "hard":
-        kept = tl.where(tl.abs(z) >= y, 1.0, 0.0)
+        kept = tl.where(tl.abs(z) < y, 0.0, 1.0)
         return kept, -sign(z) * kept
     elif SETTINGS[0] == "smooth":
         above, below = sigmoid(SETTINGS[3] * (z - y)), sigmoid(SETTINGS[3] * (-z - y))

@@ -11,7 +11,7 @@ from typing import Final
 import triton
 import triton.language as tl
 
-from miras_search.kernels.triton.elementary import largest, power, sign, total
+from miras_search.kernels.triton.elementary import at_least, at_most, largest, power, sign, total
 
 _TINY: Final = tl.constexpr(1e-30)
 
@@ -19,12 +19,12 @@ _TINY: Final = tl.constexpr(1e-30)
 @triton.jit
 def _norms(x, SETTINGS: tl.constexpr):
     """|x|_s (tiny at x = 0) and n, from numbers divided by their largest, whose powers neither overflow nor vanish."""
-    unit = tl.maximum(largest(tl.abs(x), SETTINGS[3]), _TINY)
-    sums = tl.maximum(total(power(tl.abs(x) / unit, SETTINGS[1]), SETTINGS[3]), 1.0)
+    unit = at_least(largest(tl.abs(x), SETTINGS[3]), _TINY)
+    sums = at_least(total(power(tl.abs(x) / unit, SETTINGS[1]), SETTINGS[3]), 1.0)
     plain = unit * power(sums, 1 / SETTINGS[1])
     # the larger leg first: the square of a small norm would vanish
-    above = tl.maximum(plain, SETTINGS[4])
-    ratio = tl.minimum(plain, SETTINGS[4]) / above
+    above = at_least(plain, SETTINGS[4])
+    ratio = at_most(plain, SETTINGS[4]) / above
     return plain, above * tl.sqrt(1 + ratio * ratio)
 
 

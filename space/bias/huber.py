@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-from miras_search.space.bias.protocol import BIAS, PER_CHANNEL, PER_HEAD, Bias, given, per_head, safe_norm
+from miras_search.space.bias.protocol import BIAS, PER_CHANNEL, PER_HEAD, Bias, given, per_head, safe_norm, sign
 from miras_search.space.fields import require, setting
 from miras_search.space.gates import Gate, threshold_problem
 from miras_search.space.jit import Jit
@@ -94,7 +94,7 @@ class Huber:
         if self.form == "norm":
             return r * (d / safe_norm(r)).clamp(max=1.0)
         if self.form == "switch":
-            return torch.where(safe_norm(r) <= d, r, d * torch.sign(r))
+            return torch.where(safe_norm(r) <= d, r, d * sign(r))
         return r / _stretch(r, d, of_norm=self.form == "pseudo_norm")[1]
 
     def _threshold(self, threshold: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from miras_search.space.bias.lp import EPSILON, SHARPNESS, Lp
-from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias
+from miras_search.space.bias.protocol import BIAS, NO_THRESHOLD, Bias, sign
 from miras_search.space.fields import require, setting
 from miras_search.space.jit import Jit
 from miras_search.space.lazy import LazyModule
@@ -66,7 +66,7 @@ class L1:
     def signal(self, p: Tensor, v: Tensor, threshold: Tensor | None) -> Tensor:
         """sign(r), 0 at 0; or its smooth form."""
         smooth = self.smooth
-        return torch.sign(p - v) if smooth is None else smooth.signal(p, v, threshold)
+        return sign(p - v) if smooth is None else smooth.signal(p, v, threshold)
 
     def canonical(self) -> Bias:
         """lp at p = 1 where it is smooth, the older spelling; else without the settings that do nothing."""

@@ -59,6 +59,11 @@ def safe_norm(r: Tensor) -> Tensor:
     return torch.sqrt(r.square().sum(-1, keepdim=True) + EPS)
 
 
+def sign(r: Tensor) -> Tensor:
+    """-1, 0 or 1; NaN stays NaN, which torch.sign makes 0, so that a diverged training would look alive."""
+    return torch.where(r.isnan(), r, torch.sign(r))
+
+
 def given(threshold: Tensor | None) -> Tensor:
     """The threshold, which a bias with one always gets. Raises `ValueError` where there is none."""
     if threshold is None:

@@ -113,7 +113,7 @@ class ElasticNet(Dual):
     def _thresholded(self, z: Tensor, y: Tensor) -> Tensor:
         """S_y(z); its gradients are finite everywhere, at y = 0 too."""
         if self.threshold == "hard":
-            return torch.where(z.abs() >= y, z - torch.sign(z) * y, torch.zeros_like(z))
+            return torch.where(z.abs() < y, torch.zeros_like(z), z - torch.sign(z) * y)  # NaN stays NaN
         if self.threshold == "smooth":
             above, below = self.sharpness * (z - y), self.sharpness * (-z - y)
             zero = torch.zeros_like(z)
