@@ -48,7 +48,7 @@ test: lint types
 test-all: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-# Needs a CUDA device, torch and triton alone: kernel tests, then the training bench, in the Python at hand.
+# Needs a CUDA device, torch and triton alone: kernel tests, benches, and a study where ray is there, in the Python at hand.
 gpu:
 	sh benchmarks/gpu.sh $(PYTHON)
 

@@ -27,7 +27,7 @@ from miras_search.kernels.triton.loop_parts import (
     vector,
     written,
 )
-from miras_search.kernels.triton.tiles import cells_of, memory_of
+from miras_search.kernels.triton.tiles import FUSED, cells_of, memory_of
 from miras_search.kernels.vmap import folded
 
 
@@ -121,7 +121,7 @@ def decode_op(
                 x.q, x.k, x.v, x.w, x.log_keep, x.step, x.momentum, x.threshold, x.parameter, x.state, y, final, H,
                 K=K, V=V, BLOCK_K=block(K), BLOCK_V=block(V), OWN_KEYS=x.w is not None,
                 HAS_PARAMETER=x.parameter is not None, EXACT=known.sweeps is None, SWEEPS=known.sweeps or 0,
-                num_warps=warps(K, V), num_stages=1, **constants,
+                num_warps=warps(K, V), num_stages=1, **constants, **FUSED,
             )  # fmt: skip
     return y, final
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from miras_search.errors import MirasError
 from miras_search.kernels.triton.rule_text import from_text, to_text
 from miras_search.kernels.triton.signals import pair_of
-from miras_search.kernels.triton.tiles import INTERPRETED
+from miras_search.kernels.triton.tiles import FUSED, INTERPRETED
 from miras_search.space.jit import Jit
 
 _SMALLEST_BLOCK: Final = 16  # what tl.dot takes
@@ -33,6 +33,8 @@ _LARGEST_SPLIT_ROWS: Final = 32
 _REGISTERS: Final = 65_536  # of a multiprocessor
 # At chunk 64 a state of 128 x 128 asks for 240 KiB of shared memory; an H200 has 227.
 _LARGEST_STATE_OF_LONG_CHUNKS: Final = 64 * 64
+# Nor does it hold 64 bfloat16 keys of 256 channels that a backward widens (248 KiB); in float32 there are 184.
+_LARGEST_KEY_OF_LONG_NARROW_CHUNKS: Final = 128
 
 
 class KernelInputError(MirasError):
@@ -119,10 +121,12 @@ def configurations(dtype: torch.dtype, block_c: int) -> list[Configuration]:
 
     Four warps, as with them the fewest instructions are issued for a token by what is compiled for sm_90
     (docs/kernels.md); none was timed. bfloat16 inputs are multiplied on tensor cores, except in chunks of 64: there
-    Hopper had products of transposed tiles miscompiled by Triton before 3.7.1.
+    Hopper had products of transposed tiles miscompiled by Triton before 3.7.1. And by no more than one group of four
+    warps: what waits for a product of Hopper's did not wait for the other groups' part of it.
     """
-    precision = "split" if dtype == torch.bfloat16 and block_c <= _LARGEST_SPLIT_ROWS else "ieee"
-    return [Configuration(warps, precision=precision) for warps in (4, 2, 8, 16)]
+    if dtype == torch.bfloat16 and block_c <= _LARGEST_SPLIT_ROWS:
+        return [Configuration(warps, precision="split") for warps in (4, 2)]
+    return [Configuration(warps) for warps in (4, 2, 8, 16)]
 
 
 def free_rows(dtype: torch.dtype, *, linear: bool, keyed: bool) -> int:
@@ -150,6 +154,8 @@ def why_not(
     state = block(key_dim) * value_block(key_dim, value_dim, couples=couples)
     if rows > 32 and state > _LARGEST_STATE_OF_LONG_CHUNKS:
         return f"K={key_dim}, V={value_dim}, chunk={rows}: the backward would not fit on chip; use chunk 32 or less"
+    if rows > 32 and dtype == torch.bfloat16 and block(key_dim) > _LARGEST_KEY_OF_LONG_NARROW_CHUNKS:
+        return f"K={key_dim}, chunk={rows} in bfloat16: the backward would not fit on chip; use chunk 32 or less"
     if state * (2 if momentum else 1) > _LARGEST_STATE:
         padded = f"{block(key_dim)} x {block(value_dim)} after padding{', twice with momentum,' if momentum else ''}"
         return f"K={key_dim}, V={value_dim}: {padded} exceeds 128 x 128; use more heads or chunkwise torch"
@@ -242,6 +248,6 @@ def start(body: Any, grid: tuple[int, ...], dtype: torch.dtype, block_c: int) ->
     configs = configurations(dtype, block_c)
     if os.environ.get("MIRAS_TRITON_TUNE") == "1" and not INTERPRETED:
         timed: Callable[..., object] = tuned(body, tuple(configs))[grid]
-        return timed
+        return functools.partial(timed, **FUSED)
     first = configs[0]
-    return functools.partial(body[grid], PRECISION=first.precision, **first.options())
+    return functools.partial(body[grid], PRECISION=first.precision, **first.options(), **FUSED)

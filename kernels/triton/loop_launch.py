@@ -17,6 +17,7 @@ from torch import Tensor
 from miras_search.kernels.triton.links import Link, link_of
 from miras_search.kernels.triton.rule_text import from_text, to_text
 from miras_search.kernels.triton.signals import BiasPair, pair_of
+from miras_search.kernels.triton.tiles import FUSED
 from miras_search.kernels.triton.token_loop import backward_kernel, forward_kernel
 from miras_search.space.jit import Jit
 
@@ -159,7 +160,7 @@ def loop_forward(x: LoopInputs, rule: LoopRule, position: int, *, save: bool) ->
                 x.q, x.k, x.v, x.w, x.log_keep, x.step, x.momentum, x.threshold, x.parameter, x.state, y, final, saved,
                 N, H, position, K=K, V=V, BLOCK_K=block(K), BLOCK_V=block(V), OWN_KEYS=x.w is not None,
                 HAS_PARAMETER=x.parameter is not None, EVERY=every, SAVE=save, num_warps=warps(K, V), num_stages=1,
-                **rule.constants(),
+                **rule.constants(), **FUSED,
             )  # fmt: skip
     return y, final, saved
 
@@ -184,6 +185,6 @@ def loop_backward(
                 found.get("parameter"), found["state"], N, H, position, K=K, V=V, BLOCK_K=block(K), BLOCK_V=block(V),
                 VJP=rule.pair.vjp, LINK_VJP=None if rule.link is None else rule.link.backward, OWN_KEYS=x.w is not None,
                 HAS_PARAMETER=x.parameter is not None, EVERY=every, num_warps=warps(K, V), num_stages=1,
-                **rule.constants(),
+                **rule.constants(), **FUSED,
             )  # fmt: skip
     return found

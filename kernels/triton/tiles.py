@@ -13,6 +13,9 @@ import triton.language as tl
 # True when jit bodies were built for the CPU interpreter (decided when triton decorates them).
 INTERPRETED: Final[bool] = bool(triton.knobs.runtime.interpret)
 
+# Given at every launch: a product and a sum may be one operation, which Triton 3.9 warns of where it is not said.
+FUSED: Final = {"enable_fp_fusion": True}
+
 # What the torch paths hold signals in where gradients are not exact (recurrence.SIGNAL_LIMIT).
 _LIMIT: Final = tl.constexpr(1e6)
 

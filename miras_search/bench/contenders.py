@@ -122,6 +122,7 @@ FLA_OPERATORS: Mapping[str, tuple[str, str]] = {
     "delta": ("fla.ops.delta_rule", "chunk_delta_rule"),
     "gated delta": ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule"),
     "simple gla": ("fla.ops.simple_gla", "chunk_simple_gla"),
+    "linear attention": ("fla.ops.simple_gla", "chunk_simple_gla"),  # without a gate
 }
 
 
@@ -142,7 +143,7 @@ def operator_of(point: DesignPoint) -> str | None:
     if not plain:
         return None
     if point.bias.slope == 0:
-        return "simple gla"
+        return "linear attention" if point.retention.keep.is_one else "simple gla"
     if point.bias.slope != 1 or point.execution.gradient.sweeps is not None:
         return None
     if point.retention.keep.is_one:
@@ -160,22 +161,31 @@ def _fla_refuses(point: DesignPoint, setting: Setting, tokens: int) -> str | Non
         return "its operators want bfloat16: ask for --precision bfloat16"
     try:
         _function(name)
-        version = importlib.metadata.version("triton")
-    except (ImportError, importlib.metadata.PackageNotFoundError) as error:
+        triton, fla = (importlib.metadata.version(package) for package in ("triton", "fla-core"))
+    except Exception as error:  # of a library that may not fit the others: it says what it likes as it is imported
         return f"not to be had ({error}): pip install fla-core"
-    return known_wrong(name, version, torch.cuda.get_device_capability())
+    return known_wrong(name, triton, fla, torch.cuda.get_device_capability())
 
 
-def known_wrong(name: str, triton: str, capability: tuple[int, int]) -> str | None:
-    """Why its backward is not to be trusted with a version of Triton on a device, or None.
+def known_wrong(name: str, triton: str, fla: str, capability: tuple[int, int]) -> str | None:
+    """Why its backward is not to be trusted with versions of Triton and fla-core on a device, or None.
 
     Triton from 3.4.0 to before 3.7.1 compiles a product with a transposed accumulator wrongly on Hopper; there
-    flash-linear-attention itself refuses the gated delta rule's backward.
+    flash-linear-attention itself refuses the backward of what has a gate (its issue 640). That of the delta rule with
+    four warps Triton compiles wrongly still, or so that it reads where it may not; fla-core tries four before 0.5.2
+    (issue 984).
     """
-    release = tuple(int(part) for part in triton.split("+")[0].split(".")[:3] if part.isdigit())
-    if name == "gated delta" and capability[0] == 9 and (3, 4, 0) <= release < (3, 7, 1):
+    if capability[0] != 9 or _release(triton) < (3, 4, 0):
+        return None
+    if name in ("gated delta", "simple gla") and _release(triton) < (3, 7, 1):
         return f"its backward is wrong on Hopper with Triton {triton}: take Triton 3.7.1 or newer"
+    if name == "delta" and _release(fla) < (0, 5, 2):
+        return f"its backward is wrong on Hopper in fla-core {fla}: take fla-core 0.5.2 or newer"
     return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
 
 
 @functools.cache
@@ -196,9 +206,9 @@ def _fla(
     value = -point.bias.signal(torch.zeros_like(inputs.v), inputs.v, threshold)  # u = slope p - value
     begin = start[0].expand(q.shape[0], *start[0].shape).float()
     given: dict[str, object] = {"scale": 1.0, "initial_state": begin, "output_final_state": False}
-    if name == "simple gla":
+    if name in ("simple gla", "linear attention"):
         written = (value * inputs.step.unsqueeze(-1)).to(dtype)
-        y, _ = _function(name)(q, k, written, inputs.log_keep, **given)
+        y, _ = _function(name)(q, k, written, inputs.log_keep if name == "simple gla" else None, **given)
     elif name == "delta":
         y, _ = _function(name)(q, k, value.to(dtype), inputs.step.to(dtype), **given)
     else:

@@ -130,7 +130,8 @@ def _measure(
     able = {one.name: one for one in all_of_them if refused[one.name] is None}
     refused |= _wrong(memory, able, TOLERANCE[precision])
     able = {name: one for name, one in able.items() if refused[name] is None}
-    times = _times(memory, list(able.values()), device, rounds)
+    times, failed = _times(memory, list(able.values()), device, rounds)
+    refused |= failed
     floors = Floors.of(memory, rates)
     rows: list[Plain] = []
     for one in all_of_them:
@@ -165,11 +166,11 @@ def _found(memory: Memory, one: Contender) -> dict[str, Tensor]:
 
 
 def _wrong(memory: Memory, able: Mapping[str, Contender], tolerance: float) -> dict[str, str | None]:
-    """By name why a contender is not timed: what it gives is off, or does not fit into the device's memory."""
+    """By name why a contender is not timed: what it gives is off, or it fails."""
     try:
         expected = _found(memory, able[REFERENCE])
-    except torch.OutOfMemoryError:
-        return dict.fromkeys(able, f"out of memory in {REFERENCE}, which all are compared with")
+    except Exception as error:
+        return dict.fromkeys(able, f"{_failure(error)}: in {REFERENCE}, which all are compared with")
     return {name: _off(memory, one, expected, tolerance) for name, one in able.items()}
 
 
@@ -178,8 +179,8 @@ def _off(memory: Memory, one: Contender, expected: Mapping[str, Tensor], toleran
         return None
     try:
         off = differences(_found(memory, one), expected)
-    except torch.OutOfMemoryError:
-        return "out of memory"
+    except Exception as error:
+        return _failure(error)
     if not off:
         return f"{REFERENCE} torch, which all are compared with, finds numbers that are not finite"
     name = max(off, key=lambda name: off[name])
@@ -189,21 +190,40 @@ def _off(memory: Memory, one: Contender, expected: Mapping[str, Tensor], toleran
     return f"its {what} is off {REFERENCE} torch's by {off[name]:.2g} of its RMS"
 
 
-def _times(memory: Memory, able: Sequence[Contender], device: torch.device, rounds: int) -> Times:
-    """Medians; all take turns."""
+def _failure(error: Exception) -> str:
+    """One line. Compilers, autotuners and others' libraries raise what they like, and one shape of many must not end
+    hours of measuring.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
+
+
+def _times(
+    memory: Memory, able: Sequence[Contender], device: torch.device, rounds: int
+) -> tuple[Times, dict[str, str | None]]:
+    """Medians, and why others have none; all take turns."""
     work: dict[tuple[str, str], Work] = {}
     for one in able:
         work[one.name, "forward_ms"] = partial(memory.forward, one.run)
         work[one.name, "training_ms"] = partial(memory.train, one.run)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in work}
     held = {one.name: one.within for one in able}
+    failed: dict[str, str | None] = {}
     for turn in range(WARMUP + rounds):
         for key, piece in work.items():
-            with held[key[0]]():
-                seconds = seconds_of(device, [piece])
+            if key[0] in failed:
+                continue
+            try:
+                with held[key[0]]():
+                    seconds = seconds_of(device, [piece])
+            except Exception as error:
+                failed[key[0]] = _failure(error)
+                continue
             if turn >= WARMUP:
                 times[key].append(seconds)
-    return {key: statistics.median(found) for key, found in times.items()}
+    return {key: statistics.median(found) for key, found in times.items() if key[0] not in failed}, failed
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (

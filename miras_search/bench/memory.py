@@ -28,12 +28,12 @@ class Memory:
         """`shape`: batch, tokens, heads, and the width of keys and values; `dtype` is that of q, k and v."""
         batch, tokens, heads, width = shape
         self.point, self.device = point, device
-        self.draw = torch.Generator().manual_seed(0)
+        self.draw = torch.Generator(device).manual_seed(0)  # one of a GPU: a CPU thread would draw for a minute
         writes, window = tokens * point.writes, point.algorithm.window
 
         def gate(slot: str, count: int) -> Tensor:
             channels = {"head": (), "key": (width,), "value": (width,), "key_value": (2 * width,)}[point.scopes[slot]]
-            return torch.rand(batch, count, heads, *channels, generator=self.draw)
+            return self._uniform(batch, count, heads, *channels)
 
         def unit(count: int) -> Tensor:
             return functional.normalize(self._normal(batch, count, heads, width), dim=-1)
@@ -47,7 +47,7 @@ class Memory:
             momentum=gate("momentum", writes) * 0.9 if "momentum" in point.gates else None,
             threshold=gate("threshold", writes) + 0.2 if "threshold" in point.gates else None,
             w=unit(writes) if point.algorithm.splits_keys else None,
-            share=torch.rand(batch, tokens, heads, window, generator=self.draw) if window > 1 else None,
+            share=self._uniform(batch, tokens, heads, window) if window > 1 else None,
         )
         given = given._replace(q=given.q.to(dtype), k=given.k.to(dtype), v=given.v.to(dtype))
         self.inputs = given.map(self._leaf)
@@ -95,7 +95,10 @@ class Memory:
         return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
 
     def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.draw)
+        return torch.randn(*shape, generator=self.draw, device=self.device)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.draw, device=self.device)
 
     def _leaf(self, values: Tensor) -> Tensor:
         return values.to(self.device).requires_grad_()

@@ -30,6 +30,7 @@ from triton.compiler import ASTSource
 from miras_search.kernels.triton import chunked, chunked_backward, transitions
 from miras_search.kernels.triton.launch import configurations, tuned
 from miras_search.kernels.triton.signals import pair_of
+from miras_search.kernels.triton.tiles import FUSED
 from miras_search.space.bias import BIAS
 
 bias, dtype, bodies, rule = ast.literal_eval(sys.argv[1])
@@ -53,7 +54,7 @@ def compile_body(body, bias, dtype, **rule):
     signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in body.arg_names}
     positions = {(body.arg_names.index(n),): value for n, value in constants.items()}
     built = triton.compile(
-        ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}
+        ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32), options={"num_warps": 4} | FUSED
     )
     tuned(body, tuple(configurations(torch.bfloat16, 32)))  # which refuses to be told of arguments that are not there
     print(built.metadata.name, len(built.asm["ptx"]), flush=True)
@@ -70,7 +71,7 @@ def test_bodies_compile_for_hopper(tmp_path: Path, case: tuple[str, str, tuple[s
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     script = tmp_path / "compile_bodies.py"  # a file: Triton reads the source of what it compiles
     script.write_text(COMPILE)
-    command = [sys.executable, str(script), repr(case)]
+    command = [sys.executable, "-W", "error", str(script), repr(case)]  # warnings fail tests on a device too
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(case[2])

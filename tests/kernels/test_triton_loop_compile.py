@@ -23,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from miras_search.kernels.triton.decode import decode_kernel
 from miras_search.kernels.triton.loop_launch import block, warps
+from miras_search.kernels.triton.tiles import FUSED
 from miras_search.kernels.triton.loop_run import loop_rule
 from miras_search.kernels.triton.token_loop import backward_kernel, forward_kernel
 from miras_search.space.design import DesignPoint
@@ -49,7 +50,8 @@ def compile_body(body, design, K, V, dtype):
     signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in body.arg_names}
     positions = {(body.arg_names.index(n),): value for n, value in constants.items()}
     built = triton.compile(
-        ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32), options={"num_warps": warps(K, V)}
+        ASTSource(body, signature, positions), target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": warps(K, V)} | FUSED,
     )
     print(built.metadata.name)
 
@@ -73,7 +75,7 @@ def test_bodies_compile_for_hopper(cases: int, tmp_path: Path) -> None:
     environment["PYTHONPATH"] = str(Path(__file__).parents[1] / "support")
     script = tmp_path / "compile_bodies.py"  # a file: Triton reads the source of what it compiles
     script.write_text(COMPILE)
-    command = [sys.executable, str(script), str(cases)]
+    command = [sys.executable, "-W", "error", str(script), str(cases)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names = ["forward_kernel", "backward_kernel", "decode_kernel"]

@@ -75,6 +75,8 @@ def test_large_states_and_other_dtypes_are_refused() -> None:
         call(K=257)
     with pytest.raises(KernelInputError, match="use chunk 32 or less"):
         call(K=65, V=64, chunk=33, bias=Kl())
+    with pytest.raises(KernelInputError, match="in bfloat16: the backward would not fit"):
+        call(K=129, chunk=33, dtype=torch.bfloat16)
     with pytest.raises(KernelInputError, match="float64: the Triton kernel takes"):
         call(dtype=torch.float64)
 

@@ -58,6 +58,35 @@ def test_every_combination_of_shapes_is_a_row_of_each_contender(monkeypatch: pyt
     assert told and all("is off chunkwise torch's by" in line for line in told)
 
 
+def test_what_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised, and whether at once or only where no gradient is asked for."""
+
+    def untrained(*given: object) -> object:
+        if not torch.is_grad_enabled():
+            raise KeyError("no such kernel")
+        return chunkwise.run(*given)
+
+    def broken(*given: object) -> object:
+        raise RuntimeError("out of resources\nRequired: 240 KiB")
+
+    def all_of_them(*, compile_chunks: bool) -> list[Contender]:
+        ways = {"chunkwise": chunkwise.run, "broken": broken, "untrained": untrained}
+        return [Contender(name, run, lambda point, setting, tokens: None) for name, run in ways.items()]
+
+    monkeypatch.setattr(kernels, "contenders", all_of_them)
+    designs = {"delta_net": {"preset": "delta_net"}}
+    rows = kernels.run(designs=designs, device="cpu", rounds=1, tokens=[4], widths=[2], memories=[1])["rows"]
+    assert isinstance(rows, list)
+    told = {row["implementation"]: row["refused"] for row in rows if isinstance(row, dict)}
+    assert told == {
+        "chunkwise": None,
+        "broken": "RuntimeError: out of resources",
+        "untrained": "KeyError: 'no such kernel'",
+    }
+    timed = [row["implementation"] for row in rows if isinstance(row, dict) and row["training_ms"] is not None]
+    assert timed == ["chunkwise"]
+
+
 def test_floors_are_bytes_and_products_that_nothing_saves() -> None:
     plain = memory({"preset": "delta_net"})
     assert products(plain) == 2 * (2 * 4) * 9 * (2 + 1)  # predict, change, read: 2 K V each
@@ -83,7 +112,7 @@ def test_paths_in_torch_widen_bfloat16() -> None:
 @pytest.mark.parametrize(
     ("spec", "operator"),
     [
-        ({"preset": "linear_attention"}, "simple gla"),
+        ({"preset": "linear_attention"}, "linear attention"),
         ({"preset": "retnet"}, "simple gla"),
         ({"preset": "delta_net"}, "delta"),
         ({"preset": "gated_delta_net"}, "gated delta"),
@@ -155,10 +184,14 @@ def test_what_a_contender_asks_for_holds_while_it_runs(monkeypatch: pytest.Monke
 
 def test_a_backward_that_is_known_to_be_wrong_is_not_compared() -> None:
     hopper, ampere = (9, 0), (8, 0)
-    assert "Triton 3.6.0" in str(known_wrong("gated delta", "3.6.0", hopper))
-    assert known_wrong("gated delta", "3.7.1", hopper) is None
-    assert known_wrong("gated delta", "3.6.0", ampere) is None
-    assert known_wrong("delta", "3.6.0", hopper) is None
+    for gated in ("gated delta", "simple gla"):
+        assert "Triton 3.6.0" in str(known_wrong(gated, "3.6.0", "0.6.0", hopper))
+        assert known_wrong(gated, "3.7.1", "0.6.0", hopper) is None
+        assert known_wrong(gated, "3.6.0", "0.6.0", ampere) is None
+    assert "fla-core 0.5.1" in str(known_wrong("delta", "3.7.1", "0.5.1", hopper))
+    assert known_wrong("delta", "3.6.0", "0.5.2", hopper) is None
+    assert known_wrong("delta", "3.6.0", "0.5.1", ampere) is None
+    assert known_wrong("linear attention", "3.6.0", "0.5.1", hopper) is None
 
 
 def test_a_design_that_is_none_is_refused() -> None:
