@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import cast, overload
 
 from miras_search.models import fit
@@ -38,17 +38,31 @@ def variant(study: Study, sample: Sample) -> Variant:
     return Variant(sample.design, model, train)
 
 
-def cell(number: int, found: Variant, decided: Mapping[str, Label], known: str | None) -> Cell:
-    """The row of a point: named by what was decided; a published design by its name and what was drawn around it."""
-    texts = {path: _text(value) for path, value in decided.items()}
-    shown = {path: text for path, text in texts.items() if not known or path.split(".")[0] in levels.CONFIGS}
-    labels = [levels.label(path, text, texts) for path, text in shown.items()]
-    name = " / ".join([*([known] if known else []), *labels]) or "base"
+def cell(
+    number: int, found: Variant, decided: Mapping[str, Label], known: str | None, taken: Container[str] = ()
+) -> Cell:
+    """The row of a point: named by what was decided; a published design by its name and what was drawn around it.
+
+    Numbers that are drawn have four digits in it, and all of theirs where another cell has the name (`taken`).
+    """
+    for text in (_rounded, _whole):
+        texts = {path: text(value) for path, value in decided.items()}
+        shown = {path: text for path, text in texts.items() if not known or path.split(".")[0] in levels.CONFIGS}
+        labels = [levels.label(path, text, texts) for path, text in shown.items()]
+        name = " / ".join([*([known] if known else []), *labels]) or "base"
+        if name not in taken:
+            break
+    else:
+        name = f"{name} #{number}"
     return Cell(number, name, "cell", texts, texts, found.design, found.model, found.train)
 
 
-def _text(value: Label) -> str:
+def _rounded(value: Label) -> str:
     return f"{value:.4g}" if isinstance(value, float) else flow(value)
+
+
+def _whole(value: Label) -> str:
+    return repr(value) if isinstance(value, float) else flow(value)
 
 
 class Cells(Sequence[Cell]):
@@ -60,16 +74,20 @@ class Cells(Sequence[Cell]):
     def __init__(self, base: Cell, db: Database, study_id: int) -> None:
         self._db, self._study_id = db, study_id
         self._known, self._count = {0: base}, 1
+        self.names = {base.name}
+        """Of all of them: readers know a cell by its name."""
 
     def append(self, cell: Cell) -> None:
         """One more, which was drawn now."""
         self._known[self._count] = cell
         self._count += 1
+        self.names.add(cell.name)
 
     def stored(self) -> Iterator[tuple[int, str]]:
         """Number and `Variant.key` of each stored trial; all of them are counted from here on."""
         models: dict[str, Plain] = {}
-        for number, design_hash, settings in queries.variants(self._db, self._study_id):
+        for number, name, design_hash, settings in queries.variants(self._db, self._study_id):
+            self.names.add(name)
             given = json.dumps(settings["model"], sort_keys=True)
             if given not in models:
                 models[given] = to_plain(build(ModelConfig, settings["model"], ("model",)).canonical())

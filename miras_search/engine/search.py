@@ -247,7 +247,8 @@ class SearchRun:
         number = self._numbers.get(found.key)
         if number is None:
             number = len(self.cells)
-            made = points.cell(number, found, sample.levels, trial.user_attrs.get("cell"))
+            known_as = trial.user_attrs.get("cell")
+            made = points.cell(number, found, sample.levels, known_as, self.cells.names)
         else:
             made = self.cells[number]
         limits = self.search.constraints

@@ -152,16 +152,16 @@ def trial_states(db: Database, study_id: int) -> list[tuple[int, Role, JobState]
         return [(number, cast(Role, role), cast(JobState, state)) for number, role, state in session.execute(wanted)]
 
 
-def variants(db: Database, study_id: int, block: int = 1000) -> Iterator[tuple[int, str, dict[str, object]]]:
-    """Number, hash of the design and settings of each trial, by number; read in blocks, for there may be many."""
-    wanted = select(Trial.number, Trial.design_hash, Trial.settings).where(Trial.study_id == study_id)
+def variants(db: Database, study_id: int, block: int = 1000) -> Iterator[tuple[int, str, str, dict[str, object]]]:
+    """Number, name, hash of the design and settings of each trial, by number; in blocks, for there may be many."""
+    wanted = select(Trial.number, Trial.cell, Trial.design_hash, Trial.settings).where(Trial.study_id == study_id)
     last = -1
     while True:
         with db.session() as session:
             rows = session.execute(wanted.where(Trial.number > last).order_by(Trial.number).limit(block)).all()
         if not rows:
             return
-        yield from ((row.number, row.design_hash, row.settings) for row in rows)
+        yield from ((row.number, row.cell, row.design_hash, row.settings) for row in rows)
         last = rows[-1].number
 
 

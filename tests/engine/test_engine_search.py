@@ -133,6 +133,18 @@ def test_a_function_that_is_drawn_again_gets_more_seeds_and_no_row_of_its_own(be
         assert sorted(own) == list(range(4, 4 + len(own)))
 
 
+def test_numbers_that_four_digits_do_not_tell_apart_have_all_of_theirs(bench: Bench) -> None:
+    """Or two trials would share a name, and with it a curve and a file."""
+    study = ["space={train.lr: {log_uniform: [0.01, 0.010000001]}}", "confirm={top: 0}", "sampler=random"]
+    bench.run(*study, "trials=2")
+    bench.run(*study, "trials=4")  # names of the run before count
+    names = [trial.cell for trial in bench.trials()]
+    assert names[1] == "lr=0.01", "the first is short"
+    assert len(set(names)) == len(names) == 4, "the base is one of them"
+    for trial in bench.trials()[2:]:
+        assert trial.cell == f"lr={trial.settings['train']['lr']!r}"
+
+
 def test_sync_asks_the_same_whatever_the_workers_and_wherever_it_is_cut(bench: Bench, tmp_path: Path) -> None:
     study = ["schedule={sync: 3}", "pruner=median", "trials=12", "confirm={top: 0}"]
     bench.run(*study)
