@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from miras_search.space.facts import SettingFacts, settings_of, type_text
 from miras_search.space.fields import Plain
 from miras_search.study.homes import SETTINGS
-from miras_search.study.schema import Confirm, Resources, SearchFile, StudyFile
+from miras_search.study.schema import WRITTEN, Confirm, Resources, SearchFile, StudyFile
 
 BOTH, ABLATION, SEARCH = "every study", "kind: ablation", "kind: search"
 BLOCKS: dict[str, type[BaseModel]] = {"resources": Resources, "confirm": Confirm}
@@ -65,10 +66,15 @@ def _keys(file: type[BaseModel], names: Iterable[str], where: str, above: str = 
         field = file.model_fields[name]
         words = type_text(field.annotation) if get_origin(field.annotation) is Literal else ""
         block = BLOCKS.get(name) if not above else None
-        default = None if field.is_required() or block else cast(Plain, field.default)
+        default = None if field.is_required() or block else _default(field)
         yield Key(f"{above}{name}", where, field.is_required(), default, words, field.description or "")
         if block:
             yield from _keys(block, block.model_fields, where, f"{name}.")
+
+
+def _default(field: FieldInfo) -> Plain:
+    extra = field.json_schema_extra
+    return cast(Plain, extra[WRITTEN] if isinstance(extra, dict) and WRITTEN in extra else field.default)
 
 
 def settings() -> dict[str, tuple[SettingFacts, ...]]:

@@ -29,6 +29,8 @@ Sampler = Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "cmaes"]
 Pruner = Literal["hyperband", "asha", "median", "wilcoxon", "none"]
 MAX_SECONDS = 1000 * 86400.0
 MAX_SEED = 2**31 - 1  # what an integer column of any database holds
+WRITTEN = "written"
+"""In a key's extra: its default as a file writes it, where that is not the value that is read from it."""
 
 _OTHER_KIND = {
     "search": "belongs to kind: ablation; a search chooses by space, objectives and constraints",
@@ -138,13 +140,13 @@ class Resources(_Model):
         default=None, description="how long one run may take: 90 s, 10 min, 2 h 30 min, 1 d"
     )
     save_every: Annotated[float | None, PlainValidator(_saving)] = Field(
-        default="10 min",
-        validate_default=True,
+        default=600.0,
+        json_schema_extra={WRITTEN: "10 min"},
         description="time between snapshots, from which a training goes on that was interrupted; off: none",
     )
     silence: Annotated[float, PlainValidator(_duration)] = Field(
-        default="30 min",
-        validate_default=True,
+        default=1800.0,
+        json_schema_extra={WRITTEN: "30 min"},
         description="time without a word after which a worker counts as hanging; enough to compile and tune kernels",
     )
 
@@ -202,7 +204,9 @@ class StudyFile(_Shared):
         default="none", description="cells resized to the base's cost: params, state, flops, or {params: {within: 0.1}}"
     )
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = Field(
-        default=10, validate_default=True, description="how many, or a list of them; shared by all cells"
+        default=tuple(range(10)),
+        json_schema_extra={WRITTEN: 10},
+        description="how many, or a list of them; shared by all cells",
     )
     metric: Annotated[str, BeforeValidator(_metric)] = Field(
         default="accuracy", description="what cells are judged by: accuracy, loss, or a cost"
@@ -236,13 +240,17 @@ class SearchFile(_Shared):
     )
     confirm: Confirm = Field(default=Confirm(), description="the best, trained again on fresh seeds")
     schedule: Annotated[int | None, BeforeValidator(_schedule)] = Field(
-        "async", validate_default=True, description="async; or sync, {sync: 8}: so many trials at once, repeatable"
+        default=None,
+        json_schema_extra={WRITTEN: "async"},
+        description="async; or sync, {sync: 8}: so many trials at once, repeatable",
     )
     rival: dict[str, object] = Field(
         default={}, description="the same search by other means: sampler, sampler_seed, pruner, presets, schedule"
     )
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = Field(
-        default=1, validate_default=True, description="how many a trial has in the search, or a list of them"
+        default=(0,),
+        json_schema_extra={WRITTEN: 1},
+        description="how many a trial has in the search, or a list of them",
     )
 
 

@@ -132,8 +132,7 @@ class Study:
     def _resources(self) -> dict[str, Plain]:
         """As plain data; the rest only where it was chosen, so that hashes are what they were without those keys."""
         given = self.resources
-        silent = Resources().model_dump()  # as read: exclude_defaults would compare seconds with "10 min"
-        chosen: dict[str, Plain] = {key: value for key, value in given.model_dump().items() if value != silent[key]}
+        chosen: dict[str, Plain] = given.model_dump(exclude_defaults=True)
         return {"cpus": given.cpus, "gpus": given.gpus, **chosen}
 
     @property
