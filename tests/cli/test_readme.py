@@ -88,7 +88,7 @@ def test_the_tables_shown_are_what_the_studies_that_ship_print(cli, here: Path) 
     first, finding = blocks("text")
     (here / "studies").symlink_to(ROOT / "studies")
     shrunk = [*SMALL, "--set", "train.batch=1", "--set", "train.eval_examples=2", "--set", "task.length=16"]
-    shrunk += ["--set", "tune.seeds=1", "--set", "top_up.max_seeds=3", "--set", "train.inner_step=as_is"]
+    shrunk += ["--set", "tune.seeds=1", "--set", "top_up={max_seeds: 3, looks: 2}", "--set", "train.inner_step=as_is"]
     result = cli("run", "studies/bias_full.yaml", *shrunk)
     assert result.code == 0, result.err
     assert cells(finding) == cells(result.out)
