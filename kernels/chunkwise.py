@@ -27,6 +27,7 @@ from miras_search.kernels.unrolled import overlaps, unrolls
 from miras_search.kernels.windows import unfolded
 from miras_search.space.control import Inputs
 from miras_search.space.design import DesignPoint
+from miras_search.space.gates import LOG_FLOOR
 from miras_search.space.memory import Static
 
 
@@ -36,6 +37,8 @@ def run(
     """Outputs y [B,T,H,V] and the final state; the same function as `recurrence.run`, argument for argument."""
     if state is None:
         state = initial_state(point, inputs, start, static)
+    if not inputs.q.shape[0] * inputs.q.shape[1]:  # nothing to cut into chunks
+        return recurrence.run(point, inputs, start, static, state)
     solution = point.algorithm.solution(point.memory)
     if solution is not None:
         y, solved = solution.whole(dict(state.solved), inputs, static)
@@ -43,6 +46,8 @@ def run(
     costly = not point.retention.identity or not unrolls(point)
     if point.execution.gradient.sweeps is None and costly and not _blind(point):
         return recurrence.run(point, inputs, start, static, state)
+    if not point.retention.keep.is_one:  # of -inf, which forgets all, no differences can be taken
+        inputs = inputs._replace(log_keep=inputs.log_keep.clamp(min=LOG_FLOOR))
     size, tokens = point.execution.chunk, inputs.q.shape[1]
     head = min(tokens, (size - state.position) % size) if point.chunked else 0
     outputs = []

@@ -10,12 +10,14 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+import torch
+
 _on: ContextVar[bool] = ContextVar("recording", default=False)
 
 
 def on() -> bool:
-    """Whether this call is recorded."""
-    return _on.get()
+    """Whether this call is recorded, or traced by torch.compile, which cannot read the variable."""
+    return torch.compiler.is_compiling() or _on.get()
 
 
 @contextlib.contextmanager

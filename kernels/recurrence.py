@@ -127,7 +127,7 @@ def through(point: DesignPoint, inputs: Inputs, static: Static, state: State) ->
             state = state._replace(position=state.position + 1)
             if state.position == point.execution.chunk:
                 state = chunk_start(point, Level(state.dual, state.moments), static)
-    return torch.stack(outputs, 1), state
+    return torch.stack(outputs, 1) if outputs else inputs.v[:, :0], state
 
 
 def definition(point: DesignPoint) -> DesignPoint:
@@ -144,7 +144,7 @@ def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) ->
     for token in inputs.split([1] * inputs.q.shape[1]):
         solved = solution.absorb(solved, token, static)
         outputs.append(solution.read(solved, token.q, static))
-    return torch.cat(outputs, 1), state._replace(solved=solved)
+    return torch.cat(outputs, 1) if outputs else inputs.v[:, :0], state._replace(solved=solved)
 
 
 def write_of(point: DesignPoint, inputs: Inputs, t: int, j: int) -> Write:

@@ -14,8 +14,7 @@ import triton.language as tl
 
 from miras_search.kernels.triton.channel_decays import channel_spans_vjp, keyed, overlaps_vjp, rows_of
 from miras_search.kernels.triton.chunked import bounded, found, inputs_of, log_gates, log_momenta, put, rows_at
-from miras_search.kernels.triton.decays import GATE_FLOOR, LOG_FLOOR, before_vjp, flipped, shifted, spans, spans_vjp
-from miras_search.kernels.triton.elementary import at_least
+from miras_search.kernels.triton.decays import LOG_FLOOR, before_vjp, flipped, gates_vjp, shifted, spans, spans_vjp
 from miras_search.kernels.triton.products import product
 from miras_search.kernels.triton.tiles import cells_of, inside, memory_of
 
@@ -142,7 +141,7 @@ def backward_kernel(
             if HAS_MOMENTUM:
                 s = tl.load(starts_s_ptr + start, mask=cell, other=0.0)
                 h = log_momenta(momentum_ptr, write, live)
-                m_through, m_after, m_whole, lasting, _ = spans(h, BLOCK_C, PRECISION)
+                m_through, m_after, m_whole, lasting, m_segment = spans(h, BLOCK_C, PRECISION)
                 after = tl.where(live, after, 0.0)  # padding rows add no momentum
                 ks = product(k, s, PRECISION)
                 m_before = tl.sum(between_before * m_through[None, :], axis=1)
@@ -242,7 +241,7 @@ def backward_kernel(
                 d_m_before = tl.sum(d_base * ks, axis=1)
                 d_m_after = tl.sum(w * d_given_s, axis=1)
                 d_m_end = tl.sum(d_z * s)
-                d_m_whole = m_whole * tl.sum(d_s * s)
+                d_m_whole = tl.sum(d_s * s)
                 d_s = m_whole * d_s + tl.sum(after * m_through) * d_z
                 d_s += product(tl.trans(q), m_read[:, None] * d_y, PRECISION)
                 d_s += product(tl.trans(k), m_before[:, None] * d_base, PRECISION)
@@ -257,9 +256,10 @@ def backward_kernel(
                 d_m_through = tl.sum(between * d_m_read[:, None] + between_before * d_m_before[:, None], axis=0)
                 d_m_through += after * d_m_end
                 d_after = tl.sum(lasting * d_after[None, :], axis=1) + m_through * d_m_end
-                d_h = spans_vjp(d_lasting * lasting, m_through * d_m_through, m_after * d_m_after, d_m_whole, BLOCK_C)
-                momentum = tl.load(momentum_ptr + write, mask=live, other=1.0)
-                d_momentum = d_h / at_least(momentum, GATE_FLOOR)
+                d_momentum = gates_vjp(
+                    h, m_through, m_after, lasting, m_segment, d_m_through, d_m_after, d_m_whole, d_lasting,
+                    BLOCK_C, PRECISION,
+                )  # fmt: skip
                 writes = part * tl.num_programs(0) * T * WRITES + write
                 tl.store(d_momentum_ptr + writes, d_momentum, mask=live)
             else:

@@ -14,7 +14,7 @@ from miras_search.kernels.triton.products import ones, product
 
 # exp(-30) is zero beside 1 in float32; the clamp keeps a gate of exactly zero (log gate -inf) out of differences.
 LOG_FLOOR: Final = tl.constexpr(-30.0)
-# The same for gates that come as they are: small enough to be zero, large enough to be divided by.
+# The same for gates that come as they are.
 GATE_FLOOR: Final = tl.constexpr(9.357622968840175e-14)
 
 
@@ -62,6 +62,23 @@ def spans_vjp(d_segment, d_through, d_after, d_whole, BLOCK_C: tl.constexpr):
     flow = d_through + tl.sum(d_segment, axis=1) - tl.sum(d_segment, axis=0)
     d_g = tl.sum(tl.where(row[:, None] >= row[None, :], flow[:, None], 0.0), axis=0)
     return d_g + tl.sum(tl.where(row[:, None] > row[None, :], d_after[None, :], 0.0), axis=1) + d_whole
+
+
+@triton.jit
+def gates_vjp(
+    g, through, after, between, segment, d_through, d_after, d_whole, d_between,
+    BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradient of the gates themselves [C], not of their logs g, from those of what `spans` returns.
+
+    A product without row i's factor is that up to the row before times that after i. It is formed so and never divided
+    by the gate: of the gradient of a log, rounding is left where the gate is small.
+    """
+    before, between_before = shifted(g, through, between, segment, False, BLOCK_C)
+    later = flipped(between, BLOCK_C)  # [i, t]: the product after i up to t
+    d_gate = tl.sum(between_before * product(later, d_between, PRECISION), axis=1)
+    d_gate += before * tl.sum(later * d_through[None, :], axis=1)
+    return d_gate + after * (tl.sum(between_before * d_after[None, :], axis=1) + before * d_whole)
 
 
 @triton.jit

@@ -131,7 +131,8 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, log_keep: Tensor, step: Tensor, state: Tensor, w: Tensor | None,
     momentum: Tensor | None, threshold: Tensor | None, parameter: Tensor | None, rule: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return v.new_empty((v.shape[0], 1, *v.shape[2:])), torch.empty_like(state)
+    final = torch.empty_like(state, memory_format=torch.contiguous_format)
+    return v.new_empty((v.shape[0], 1, *v.shape[2:])), final
 
 
 decode_op.register_vmap(lambda info, dims, *args: folded(decode_op, info, dims, args))

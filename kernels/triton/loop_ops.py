@@ -91,7 +91,8 @@ def _(
     tokens, writes = q.shape[1], k.shape[1]
     count = -(-writes // segment(writes)) if save else 0
     y = v.new_empty((v.shape[0], tokens, *v.shape[2:]))
-    return y, torch.empty_like(state), state.new_empty((*state.shape[:2], count, *state.shape[2:]))
+    final = torch.empty_like(state, memory_format=torch.contiguous_format)
+    return y, final, state.new_empty((*state.shape[:2], count, *state.shape[2:]))
 
 
 @loop_backward_op.register_fake

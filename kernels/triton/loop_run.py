@@ -88,7 +88,7 @@ def loop_inputs(point: DesignPoint, inputs: Inputs, static: Static, tiles: Tenso
         q=inputs.q,
         k=inputs.k,
         v=inputs.v,
-        log_keep=inputs.log_keep.detach() if point.retention.keep.is_one else inputs.log_keep,
+        log_keep=torch.zeros_like(inputs.log_keep) if point.retention.keep.is_one else inputs.log_keep,
         step=inputs.step,
         state=tiles,
         w=inputs.w,

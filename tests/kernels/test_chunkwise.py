@@ -156,13 +156,26 @@ def test_momentum_zero_is_gradient_descent() -> None:
 def test_extreme_keep_gates_stay_finite(extreme: float) -> None:
     point = DesignPoint.parse({"retention": "l2", "execution": {"gradient": {"refined": 2}, "gradient_at": "decayed"}})
     given = case(point, 20, seed=1)
-    log_keep = torch.full_like(given.inputs.log_keep, max(extreme, -30.0))
+    log_keep = torch.full_like(given.inputs.log_keep, extreme)
     forced = dataclasses.replace(given, inputs=given.inputs._replace(log_keep=log_keep))
     found, gradients, _ = evaluate(chunkwise.run, point, forced)
     expected, expected_gradients, _ = evaluate(recurrence.run, point, forced)
     assert all(torch.isfinite(x).all() for x in [*found, *gradients])
     assert worst(found, expected) < 1e-9
     assert worst(gradients, expected_gradients) < 1e-9
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(0, 5), (2, 0)])
+@pytest.mark.parametrize(
+    "spec", [{"retention": "l2"}, {"retention": "kl"}, {"preset": "mesa"}, {"preset": "titans_lmm"}]
+)
+def test_nothing_in_is_nothing_out(spec: dict[str, object], batch: int, tokens: int) -> None:
+    point = DesignPoint.parse(spec)
+    given = case(point, 8, seed=3)
+    inputs = given.inputs.map(lambda x: x[:batch, : x.shape[1] // 8 * tokens])
+    for run in (chunkwise.run, recurrence.run):
+        y, _ = run(point, inputs, given.start, given.static, None)
+        assert y.shape == inputs.v[:, :tokens].shape
 
 
 def test_work_of_exact_gradients_does_not_grow_with_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

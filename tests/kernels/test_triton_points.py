@@ -56,6 +56,28 @@ def test_value_channels_split_over_programs(monkeypatch: pytest.MonkeyPatch, spe
     assert_is_the_recurrence(point, given_of(point, 4, value_dim=37))
 
 
+@pytest.mark.parametrize("least", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize("spec", [POINTS[15][0], POINTS[16][0]], ids=["solved", "swept"])
+def test_momenta_of_zero_and_nearly(spec: dict[str, object], least: float) -> None:
+    """Their own gradients too: nothing is divided by them."""
+    point = DesignPoint.parse(spec)
+    given = given_of(point, 18)
+    assert given.inputs.momentum is not None
+    momentum = given.inputs.momentum.detach().clone()
+    momentum[:, ::3] = least
+    momentum[:, 4:6] = least  # two in a row
+    assert_is_the_recurrence(point, replace(given, inputs=given.inputs._replace(momentum=momentum)))
+
+
+@pytest.mark.parametrize("spec", [{"preset": "delta_net"}, {"preset": "delta_net"} | execution("frozen")])
+def test_a_gate_that_keeps_all_does_not_look_at_what_it_is_given(spec: dict[str, object]) -> None:
+    """Nor is there a gradient of it."""
+    point = DesignPoint.parse(spec)
+    given = given_of(point, 9)
+    fading = torch.full_like(given.inputs.log_keep, -1.0)
+    assert_is_the_recurrence(point, replace(given, inputs=given.inputs._replace(log_keep=fading)))
+
+
 def leaves(tokens: int = 4, heads: int = 1) -> list[Tensor]:
     """q, k, v, log_keep by key, step."""
     gen = torch.Generator().manual_seed(3)
@@ -94,6 +116,21 @@ def test_compiled_it_is_two_opaque_operators(backend: str) -> None:
     expected = torch.autograd.grad(run(*given), given)
     compiled = torch.compile(run, backend=backend, fullgraph=True)
     assert_near(list(torch.autograd.grad(compiled(*given), given)), list(expected))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+def test_compiled_in_one_graph_with_the_tail_in_torch() -> None:
+    point = DesignPoint.parse({"bias": "huber", "retention": "l2"} | execution({"refined": 2}))
+    given = given_of(point, 11)
+
+    def loss(q: Tensor) -> Tensor:
+        y, final = dispatch.run_triton(point, given.inputs._replace(q=q), given.start, given.static)
+        return y.sin().sum() + final.dual[0].square().sum()
+
+    q = given.inputs.q.detach().requires_grad_()
+    expected = torch.autograd.grad(loss(q), [q])
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    assert_near(list(torch.autograd.grad(compiled(q), [q])), list(expected), 1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
