@@ -46,11 +46,10 @@ def interval_decimals(low: float, high: float) -> int:
 
 
 def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:
-    """A number with `decimals` decimals; never a negative zero."""
+    """A number with `decimals` decimals; never a negative zero, but a signed one keeps the sign that it rounds away."""
     if value is None:
         return NOTHING
-    rounded = round(value, decimals) + 0.0
-    return f"{rounded:+.{decimals}f}" if signed else f"{rounded:.{decimals}f}"
+    return f"{value + 0.0:+.{decimals}f}" if signed else f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def end_text(value: float, decimals: int) -> str:

@@ -48,7 +48,8 @@ def test_interval_decimals(low: float, high: float, expected: int) -> None:
 def test_fixed_knows_no_negative_zero() -> None:
     assert fixed(-0.0001, 3) == "0.000"
     assert (end_text(-0.0001, 3), end_text(0.0001, 3), end_text(-0.0, 1)) == ("-0.000", "0.000", "0.0")
-    assert fixed(-0.0001, 3, signed=True) == "+0.000"
+    assert fixed(-0.0001, 3, signed=True) == "-0.000", "drawn and ranked below the base, it is said to be so"
+    assert fixed(-0.0, 3, signed=True) == "+0.000"
     assert fixed(0.2, 2, signed=True) == "+0.20"
     assert fixed(None, 2) == "-"
 
