@@ -8,9 +8,9 @@
 #     benchmarks/gpu.sh python3 tests                # one part, for machines that are lent for minutes:
 #     benchmarks/gpu.sh python3 training kernels     # tests, training, kernels, compiled, grid, study
 #
-# `kernels` is one length and one number of memories, `compiled` the same with chunkwise torch compiled, `grid` all. Each design is a process and a line of a file, so that
-# what fails or runs out of time takes nothing else along. Results go to $OUT when it is set, else to
-# benchmarks/results; the exit status is that of the first part that failed.
+# `kernels` is one length and one number of memories, `compiled` the same with chunkwise torch compiled, `grid` all. Each
+# design is a process and a line of a file, so that what fails or runs out of time takes nothing else along. Results go
+# to $OUT when it is set, else to benchmarks/results; the exit status is that of the first part that failed.
 set -u
 cd "$(dirname "$0")/.."
 python=${1:-python3}
@@ -34,7 +34,8 @@ bench() {
     : >"$out/$file"
     "$python" -c "from miras_search.bench.kernels import DESIGNS; print(*DESIGNS, sep='\n')" | while read -r design; do
         for precision in float32 bfloat16; do
-            "$python" -m miras_search.bench.kernels --only "$design" --precision "$precision" --json "$@" >>"$out/$file" ||
+            "$python" -m miras_search.bench.kernels --only "$design" --precision "$precision" --json "$@" \
+                </dev/null >>"$out/$file" ||
                 echo "gpu.sh: $design in $precision has no line in $file" >&2
         done
     done
