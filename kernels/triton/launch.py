@@ -33,7 +33,7 @@ _LARGEST_SPLIT_ROWS: Final = 32
 _REGISTERS: Final = 65_536  # of a multiprocessor
 # At chunk 64 a state of 128 x 128 asks for 240 KiB of shared memory; an H200 has 227.
 _LARGEST_STATE_OF_LONG_CHUNKS: Final = 64 * 64
-# Nor does it hold 64 bfloat16 keys of 256 channels that a backward widens (248 KiB); in float32 there are 184.
+# Nor does it hold the 64 bfloat16 keys of 256 channels that a backward widens: its compile for sm_90 asks for 256 KiB.
 _LARGEST_KEY_OF_LONG_NARROW_CHUNKS: Final = 128
 
 
