@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from miras_search.analysis.cells import Cell, cell_named, gather, metric_named
 from miras_search.analysis.comparison import Comparison, compare
-from miras_search.analysis.contrasts import Contrasts, contrasts
+from miras_search.analysis.contrasts import Contrasts, NoContrasts, contrasts
 from miras_search.analysis.effects import Equivalence, Wins, equivalence, paired_d, wins
 from miras_search.analysis.factorial import AS_BASE, Anova, Levels, Observation, anova
 from miras_search.analysis.importance import Importance, all_importances
+from miras_search.analysis.looks import Looks
 from miras_search.analysis.modes import Solved, Speed, Time, solve_rates, solve_speed, time_to, two_modes
 from miras_search.analysis.pareto import Front, pareto
 from miras_search.analysis.ranks import RankTable, rank_table
@@ -29,7 +30,8 @@ COST = "tokens_per_second"
 
 RULES = (
     "Diverged: never a value. The cell has no effect size and no equivalence; the seed counts as not solved, and as "
-    "never solving; the cell ranks last on that task; effects of axes, shares and importances leave the training out.",
+    "never solving; the cell ranks last on that task; effects of axes, shares and importances leave the training out; "
+    "nothing is said of levels and their interactions.",
     "Failed: missing, whatever the reason; counted in the table, left out of everything here.",
     "Censored (cell and reference all at floor or ceiling): the task hardly tells them apart, so no effect size and no "
     "equivalence is given; ranks, effects of axes and fronts keep the values.",
@@ -85,13 +87,17 @@ def findings(
     limit: float | None = None,
     curves: Sequence[CurveRow] = (),
     tried: Iterable[ResultRow] | None = None,
+    looks: Looks | None = None,
+    crossed: bool = False,
 ) -> Findings:
     """The statistics that go with a table, from the same results.
 
     `margin` is the difference that is too small to matter (else the table's default), `limit` the value that parts
     solved from not solved (else found, where seeds fall into two modes), `curves` the metric over the steps of a
     training, for steps to the solution. `tried` has the trainings by which a search chose, which tell what importances
-    ask; elsewhere they are those of the table.
+    ask; elsewhere they are those of the table. `looks` are those that the study declared for this metric.
+    `crossed` says that its cells were to be a factorial or a fraction of one, so that a reader wants to know where
+    nothing is said of levels.
     """
     metric = metric_named(table.metric)
     higher = metric.direction == "maximize"
@@ -118,6 +124,13 @@ def findings(
     if tried is not None:
         drawn = _observed(gather(tried, task=table.task, metric=table.metric, split=table.split))
     best = _best(cells, higher)
+    of_levels, notes = None, _notes(cells)
+    try:
+        of_levels = contrasts(_designs(cells), levels, looks)
+    except NoContrasts as why:
+        notes += [f"Nothing is said of levels and their interactions: {why}."] if crossed else []
+    if of_levels is not None and looks is None and table.context.looked:
+        notes.append(f"Levels and their interactions: {table.context.looked}.")
     shares = shapley(observed, levels[reference.name], levels[best]) if best and reference.name in levels else None
     return Findings(
         study=table.study,
@@ -129,13 +142,13 @@ def findings(
         limit=limit,
         cells=tuple(found),
         axes=anova(observed),
-        contrasts=contrasts(_designs(cells), levels),
+        contrasts=of_levels,
         best=best if shares else None,
         shares=shares,
         importances=all_importances(drawn, direction=metric.direction),
         front=_front(cells, metric),
         costs=COST,
-        notes=tuple(_notes(cells)),
+        notes=tuple(notes),
     )
 
 

@@ -103,9 +103,9 @@ def test_in_looks(reference: Cell, family: Sequence[Cell], looks: Looks, *, chec
         base = within(reference, seeds)
         cells = {cell.number: within(cell, seeds) for cell in left}
         found = joint_test(base, list(cells.values()), check=check)
-        scaled = _times(found, looks.factor(look), look)
+        paid = scaled(found, looks, look)
         tests = {number: one for number, one in tests.items() if number not in cells}
-        tests |= dict.fromkeys(scaled.p, scaled)
+        tests |= dict.fromkeys(paid.p, paid)
         taken = look + 1
         level = looks.levels[look]
         decided |= {
@@ -121,7 +121,9 @@ def test_in_looks(reference: Cell, family: Sequence[Cell], looks: Looks, *, chec
     return Looked(tests, taken, decided, tuple(cell.number for cell in left) if more else (), failed)
 
 
-def _times(test: JointTest, factor: float, look: int) -> JointTest:
+def scaled(test: JointTest, looks: Looks, look: int) -> JointTest:
+    """The test with what this look pays for the others."""
+    factor = looks.factor(look)
     p, holm = ({number: min(1.0, p * factor) for number, p in one.items()} for one in (test.p, test.holm))
     return replace(test, p=p, holm=holm, factor=factor, look=look)
 

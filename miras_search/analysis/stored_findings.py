@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from miras_search.analysis.cells import metric_named
 from miras_search.analysis.findings import Findings, findings, ranks
 from miras_search.analysis.locked import locked_margin
+from miras_search.analysis.looks import Looks
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.reported import Reported
 from miras_search.analysis.table import AblationTable
@@ -30,7 +32,7 @@ def stored_findings(
     """
     study = queries.study(db, name)
     margin = locked_margin(lock_of(db, study.id)) if margin is None else margin
-    reported = Reported.of(db, study)
+    reported, declared = Reported.of(db, study), (study.metric, metric_named(study.metric).split)
     found = [
         findings(
             reported.results,
@@ -39,6 +41,8 @@ def stored_findings(
             limit=limit,
             curves=reported.curves(db, table.metric, CURVES, task=table.task),
             tried=reported.searched if study.kind == "search" else None,
+            looks=Looks.of(study) if (table.metric, table.split) == declared else None,
+            crossed=study.config.get("design") in ("factorial", "fractional"),
         )
         for table in tables
     ]

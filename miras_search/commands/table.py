@@ -34,7 +34,10 @@ def table(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
     statistics: Annotated[
-        bool, typer.Option("--statistics", help="Effect sizes, equivalence, modes, effects of axes, ranks, fronts.")
+        bool,
+        typer.Option(
+            "--statistics", help="Effect sizes, equivalence, modes; of a factorial what levels do; ranks, fronts."
+        ),
     ] = False,
     margin: Annotated[
         float | None, typer.Option(metavar="X", help="A difference too small to matter, for --statistics.")

@@ -3,62 +3,72 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
-from miras_search.analysis.contrasts import Contrast, Family
+from miras_search.analysis.contrasts import Contrasts, Family
 from miras_search.analysis.findings import Findings
 from miras_search.analysis.numbers import measured, p_text
 from miras_search.analysis.table import AblationTable
-from miras_search.export.findings import contrasts_test
+from miras_search.export.findings import OVER, contrasts_test
 from miras_search.export.latex import comment, escape, prose
 from miras_search.metrics import METRICS
 
 TITLES = {
-    "level": "Levels against the base's, over all cells of the other axes",
+    "level": "Levels against the base's",
     "interaction": "Interactions: beside the other level, less beside the base's",
 }
 
 
 def to_latex(found: Sequence[Findings], tables: Sequence[AblationTable]) -> str:
-    """A `table` environment for each task that has contrasts, led by its ablation table's comment; needs booktabs."""
-    return "\n".join(_one(one, comment(table)) for one, table in zip(found, tables, strict=True) if one.contrasts)
+    """A `table` environment for each task that has contrasts, led by a comment on their origin; needs booktabs."""
+    tasks = zip(found, tables, strict=True)
+    return "\n".join(_one(one, one.contrasts, comment(table, "export")) for one, table in tasks if one.contrasts)
 
 
 def effects_frame(found: Sequence[Findings]) -> pd.DataFrame:
-    """One line a contrast of each task: what it is, its levels, difference, interval, p, and the number of seeds."""
+    """One line a contrast of each task: what it is, its levels, difference, interval, p, and the number of seeds.
+
+    `cells` says over what: a factorial, a fraction, or a fraction that mixes it with interactions of two axes.
+    """
     lines = [
-        [one.task, one.metric, one.split, kind, str(it), it.difference, it.ci_low, it.ci_high, it.p, it.p_holm, seeds]
-        for one in found
-        for kind, it, seeds in _each(one)
+        [*about, kind, str(it), it.difference, it.ci_low, it.ci_high, it.p, it.p_holm, len(it.differences), all_.of]
+        for about, all_ in (((one.task, one.metric, one.split), one.contrasts) for one in found)
+        if all_ is not None
+        for kind, family in _families(all_).items()
+        for it in family.contrasts
     ]
-    names = ["task", "metric", "split", "kind", "effect", "difference", "ci_low", "ci_high", "p", "p_holm", "n"]
-    types = dict.fromkeys(names[:5], "string") | dict.fromkeys(names[5:10], "float64") | {"n": "Int64"}
+    names = [
+        "task",
+        "metric",
+        "split",
+        "kind",
+        "effect",
+        "difference",
+        "ci_low",
+        "ci_high",
+        "p",
+        "p_holm",
+        "n",
+        "cells",
+    ]
+    types = dict.fromkeys(names, "string") | dict.fromkeys(names[5:10], "float64") | {"n": "Int64"}
     return pd.DataFrame(lines, columns=names).astype(types)
 
 
-def _families(found: Findings) -> dict[str, Family]:
-    if found.contrasts is None:
-        return {}
-    families = {"level": found.contrasts.mains, "interaction": found.contrasts.interactions}
+def _families(found: Contrasts) -> dict[str, Family]:
+    families = {"level": found.mains, "interaction": found.interactions}
     return {kind: family for kind, family in families.items() if family.contrasts}
 
 
-def _each(found: Findings) -> Iterator[tuple[str, Contrast, int]]:
-    for kind, family in _families(found).items():
-        for one in family.contrasts:
-            yield kind, one, len(one.differences)
-
-
-def _one(found: Findings, origin: str) -> str:
-    families, metric = _families(found), METRICS[found.metric]
+def _one(found: Findings, contrasts: Contrasts, origin: str) -> str:
+    families, metric = _families(contrasts), METRICS[found.metric]
     better = "higher" if metric.direction == "maximize" else "lower"
-    seeds = next(len(one.differences) for _, one, _ in _each(found))
-    tests = ". ".join(f"{kind.capitalize()}s: {contrasts_test(it, seeds)}" for kind, it in families.items())
+    tests = ". ".join(f"{kind.capitalize()}s: {contrasts_test(it, contrasts)}" for kind, it in families.items())
     caption = (
         f"Study {found.study}, task {found.task}: {found.metric} ({found.split}, {better} is better), what levels "
-        f"change over the whole factorial, with 95 % intervals for each alone. {tests}."
+        f"change against those of {contrasts.base} over {OVER[contrasts.of]}, with 95 % intervals. {tests}."
     )
     lines = [
         origin,

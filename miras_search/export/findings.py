@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from miras_search.analysis.contrasts import Contrasts, Family
+from miras_search.analysis.contrasts import Contrasts, Family, Meeting
 from miras_search.analysis.effects import Equivalence
 from miras_search.analysis.factorial import Anova
 from miras_search.analysis.findings import RULES, CellEffect, Findings
@@ -16,6 +16,13 @@ from miras_search.analysis.pareto import Front
 from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.shapley import Shares
 from miras_search.jsonable import Json, jsonable
+
+OVER: dict[Meeting, str] = {
+    "factorial": "all cells of the other axes",
+    "fraction": "a fraction of the factorial",
+    "mixed fraction": "a fraction of the factorial in which they are mixed with interactions of two other axes",
+}
+"""Over what a level's change is a mean."""
 
 
 def to_text(found: Sequence[Findings], ranks: RankTable | None = None, width: int = 120) -> str:
@@ -111,9 +118,9 @@ def _contrasts(found: Contrasts) -> list[list[str]]:
     """A block for each family that there is."""
     blocks = []
     for title, family in (
-        ("Levels against the base's, over all cells of the other axes", found.mains),
+        (f"Levels against those of {found.base}, over {OVER[found.of]}", found.mains),
         (
-            "Interactions: how much more a level changes beside another axis' level than beside the base's",
+            f"Interactions: how much more a level changes beside another axis' level than beside that of {found.base}",
             found.interactions,
         ),
     ):
@@ -122,15 +129,19 @@ def _contrasts(found: Contrasts) -> list[list[str]]:
             for one in family.contrasts:
                 difference = measured(one.difference, one.ci_low, one.ci_high)
                 rows.append([str(one), difference, p_text(one.p), p_text(one.p_holm)])
-            blocks.append([f"{title} ({contrasts_test(family, len(found.seeds))})", *_grid(rows)])
+            blocks.append([f"{title} ({contrasts_test(family, found)})", *_grid(rows)])
     return blocks
 
 
-def contrasts_test(family: Family, seeds: int) -> str:
+def contrasts_test(family: Family, found: Contrasts) -> str:
     """How the contrasts of a family are tested, in words."""
     flips = f"joint sign flips, step-down over {len(family.contrasts)}"
     guard = ", or Holm's over t tests against skewed noise where larger" if family.is_guarded else ""
-    return f"paired by seed, n = {seeds}; p: {flips}{guard}; smallest p {family.smallest:.2g}"
+    look = "" if found.look is None else f", times the error of all looks over that of this one, at {found.look} seeds"
+    return (
+        f"paired by seed, n = {len(found.seeds)}; intervals for each alone by {family.intervals}; p: {flips}{guard}"
+        f"{look}; smallest p {family.smallest:.2g}; Holm p: Holm over each one's own sign flips"
+    )
 
 
 def _axes(found: Anova) -> list[str]:

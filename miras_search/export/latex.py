@@ -171,15 +171,16 @@ def _legend(tables: Sequence[AblationTable]) -> str:
     return next((table.legend for table in tables if table.has_censored), tables[0].legend)
 
 
-def comment(table: AblationTable) -> str:
-    """One line: study, commit, command, date, n."""
+def comment(table: AblationTable, verb: str = "table") -> str:
+    """One line: study, commit, command, date, n; `verb` makes what the line leads."""
     context = table.context
+    command = (context.command or "unknown").replace("miras-search table", f"miras-search {verb}", 1)
     counts = sorted({row.n for row in table.rows})
     words = [
         f"study {table.study}",
         f"task {table.task}",
         f"commit {context.commit or 'unknown'}",
-        f"command {context.command or 'unknown'}",
+        f"command {command}",
         f"date {context.date or 'unknown'}",
         f"n {counts[0]} to {counts[-1]}" if len(counts) > 1 else f"n {counts[0]}",
     ]

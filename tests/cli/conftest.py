@@ -124,7 +124,7 @@ def _record(path: Path, text: str, first: int | None = None, *, noise: float = 0
         writer.put_trials(study_id, new_trials(study))
         writer.put_jobs(study_id, new_jobs(study))
         for job in queries.jobs(db, study_id)[:first]:
-            known = STATES[job.trial_number]
+            known = STATES.get(job.trial_number, ())
             state = known[job.seed] if job.seed < len(known) else "complete"
             if state is None or job.state != "waiting":
                 continue

@@ -42,19 +42,22 @@ seeds: [11, 12, 13, 14, 15]
 """
 
 
+def flat(text: str) -> str:
+    """Without the breaks of lines."""
+    return " ".join(text.split())
+
+
 def test_a_factorial_tells_what_levels_do_over_all_of_it(cli, record) -> None:
     """Levels and interactions in text and JSON, and in the files of an export, from which they can be had again."""
     record(FACTORIAL)
     result = cli("table", "crossed", "--statistics")
     assert (result.code, result.err) == (0, "")
-    for words in (
-        "Levels against the base's, over all cells of the other axes (paired by seed, n = 5; p: joint sign flips",
-        "\n  bias = dot ",
-        "\n  retention = l2 ",
-        "\nInteractions: how much more a level changes beside another axis' level than beside the base's",
-        "\n  retention = l2 x bias = dot ",
-    ):
-        assert words in result.out
+    base, told = "bias=l2 / retention=none", flat(result.out)
+    assert f"Levels against those of {base}, over all cells of the other axes (paired by seed, n = 5; inter" in told
+    assert "intervals for each alone by t; p: joint sign flips" in told
+    assert f"a level changes beside another axis' level than beside that of {base} (paired by seed, n = 5" in told
+    for words in ("bias = dot", "retention = l2", "retention = l2 x bias = dot"):
+        assert f"\n  {words} " in result.out
     (found,) = cli("table", "crossed", "--statistics", "--json").json["statistics"]
     assert cli("export", "crossed", "-o", "out").code == 0
     jobs = pd.read_csv("out/data/jobs.csv").pivot(index="seed", columns="trial", values="accuracy.test")
@@ -71,13 +74,54 @@ def test_a_factorial_tells_what_levels_do_over_all_of_it(cli, record) -> None:
         assert effects.loc[name, "ci_low"] == one["ci_low"] < one["difference"] < one["ci_high"]
         assert (effects.loc[name, "n"], effects.loc[name, "p"]) == (5, one["p"])
     tex = Path("out/tables/effects.tex").read_text()
-    assert tex.startswith("% study crossed; task mqar; commit 0123456; command ")
+    assert tex.startswith("% study crossed; task mqar; commit 0123456; command miras-search export crossed; date ")
+    assert "over all cells of the other axes" in tex
     assert r"\quad retention = l2 $\times$ bias = dot & " in tex and tex.count(r"\midrule") == 2
     assert tex.count("{") == tex.count("}")
 
 
+def test_a_fraction_says_what_its_effects_are_mixed_with(cli, record) -> None:
+    record(FACTORIAL.replace("[none, l2]}", "[none, l2], model.conv: [4, 0]}").replace("factorial", "fractional"))
+    mixed = "over a fraction of the factorial in which they are mixed with interactions of two other axes"
+    out = flat(cli("table", "crossed", "--statistics").out)
+    assert mixed in out and "Interactions" not in out and "all cells of the other axes" not in out
+    assert cli("export", "crossed", "-o", "out").code == 0
+    assert mixed in Path("out/tables/effects.tex").read_text()
+    assert set(pd.read_csv("out/data/effects.csv")["cells"]) == {"mixed fraction"}
+
+
+def test_looks_are_paid_for_by_levels_too(cli, record) -> None:
+    record(FACTORIAL + "top_up: {max_seeds: 8, looks: 2}\n")
+    (found,) = cli("table", "crossed", "--statistics", "--json").json["statistics"]
+    assert (found["contrasts"]["look"], len(found["contrasts"]["seeds"])) == (5, 5)
+    assert found["contrasts"]["mains"]["smallest"] == pytest.approx(2 * 2 / 2**5)
+    told = flat(cli("table", "crossed", "--statistics").out)
+    assert "times the error of all looks over that of this one, at 5 seeds; smallest p 0.12" in told
+    other = cli("table", "crossed", "--statistics", "--metric", "loss", "--split", "train", "--json").json[
+        "statistics"
+    ][0]
+    assert other["contrasts"]["look"] is None
+    assert "Levels and their interactions: Seeds were added after looks at accuracy" in "".join(other["notes"])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("[11, 12, 13, 14, 15]", "5"), "diverged in some seeds, and what they would have given is not known."),
+        (("[11, 12, 13, 14, 15]", "[11]"), "they take two seeds that all cells completed."),
+        (("[l2, dot]", "[kl, dot]"), "levels do not meet equally often"),
+    ],
+)
+def test_a_factorial_without_effects_of_levels_says_why(cli, record, change: tuple[str, str], why: str) -> None:
+    record(FACTORIAL.replace(*change))
+    out = flat(cli("table", "crossed", "--statistics").out)
+    assert "Nothing is said of levels and their interactions: " in out and why in out
+    assert "Levels against" not in out
+
+
 def test_no_factorial_no_contrasts(cli, stored: Path) -> None:
-    assert "Levels against" not in cli("table", "small", "--statistics").out
+    out = cli("table", "small", "--statistics").out
+    assert "Levels against" not in out and "Nothing is said of levels" not in out
     assert cli("export", "small", "-o", "out").code == 0
     assert not list(Path("out").rglob("effects.*"))
 
