@@ -137,7 +137,7 @@ def _coerce(hint: object, value: object, where: Path, default: object = dataclas
     """`value` as the annotated type, or a SpecError saying what was expected."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and types.NoneType in args:
+        if types.NoneType in args and (value is None or (value == "none" and str not in args)):  # as it is printed
             return None
         return _coerce(next(a for a in args if a is not types.NoneType), value, where, default)
     if origin is typing.Literal:

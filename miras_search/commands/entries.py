@@ -29,7 +29,7 @@ def option_text(option: OptionFacts) -> str:
 def task_text(task: TaskFacts) -> str:
     """One task: name with summary, source, settings."""
     lines = _head(task.name, task.summary, [task.source])
-    return "\n".join([*lines, *(_setting(one.name, one.default, one.help) for one in task.settings)])
+    return "\n".join([*lines, *(setting_line(one.name, one.default, one.help) for one in task.settings)])
 
 
 def settings_lines(settings: Iterable[SettingFacts]) -> list[str]:
@@ -37,7 +37,7 @@ def settings_lines(settings: Iterable[SettingFacts]) -> list[str]:
     lines = []
     for setting in settings:
         words = f" ({setting.type})" if setting.choices and setting.type != "true or false" else ""
-        lines.append(_setting(setting.name, setting.default, f"{setting.help}{words}"))
+        lines.append(setting_line(setting.name, setting.default, f"{setting.help}{words}"))
     return lines
 
 
@@ -51,6 +51,11 @@ def key_lines(keys: Iterable[Key]) -> list[str]:
     return lines
 
 
+def default_text(default: object) -> str:
+    """A setting's default as a file writes it; `none` and not YAML's null, which means the same there."""
+    return "none" if default is None else inline(default)
+
+
 def wrapped(text: str, first: str, rest: str) -> str:
     """A paragraph in lines of at most WIDTH characters, the first and the further ones with their own indent."""
     return textwrap.fill(
@@ -62,5 +67,6 @@ def _head(name: str, summary: str, about: Sequence[str]) -> list[str]:
     return [wrapped(f"{name}: {summary}", "  ", "      "), *(f"      {line}" for line in about if line)]
 
 
-def _setting(name: str, default: object, help: str) -> str:
-    return wrapped(f"{name} = {inline(default)}: {help}", "      ", "        ")
+def setting_line(name: str, default: object, help: str) -> str:
+    """One setting: its default and what it is for."""
+    return wrapped(f"{name} = {default_text(default)}: {help}", "      ", "        ")

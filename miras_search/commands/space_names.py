@@ -1,18 +1,21 @@
-"""`space NAME`: an axis, an option, a preset, a task, a block of settings or a key of a study, by its name alone."""
+"""`space NAME`: an axis, option, preset, task, metric, key of a study or setting, by its name or its path."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from miras_search.commands import study_page
 from miras_search.commands.common import emit, say
-from miras_search.commands.entries import key_lines, option_text, settings_lines, task_text
+from miras_search.commands.entries import key_lines, option_text, setting_line, settings_lines, task_text
 from miras_search.errors import MirasError
+from miras_search.metrics import METRICS
 from miras_search.space.design import AXES
 from miras_search.space.facts import option_facts, settings_of
 from miras_search.space.fields import nearest
 from miras_search.space.presets import PRESETS
-from miras_search.study.homes import SETTINGS, homes
+from miras_search.study.homes import SETTINGS
 from miras_search.study.keys import keys
 from miras_search.tasks import facts as task_facts
 
@@ -28,7 +31,7 @@ class Named:
 
 def show(names: Sequence[str], as_json: bool) -> None:
     """Print what each name stands for. Raises `MirasError`, before anything is printed, for a name of nothing."""
-    found = {name: [*_of_space(name), *_of_studies(name)] for name in names}
+    found = {name: [*_of_space(name), *_of_studies(name), *_settings(name)] for name in names}
     for name, things in found.items():
         if not things:
             raise MirasError(f"{name}: {_nothing(name)}")
@@ -56,11 +59,15 @@ def _of_space(name: str) -> Iterator[Named]:
 
 
 def _of_studies(name: str) -> Iterator[Named]:
-    """Tasks, keys of a study file, and blocks of settings."""
+    """Tasks, metrics, keys of a study file, and blocks of settings."""
     for task in task_facts():
         if task.name == name:
             yield Named("task", ["task", task_text(task)], task)
-    mine = [key for key in keys() if key.name == name or key.name.startswith(f"{name}.")]
+    if name in METRICS:
+        metric = METRICS[name]
+        about = ", ".join(filter(None, (metric.unit, f"to {metric.direction}", metric.split or "a cost")))
+        yield Named("metric", ["metric", f"  {name}: {metric.help} ({about})"], metric)
+    mine = [key for key in keys() if name in (key.name, key.name.rpartition(".")[2]) or key.name.startswith(f"{name}.")]
     for where in dict.fromkeys(key.where for key in mine):
         there = [key for key in mine if key.where == where]
         yield Named("key", [f"key of a study file, {where}", *key_lines(there)], [key.to_plain() for key in there])
@@ -74,14 +81,29 @@ def _of_studies(name: str) -> Iterator[Named]:
         yield Named("settings", lines, {one.name: one.to_plain() for one in found})
 
 
+def _settings(name: str) -> Iterator[Named]:
+    """Settings of options, of blocks and of tasks, by their name or the path at which they are set."""
+    place, _, last = name.rpartition(".")
+    owners = [(axis.name, option, cls) for axis in AXES.values() for option, cls in axis.options.items()]
+    owners += [("step" if block == "gate" else block, "", cls) for block, cls in SETTINGS.items()]
+    for block, option, cls in owners:
+        for it in settings_of(cls):
+            if it.name == last and place in ("", block):
+                of = "a gate" if block == "step" else " ".join(filter(None, (block, option)))
+                yield Named("setting", [f"{block}.{last}, a setting of {of}", *settings_lines([it])], it.to_plain())
+    for task in task_facts():
+        for known in task.settings:
+            if known.name == name:
+                lines = [f"{name}, a setting of the task {task.name}", setting_line(name, known.default, known.help)]
+                yield Named("setting", lines, known)
+
+
 def _nothing(name: str) -> str:
-    """What to do about a name of nothing: it may be a setting's, or misspelled."""
-    places = homes(name)
-    if places:
-        see = f"`miras-search space {places[0].partition('.')[0]}`"
-        return f"it is a setting, written {' or '.join(places)}: see {see}"
+    """What to do about a name of nothing: it may be told elsewhere, or misspelled."""
+    if re.search(rf"[`{{ ]{re.escape(name)}[`:]", study_page.page()):
+        return "it is told on the page of the study file: see `miras-search space --study --markdown`"
     tasks = (task.name for task in task_facts())
     options = (option for axis in AXES.values() for option in axis.options)
-    near = nearest(name, {*AXES, *options, *PRESETS, *tasks, *SETTINGS, *(key.name for key in keys())})
+    near = nearest(name, {*AXES, *options, *PRESETS, *tasks, *SETTINGS, *METRICS, *(key.name for key in keys())})
     cure = near if "did you mean" in near else "; `miras-search space` lists them"
-    return f"neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task or key of a study{cure}"
+    return f"neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task, metric, key or setting{cure}"

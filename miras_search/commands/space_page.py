@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from miras_search.commands.common import inline
+from miras_search.commands.entries import default_text
 from miras_search.space.combinations import count
 from miras_search.space.design import AXES
 from miras_search.space.facts import OptionFacts, SettingFacts, option_facts
@@ -54,7 +54,7 @@ def _option(option: OptionFacts) -> str:
 
 def settings_table(settings: Iterable[SettingFacts]) -> str:
     """Settings with type, default and help."""
-    rows = [[f"`{one.name}`", one.type, f"`{inline(one.default)}`", one.help] for one in settings]
+    rows = [[f"`{one.name}`", one.type, f"`{default_text(one.default)}`", one.help] for one in settings]
     return table(["setting", "type", "default", ""], rows)
 
 

@@ -40,7 +40,7 @@ free.
 PATHS = """\
 ## Paths and levels
 
-`vary`, `tune` and `--set` name what they change by a dotted path:
+`vary` and `tune` name what they change by a dotted path:
 
 | path | a level there |
 |---|---|
@@ -48,7 +48,7 @@ PATHS = """\
 | `bias.delta`, `memory.expansion`, `retention.keep` | a setting of the option that the cell has there |
 | `step` | a gate (below): a number is a fixed one |
 | `execution.chunk`, `execution.gradient` | a setting of the execution (below) |
-| `preset` | a whole design by a preset's name, or `{preset: gla, model: {conv: 0}}` with settings of its own |
+| `preset` | a whole design by a preset's name, or `{preset: gla, model: {conv: 4}}` with settings of its own |
 | `mixer` | a torch module of your own: [extending.md](extending.md) |
 | `model.conv`, `train.lr` | a setting of the model or the training (below) |
 
@@ -71,7 +71,8 @@ search are in [search.md](search.md).
 
 ## What a search may choose
 
-Under `space`, by the same paths:
+Under `space`, by the same paths, but settings of an option, a gate and `execution` are written inside it, and `preset`
+and `mixer` are no axes of a search:
 
 | there | what may be chosen |
 |---|---|
@@ -82,6 +83,7 @@ Under `space`, by the same paths:
 | `{uniform: [a, b]}`, `{log_uniform: [a, b]}` | a number, drawn evenly or evenly in its logarithm |
 | `{int: [a, b]}`, `{log_int: [a, b]}` | a whole number, its ends included |
 | `step: {source: [fixed, data], scope: any, value: {uniform: [0.5, 0.9]}}` | a gate; a range alone is a fixed one |
+| `execution: {chunk: [4, 8]}` | a setting of the execution |
 | `train.lr: {log_uniform: [2e-3, 6e-2]}`, `model.heads: [1, 2, 4]` | a setting of the training or the model |
 
 """

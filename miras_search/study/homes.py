@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import AXES
 from miras_search.space.execution import Execution
-from miras_search.space.fields import field_types, nearest
+from miras_search.space.fields import field_types, flow, nearest
 from miras_search.space.gates import Gate
 from miras_search.training.config import TrainConfig
 
@@ -23,6 +23,27 @@ def homes(name: str) -> tuple[str, ...]:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """What to say of an unknown word: where a setting of that name is set, else the nearest of those that are known."""
+    """What to say of an unknown path: where a setting of that name is set, else the nearest of those that are known."""
     places = homes(name)
     return f" (it is a setting: write {' or '.join(places)})" if places else nearest(name, known)
+
+
+def meant_in_file(key: str, value: object, known: Iterable[str]) -> str:
+    """What to say of an unknown key of a study file: where such a setting is written, if it is one."""
+    head, _, rest = key.partition(".")
+    name = rest or head
+    ways = []
+    for place in [key] if rest else homes(key):
+        block, said = place.partition(".")[0], f"{{{name}: {flow(value)}}}"
+        if block in AXES:
+            options = (option for option, cls in AXES[block].options.items() if name in field_types(cls))
+            ways += [f"under base, as {block}: {{{option}: {said}}}, or vary {place}" for option in [*options][:1]]
+        elif block == "step":
+            ways.append(f"in a gate under base, as step: {said}, or vary {place}")
+        elif block in known:
+            ways.append(f"{block}: {said}")
+    if ways:
+        return f" (a setting: write {' or '.join(ways)})"
+    if key in (*AXES, "step"):
+        return f" (a choice of the design: write it under base, as {key}: ..., or vary it)"
+    return nearest(key, known)

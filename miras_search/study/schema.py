@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from miras_search.metrics import METRICS, unfit
 from miras_search.space.fields import Plain, Problem, SpecError, nearest
 from miras_search.study.designs import Design
-from miras_search.study.homes import meant
+from miras_search.study.homes import meant_in_file
 from miras_search.training.job import Kernels
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -293,8 +293,9 @@ def _problem(error: ErrorDetails, cls: type[AnyFile]) -> Problem:
     inner: dict[str, type[BaseModel]] = {"resources": Resources, "confirm": Confirm}
     fields = inner.get(str(where[0]), cls).model_fields if len(where) > 1 else cls.model_fields
     if kind == "extra_forbidden":
-        hint = meant if len(where) == 1 else nearest
-        return Problem(where, f"unknown key{hint(str(where[-1]), fields)}")
+        key = str(where[-1])
+        hint = meant_in_file(key, value, fields) if len(where) == 1 else nearest(key, fields)
+        return Problem(where, f"unknown key{hint}")
     if kind == "literal_error":
         known = [str(word) for word in getattr(fields[str(where[-1])].annotation, "__args__", ())]
         known = ["ablation", "search"] if where == ("kind",) else known

@@ -107,11 +107,12 @@ def test_every_preset_is_spelled_out(cli, name: str) -> None:
         (["step.value=-1"], "step.value: a data sigmoid gate starts strictly between 0 and 1"),
         (["bias=l2", "dot"], "dot: expected PATH=VALUE, as in bias=dot"),
         (["--preset", "yaad", "dot"], "dot: expected PATH=VALUE, as in bias=dot"),
-        (["huebr"], "huebr: neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task or key of a study "
-                    "(did you mean 'huber'?)"),
-        (["xyzzy"], "xyzzy: neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task or key of a study; "
-                    "`miras-search space` lists them"),
-        (["bias", "keep"], "keep: it is a setting, written retention.keep: see `miras-search space retention`"),
+        (["huebr"], "huebr: neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task, metric, key or "
+                    "setting (did you mean 'huber'?)"),
+        (["xyzzy"], "xyzzy: neither PATH=VALUE, as in bias=dot, nor an axis, option, preset, task, metric, key or "
+                    "setting; `miras-search space` lists them"),
+        (["bias", "max_seeds"], "max_seeds: it is told on the page of the study file: see `miras-search space --study"),
+        (["step.lr"], "step.lr: neither PATH=VALUE"),
         (["delta=3"], "delta: unknown axis 'delta' (it is a setting: write bias.delta)"),
         (["--study", "bias"], "space: --tasks, --kernels, --study, --markdown, and names or a design show different"),
         (["bias=[dot"], "bias=[dot: not readable as YAML: while parsing a flow sequence: expected ',' or ']'"),
@@ -216,6 +217,33 @@ def test_defaults_that_are_told_are_those_of_a_study_that_says_nothing(cli) -> N
                 assert (same.config, same.resources) == (plain.config, plain.resources), key["name"]
 
 
+LEVELS = {
+    "memory": "vector", "bias": "{lp: {p: 1.5}}", "retention": "none", "algorithm": "momentum",
+    "bias.delta": "0.5", "memory.expansion": "2", "retention.keep": "0.9", "step": "0.5", "execution.chunk": "8",
+    "execution.gradient": "exact", "preset": "gla", "model.conv": "0", "train.lr": "2e-2",
+}  # fmt: skip
+"""A level for every path that docs/study.md names."""
+
+
+@pytest.mark.parametrize("name", ["lr", "train.lr", "keep", "bias.delta", "cpus", "vocab", "accuracy", "step.value"])
+def test_every_name_of_the_page_can_be_asked_for(cli, name: str) -> None:
+    """A setting by its name or its path, a key of a block, a task's setting, a metric."""
+    told, document = cli("space", name), cli("space", name, "--json").json
+    assert (told.code, told.err) == (0, "")
+    things = document["named"][name]
+    assert told.out.count("\n\n") == len(things) - 1
+    for one in (data for thing in things for kind, data in thing.items() if kind != "key"):
+        assert " ".join(one["help"].split()[:4]) in told.out
+
+
+def test_a_setting_that_can_be_none_takes_the_word_and_nothing(cli) -> None:
+    """Help and tables say none."""
+    start = "name: t\ntask: mqar\nbase: delta_net\nmodel: "
+    word, nothing = (loads(f"{start}{{key_dim: {value}}}", "t.yaml") for value in ("none", "null"))
+    assert word.cells == nothing.cells and word.cells[0].model.key_dim is None
+    assert "key_dim = none: " in cli("space", "model").out
+
+
 def test_what_the_page_shows_can_be_written(cli) -> None:
     """The example, every path with a level, the blocks, and every form of a space."""
     page = (DOCS / "study.md").read_text()
@@ -228,11 +256,21 @@ def test_what_the_page_shows_can_be_written(cli) -> None:
     assert len(blocks) == 4
     for block in blocks:
         loads(f"{search}space: {{bias: any}}\n{block}" if block.startswith("rival") else f"{ablation}{block}", "t.yaml")
-    loads(f"{ablation}vary: {{preset: [{{preset: gla, model: {{conv: 0}}}}]}}", "t.yaml")
+    paths = page.partition("## Paths and levels")[2].partition("##")[0]
+    named = [one for row in re.findall(r"^\| (`.*?) \|", paths, re.M) for one in re.findall(r"`([^`]+)`", row)]
+    preset_level = (re.search(r"`(\{preset: gla.*?\}\})`", paths) or [""])[1]
+    assert set(named) == {*LEVELS, "mixer"}
+    start = "name: t\ntask: mqar\nexecution: {gradient: frozen}\n"
+    start += "base: {preset: gated_delta_net, memory: {mlp: {residual: false}}, bias: huber}\n"
+    for path, level in LEVELS.items():
+        base, cell = loads(f"{start}vary: {{{path}: [{level}]}}", "t.yaml").cells
+        assert (cell.design, cell.model, cell.train) != (base.design, base.model, base.train), path
+    _, gla, other = loads(f"{ablation}vary: {{preset: [gla, {preset_level}]}}", "t.yaml").cells
+    assert gla.design == other.design and gla.model != other.model
     loads("name: t\ntask: mqar\nbase: {preset: yaad, bias: {huber: {delta: 0.5}}}\n", "t.yaml")
     table = page.partition("## What a search may choose")[2].partition("##")[0]
     spaces = [one for row in re.findall(r"^\| (`.*?`) \|", table, re.M) for one in re.findall(r"`([^`]+)`", row)]
-    assert len(spaces) == 12
+    assert len(spaces) == 13
     for one in spaces:
         written = f"bias: {{lp: {{p: {one}}}}}" if one.startswith("{") else one
         written = written.replace("[a, b]", "[1, 2]")

@@ -49,6 +49,22 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
             "vary:\n  bias:\n    - dot\n    - huber: {detla: 1}\n",
             "t.yaml:7:15: vary.bias.1.huber.detla: unknown setting (did you mean 'delta'?)",
         ),
+        ("lr: 0.1\n", "t.yaml:4:1: lr: unknown key (a setting: write train: {lr: 0.1})"),
+        ("train.lr: 0.1\n", "t.yaml:4:1: train.lr: unknown key (a setting: write train: {lr: 0.1})"),
+        (
+            "delta: 3\n",
+            "t.yaml:4:1: delta: unknown key (a setting: write under base, as bias: {huber: {delta: 3}}, or vary "
+            "bias.delta)",
+        ),
+        (
+            "scope: head\n",
+            "t.yaml:4:1: scope: unknown key (a setting: write in a gate under base, as step: {scope: head}, or vary "
+            "step.scope)",
+        ),
+        (
+            "bias: dot\n",
+            "t.yaml:4:1: bias: unknown key (a choice of the design: write it under base, as bias: ..., or vary it)",
+        ),
         ("vary: {bais: [dot]}\n", "t.yaml:4:8: vary.bais: unknown axis 'bais' (did you mean 'bias'?)"),
         ("vary: {bias: dot}\n", "t.yaml:4:8: vary.bias: expected a list of levels, got 'dot'"),
         ("vary: {bias: []}\n", "t.yaml:4:8: vary.bias: expected a list of levels, got []"),
