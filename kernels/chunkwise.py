@@ -39,15 +39,15 @@ def run(
         state = initial_state(point, inputs, start, static)
     if not inputs.q.shape[0] * inputs.q.shape[1]:  # nothing to cut into chunks
         return recurrence.run(point, inputs, start, static, state)
+    if not point.retention.keep.is_one:  # of -inf, which forgets all, no differences can be taken
+        inputs = inputs._replace(log_keep=inputs.log_keep.clamp(min=LOG_FLOOR))
     solution = point.algorithm.solution(point.memory)
     if solution is not None:
-        y, solved = solution.whole(dict(state.solved), inputs, static)
+        y, solved = solution.whole(dict(state.solved), recurrence.without_idle_gate(point, inputs), static)
         return y, state._replace(solved=solved)
     costly = not point.retention.identity or not unrolls(point)
     if point.execution.gradient.sweeps is None and costly and not _blind(point):
         return recurrence.run(point, inputs, start, static, state)
-    if not point.retention.keep.is_one:  # of -inf, which forgets all, no differences can be taken
-        inputs = inputs._replace(log_keep=inputs.log_keep.clamp(min=LOG_FLOOR))
     size, tokens = point.execution.chunk, inputs.q.shape[1]
     head = min(tokens, (size - state.position) % size) if point.chunked else 0
     outputs = []

@@ -107,8 +107,7 @@ def run_triton(
         size = max(1, free_rows(inputs.q.dtype, linear=point.bias.slope is not None, keyed=keyed) // point.writes)
     if state is None:
         state = initial_state(point, inputs, start, static)
-    if point.retention.keep.is_one:  # the kernel does not know that it is to look away
-        inputs = inputs._replace(log_keep=torch.zeros_like(inputs.log_keep))
+    inputs = recurrence.without_idle_gate(point, inputs)
     full = tokens - tokens % size if point.chunked else tokens
     if state.position or not full:
         return _in_torch(point, inputs, start, static, state)

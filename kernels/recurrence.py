@@ -141,10 +141,16 @@ def _absorb(point: DesignPoint, inputs: Inputs, static: Static, state: State) ->
     solution = point.algorithm.solution(point.memory)
     assert solution is not None
     outputs, solved = [], dict(state.solved)
+    inputs = without_idle_gate(point, inputs)
     for token in inputs.split([1] * inputs.q.shape[1]):
         solved = solution.absorb(solved, token, static)
         outputs.append(solution.read(solved, token.q, static))
     return torch.cat(outputs, 1) if outputs else inputs.v[:, :0], state._replace(solved=solved)
+
+
+def without_idle_gate(point: DesignPoint, inputs: Inputs) -> Inputs:
+    """The inputs with a log keep of 0 where retention keeps all, for who reads it without asking; else as they are."""
+    return inputs._replace(log_keep=torch.zeros_like(inputs.log_keep)) if point.retention.keep.is_one else inputs
 
 
 def write_of(point: DesignPoint, inputs: Inputs, t: int, j: int) -> Write:

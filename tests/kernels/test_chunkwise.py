@@ -10,7 +10,7 @@ import torch
 from memories import case, evaluate, points, worst
 
 from miras_search.kernels import chunkwise, recurrence
-from miras_search.kernels.state import Layers
+from miras_search.kernels.state import Layers, State
 from miras_search.space.design import DesignPoint
 from miras_search.space.presets import PRESETS, preset
 
@@ -163,6 +163,39 @@ def test_extreme_keep_gates_stay_finite(extreme: float) -> None:
     assert all(torch.isfinite(x).all() for x in [*found, *gradients])
     assert worst(found, expected) < 1e-9
     assert worst(gradients, expected_gradients) < 1e-9
+
+
+@pytest.mark.parametrize("spec", [{"preset": "mesa"}, {"memory": "attention", "algorithm": "nonparametric"}])
+@pytest.mark.parametrize("extreme", [float("-inf"), -1e4])
+def test_memories_that_are_solved_for_forget_all_at_once(spec: dict[str, object], extreme: float) -> None:
+    """At some tokens; the others' gates are what they were. Of attention what is read is compared, not the state: the
+    logarithms of weights that are none differ.
+    """
+
+    def read(run: Any) -> Any:
+        return lambda *given: (run(*given)[0], State())
+
+    point = DesignPoint.parse({**spec, "retention": "l2"})
+    given = case(point, 20, seed=1)
+    log_keep = given.inputs.log_keep.clone()
+    log_keep[:, [3, 4, 17]] = extreme
+    forced = dataclasses.replace(given, inputs=given.inputs._replace(log_keep=log_keep))
+    runs = (chunkwise.run, recurrence.run) if "preset" in spec else (read(chunkwise.run), read(recurrence.run))
+    (found, gradients, _), (expected, expected_gradients, _) = (evaluate(run, point, forced) for run in runs)
+    assert all(torch.isfinite(x).all() for x in [*found, *gradients])
+    assert worst(found, expected) < 1e-9
+    assert worst(gradients, expected_gradients) < 1e-9
+
+
+@pytest.mark.parametrize("preset", ["transformer", "sliding_window", "delta_net", "titans_lmm", "moneta"])
+@pytest.mark.parametrize("run", [chunkwise.run, recurrence.run])
+def test_the_gate_of_a_retention_that_keeps_all_is_not_looked_at(preset: str, run: Any) -> None:
+    point = DesignPoint.parse({"preset": preset, "retention": "none"})
+    given = case(point, 20, seed=1)
+    noise = given.inputs._replace(log_keep=-torch.rand_like(given.inputs.log_keep))
+    plain = given.inputs._replace(log_keep=torch.zeros_like(given.inputs.log_keep))
+    one, other = (run(point, inputs, given.start, given.static)[0] for inputs in (noise, plain))
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(0, 5), (2, 0)])
