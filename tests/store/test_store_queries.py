@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from miras_search.store import queries
 from miras_search.store.database import Database, apply_pragmas
-from miras_search.store.types import JOB_STATES, Final, NewJob, NewTrial, Point, StudyNotFound
+from miras_search.store.types import FINAL_STATES, JOB_STATES, Final, NewJob, NewTrial, Point, StudyNotFound
 from miras_search.store.writer import Writer
 
 
@@ -286,7 +286,9 @@ def test_counts_agree_after_any_order_of_events(db: Database, writer: Writer, st
             job = chance.choice(waiting)
             open_attempts.append(writer.start_attempt(job.id, run.id, host="h", pid=1, device="cpu"))
         else:
-            writer.reset_jobs(study_id, [1])
+            ended = [job.id for job in queries.jobs(db, study_id) if job.state in FINAL_STATES]
+            again = chance.sample(ended, 1 + chance.randrange(len(ended)))
+            assert writer.reset_jobs(study_id, again) == len(again)
         rows = queries.trials(db, study_id)
         jobs = queries.jobs(db, study_id)
         for row in rows:
