@@ -36,8 +36,8 @@ def meant_in_file(key: str, value: object, known: Iterable[str]) -> str:
     for place in [key] if rest else homes(key):
         block, said = place.partition(".")[0], f"{{{name}: {flow(value)}}}"
         if block in AXES:
-            options = (option for option, cls in AXES[block].options.items() if name in field_types(cls))
-            ways += [f"under base, as {block}: {{{option}: {said}}}, or vary {place}" for option in [*options][:1]]
+            options = sorted(option for option, cls in AXES[block].options.items() if name in field_types(cls))
+            ways += [f"under base, as {block}: {{{option}: {said}}}, or vary {place}" for option in options[:1]]
         elif block == "step":
             ways.append(f"in a gate under base, as step: {said}, or vary {place}")
         elif block in known:
