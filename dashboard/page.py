@@ -26,6 +26,7 @@ from miras_search.store.types import CurveRow, StudyRow
 
 STUDY = "study"  # the query parameter and the key of the selectbox
 CHECK_SECONDS = 5.0  # between looks for newer results
+STATISTICS_WIDTH = 96  # characters of code that a window of 1280 pixels shows without scrolling
 
 
 def database() -> Database:
@@ -157,7 +158,7 @@ def _statistics(
     margin: float,
 ) -> str:
     shown = _tables(_db, where, name, token, metric, split, against, task)
-    return to_text(*stored_findings(_db, name, shown, margin=margin))
+    return to_text(*stored_findings(_db, name, shown, margin=margin), width=STATISTICS_WIDTH)
 
 
 def report(name: str, *, metric: str | None, split: str | None, against: str | None) -> str:
