@@ -28,7 +28,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 run: env
 	$(BIN)/miras-search run studies/bias.yaml
 
-# The finding that README shows, from its lock to its table and figures: about 290 trainings.
+# The finding that README shows, from its lock to its table and figures: about 320 trainings.
 finding: env
 	$(BIN)/miras-search plan studies/bias_full.yaml --lock --margin 0.05
 	$(BIN)/miras-search run studies/bias_full.yaml
