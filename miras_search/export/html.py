@@ -22,13 +22,13 @@ Link = Callable[[str], str | None]
 """From a cell's name to the address that it links to, if any."""
 
 _GROUPS = (
-    ("", ("mean", "n")),
+    ("", ("mean", "tuned", "n")),
     ("paired difference to {base}", ("difference", "interval", "p", "p_holm")),
     ("under controls", ("survives",)),
     ("jobs", ("failed", "diverged")),
-    ("cost", ("params", "state_bytes", "flops_per_token", "tokens_per_second", "peak_memory_bytes")),
+    ("cost", ("ratio", "params", "state_bytes", "flops_per_token", "tokens_per_second", "peak_memory_bytes")),
 )
-_BESIDE = ("mean", "n", "difference", "interval")  # of each task, where several stand beside each other
+_BESIDE = ("mean", "tuned", "n", "difference", "interval")  # of each task, where several stand beside each other
 _HEADERS = {
     "interval": "95 % interval",
     "p_holm": "p Holm",

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,9 +15,11 @@ import pytest
 from miras_search.analysis.table import AblationTable
 from miras_search.export.csv_ import to_csv
 from miras_search.export.formats import RENDERERS, SUFFIXES
+from miras_search.export.html import to_html
 from miras_search.export.json_ import to_json, to_plain
 from miras_search.export.latex import escape as latex_escape
 from miras_search.export.latex import to_latex
+from miras_search.export.layout import columns
 from miras_search.export.markdown import to_markdown
 from miras_search.export.text import to_text
 
@@ -245,3 +247,27 @@ def test_censored_rows_carry_their_sign(table: AblationTable) -> None:
     assert "+0.204§" in to_text(odd)
     assert "§ censored" in to_text(odd)
     assert r"+0.204$^{\S}$" in to_latex(odd)
+
+
+@pytest.mark.parametrize("render", [to_markdown, to_html, to_latex, to_text])
+def test_what_was_chosen_and_matched_for_a_row_stands_in_it(
+    table: AblationTable, render: Callable[[AblationTable], str]
+) -> None:
+    row = replace(table.rows[1], tuned={"train.lr": "0.0375"}, at_edge={"train.lr": "last"}, ratio=1.017)
+    text = render(replace(table, rows=(table.rows[0], row), matched="params"))
+    for shown in ("lr", "0.0375 (last)", "1.017"):
+        assert shown in text
+
+
+def test_a_page_has_every_column(table: AblationTable) -> None:
+    row = replace(
+        table.rows[1],
+        tuned={"train.lr": "0.04"},
+        ratio=1.0,
+        flops_per_token=1e3,
+        survives={"no_write": "yes"},
+        under={"no_write": {}},
+    )
+    full = replace(table, rows=(table.rows[0], row), matched="params")
+    heads = to_html(full).partition("</thead>")[0].rpartition("<tr>")[2].count("<th>")
+    assert heads == 1 + len(columns(full))
