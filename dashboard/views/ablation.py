@@ -100,7 +100,9 @@ for button, (label, name) in zip(buttons, FORMATS.items(), strict=False):
 if table.context.command:
     st.caption(f"The same from the command line: `{table.context.command} --format markdown|latex|html|csv|json`")
 
-if st.toggle("Report in one file", key="report", help="Table, figures, trials and provenance; it can be mailed."):
+if st.toggle(
+    "Report in one file", key="report", help="Tables, figures, statistics, trials and provenance; it can be mailed."
+):
     st.download_button(
         "Report",
         page.report(study.name, **options),

@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from miras_search.analysis.reported import Reported
-from miras_search.analysis.stored_findings import stored_findings
 from miras_search.errors import EnvironmentProblem, MirasError
 from miras_search.export import effects, figures, findings, frames
 from miras_search.export.formats import RENDERERS, SUFFIXES
@@ -49,7 +48,7 @@ def pieces(db: Database, found: Findings) -> Iterator[Piece]:
     yield "study.yaml", found.shown.study.config_yaml.encode()
     if found.tables:
         yield from _tables(found)
-        yield from _statistics(db, found)
+        yield from _statistics(found)
         yield from _figures(found)
     yield from _data(db, found)
 
@@ -63,14 +62,13 @@ def _tables(found: Findings) -> Iterator[Piece]:
         yield "tables/side-by-side.html", to_html(found.tables, side_by_side=True).encode()
 
 
-def _statistics(db: Database, found: Findings) -> Iterator[Piece]:
+def _statistics(found: Findings) -> Iterator[Piece]:
     """What `table --statistics` tells: effects of axes and their interactions among it."""
-    more = stored_findings(db, found.shown.study.name, found.tables)
-    yield "tables/statistics.txt", findings.to_text(*more).encode()
-    document = json.dumps(findings.to_plain(*more), indent=2, ensure_ascii=False)
+    yield "tables/statistics.txt", findings.to_text(found.statistics, found.ranks).encode()
+    document = json.dumps(findings.to_plain(found.statistics, found.ranks), indent=2, ensure_ascii=False)
     yield "tables/statistics.json", f"{document}\n".encode()
-    if (lines := effects.effects_frame(more[0])).size:
-        yield "tables/effects.tex", effects.to_latex(more[0], found.tables).encode()
+    if (lines := effects.effects_frame(found.statistics)).size:
+        yield "tables/effects.tex", effects.to_latex(found.statistics, found.tables).encode()
         yield from _frame("effects", lines)
 
 

@@ -1,4 +1,4 @@
-"""A study in one file that can be mailed: question, findings, table, figures, trials, provenance, the study itself.
+"""A study in one file that can be mailed: question, findings, tables, figures, trials, provenance, the study.
 
 It asks nothing of any other host, then or later: styles, script and figures are in the file, and its policy forbids the
 browser to load anything. Hosts and paths of the machines that trained are left out.
@@ -17,14 +17,18 @@ from matplotlib.figure import Figure
 from miras_search import __version__
 from miras_search.analysis.commits import commit_of
 from miras_search.analysis.curves import KINDS, bands, ends
+from miras_search.analysis.findings import Findings as Statistics
 from miras_search.analysis.numbers import NOTHING, decimals_for, fixed
+from miras_search.analysis.ranks import RankTable
 from miras_search.analysis.reported import Reported
 from miras_search.analysis.snapshot import Snapshot, load
 from miras_search.analysis.standing import compared, headline, left_out
 from miras_search.analysis.stored import confirmed, levels_of, stored_tables
+from miras_search.analysis.stored_findings import stored_findings
 from miras_search.analysis.table import AblationTable
 from miras_search.errors import cause
-from miras_search.export import figures, html
+from miras_search.export import effects, figures, html
+from miras_search.export.findings import to_text
 from miras_search.metrics import METRICS
 from miras_search.store import queries
 from miras_search.store.database import Database
@@ -34,6 +38,7 @@ SCRIPT = Path(__file__).with_name("report.js")
 STYLE = Path(__file__).with_name("report.css")
 MOST_LINES = 8  # in one figure of curves: as many as a reader can tell apart
 MOST_FAILURES = 50
+STATISTICS_WIDTH = 110  # characters of a line in the page's width
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,9 @@ class Findings:
     tables: Sequence[AblationTable]
     curves: Mapping[str, Curves]
     """By task; none where nothing was recorded."""
+    statistics: Sequence[Statistics]
+    """One a table."""
+    ranks: RankTable | None
 
 
 def findings(
@@ -67,7 +75,7 @@ def findings(
     wanted = metric or shown.study.metric
     named = next((pair for pair in [(wanted, "validation"), (wanted, "train"), *recorded] if pair in recorded), None)
     curves = {table.task: found for table in tables if named and (found := _curves(db, shown, table, *named))}
-    return Findings(shown, tables, curves)
+    return Findings(shown, tables, curves, *stored_findings(db, name, tables))
 
 
 def to_report(found: Findings) -> str:
@@ -81,7 +89,11 @@ def to_report(found: Findings) -> str:
         parts.append("<p>Nothing is confirmed on fresh seeds yet, so there is nothing to compare.</p>\n")
     if len(found.tables) > 1:
         parts.append(f"<section>\n<h2>All tasks</h2>\n{html.table_html(found.tables)}\n</section>\n")
-    parts += [_task(table, found.curves.get(table.task), len(found.tables) > 1) for table in found.tables]
+    parts += [
+        _task(table, more, found.curves.get(table.task), len(found.tables) > 1)
+        for table, more in zip(found.tables, found.statistics, strict=True)
+    ]
+    parts += [_statistics(found)] if found.tables else []
     parts += [_trials(found.shown), _failures(found.shown), _provenance(found.shown)]
     parts.append(
         f"<section>\n<details>\n<summary>The study file</summary>\n<pre>{escape(study.config_yaml)}</pre>\n</details>\n"
@@ -124,7 +136,7 @@ def _strip(shown: Snapshot) -> str:
     return f'<p class="strip">{escape("  ·  ".join(parts))}</p>\n'
 
 
-def _task(table: AblationTable, curves: Curves | None, several: bool) -> str:
+def _task(table: AblationTable, more: Statistics, curves: Curves | None, several: bool) -> str:
     title = f"<h2>Task {escape(table.task)}</h2>\n" if several else "<h2>Findings</h2>\n"
     parts = [f'<section>\n{title}<p class="headline">{escape(headline(table))}</p>\n']
     parts.append(html.verdict_list(table))
@@ -134,6 +146,8 @@ def _task(table: AblationTable, curves: Curves | None, several: bool) -> str:
         note = f"<figcaption>{escape(left_out(table))}</figcaption>" if left_out(table) else ""
         parts.append(f'<figure class="forest">{drawn}{note}</figure>\n')
     parts.append(f"<h3>Table</h3>\n{html.table_html([table])}\n{html.words([table])}")
+    if more.contrasts is not None:
+        parts.append(f"<h3>What levels change</h3>\n{effects.to_html(more)}")
     if curves is not None:
         drawn = figures.inline(curves.figure, f"Learning curves of {table.task}")
         parts.append(
@@ -141,6 +155,14 @@ def _task(table: AblationTable, curves: Curves | None, several: bool) -> str:
             "</figure>\n"
         )
     return "".join([*parts, "</section>\n"])
+
+
+def _statistics(found: Findings) -> str:
+    text = escape(to_text(found.statistics, found.ranks, width=STATISTICS_WIDTH))
+    return (
+        f"<section>\n<details>\n<summary>Statistics beyond the table</summary>\n<pre>{text}</pre>\n</details>\n"
+        "</section>\n"
+    )
 
 
 def _trials(shown: Snapshot) -> str:

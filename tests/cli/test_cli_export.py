@@ -88,7 +88,7 @@ def test_the_report_says_everything_and_names_no_machine(exported: Path) -> None
 def test_a_study_with_nothing_to_compare_has_a_report_too(database: Path) -> None:
     with Database.open(database, read_only=True) as db:
         found = findings(db, "small")
-        page = to_report(replace(found, tables=[], curves={}))
+        page = to_report(replace(found, tables=[], curves={}, statistics=[], ranks=None))
     assert "Nothing is confirmed" in page and "<svg" not in page
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from miras_search.analysis.numbers import measured
 
 
 def test_table_prints_the_statistics_below_the_table(cli, stored: Path) -> None:
@@ -78,6 +82,14 @@ def test_a_factorial_tells_what_levels_do_over_all_of_it(cli, record) -> None:
     assert "over all cells of the other axes" in tex
     assert r"\quad retention = l2 $\times$ bias = dot & " in tex and tex.count(r"\midrule") == 2
     assert tex.count("{") == tex.count("}")
+    page = Path("out/report.html").read_text()
+    shown = page.partition("What levels change")[2].partition("</table>")[0]
+    rows = [re.findall("<td>([^<]*)</td>", row) for row in shown.split("<tr")]
+    assert {row[0].replace("×", "x"): row[1] for row in rows if row} == {
+        name: measured(*effects.loc[name, ["difference", "ci_low", "ci_high"]]) for name in effects.index
+    }
+    details = page.partition("Statistics beyond the table")[2].partition("</pre>")[0]
+    assert flat(unescape(details.partition("<pre>")[2])) == flat(Path("out/tables/statistics.txt").read_text())
 
 
 def test_a_fraction_says_what_its_effects_are_mixed_with(cli, record) -> None:
@@ -86,7 +98,7 @@ def test_a_fraction_says_what_its_effects_are_mixed_with(cli, record) -> None:
     out = flat(cli("table", "crossed", "--statistics").out)
     assert mixed in out and "Interactions" not in out and "all cells of the other axes" not in out
     assert cli("export", "crossed", "-o", "out").code == 0
-    assert mixed in Path("out/tables/effects.tex").read_text()
+    assert mixed in Path("out/tables/effects.tex").read_text() and mixed in Path("out/report.html").read_text()
     assert set(pd.read_csv("out/data/effects.csv")["cells"]) == {"mixed fraction"}
 
 
@@ -124,6 +136,7 @@ def test_no_factorial_no_contrasts(cli, stored: Path) -> None:
     assert "Levels against" not in out and "Nothing is said of levels" not in out
     assert cli("export", "small", "-o", "out").code == 0
     assert not list(Path("out").rglob("effects.*"))
+    assert "What levels change" not in Path("out/report.html").read_text()
 
 
 @pytest.mark.parametrize(
