@@ -113,7 +113,8 @@ def _one(tables: Sequence[AblationTable], siunitx: bool) -> str:
     ]
     words = [_legend(tables), *shared.values(), *joint_notes(tables)]
     if len(tables) > 1:
-        words.append("The intervals are in the tables of the single tasks.")
+        more = ", and what was chosen for each row," if any(table.has_tuned for table in tables) else ""
+        words.append(f"The intervals{more} are in the tables of the single tasks.")
     lines += [rf"  \par\smallskip\raggedright {prose(' '.join(filter(None, words)))}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 

@@ -271,3 +271,10 @@ def test_a_page_has_every_column(table: AblationTable) -> None:
     full = replace(table, rows=(table.rows[0], row), matched="params")
     heads = to_html(full).partition("</thead>")[0].rpartition("<tr>")[2].count("<th>")
     assert heads == 1 + len(columns(full))
+
+
+def test_tasks_beside_each_other_say_where_the_rest_is(two_tasks: list[AblationTable]) -> None:
+    assert "The intervals are in the tables of the single tasks." in to_latex(two_tasks, side_by_side=True)
+    first = replace(two_tasks[0], rows=tuple(replace(row, tuned={"train.lr": "0.04"}) for row in two_tasks[0].rows))
+    said = to_latex([first, two_tasks[1]], side_by_side=True)
+    assert "The intervals, and what was chosen for each row, are in the tables of the single tasks." in said
