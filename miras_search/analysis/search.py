@@ -145,7 +145,7 @@ def shrinkages(report: SearchReport) -> str | None:
     known = [row for row in report.rows if row.shrinkage is not None]
     if not known:
         return None
-    each = ", ".join(f"{row.cell} {_short(row.shrinkage or 0.0)}" for row in known)
+    each = ", ".join(f"{row.cell} ({_short(row.shrinkage or 0.0)})" for row in known)
     return f"Shrinkage, {objective_name(report)} as the search saw it less that on these seeds: {each}."
 
 

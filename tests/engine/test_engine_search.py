@@ -106,7 +106,7 @@ def test_a_search_trains_its_trials_and_confirms_the_best_on_fresh_seeds(bench: 
     assert "; n = 2. " in exported.curves[table.task].words
     assert "The rows are the best 2 of 7 competitors in a search of 8 trials by validation accuracy" in table.caption
     shrinkage = "Shrinkage, validation accuracy as the search saw it less that on these seeds: "
-    assert table.notes[-1].startswith(shrinkage + best.cell)
+    assert table.notes[-1].startswith(f"{shrinkage}{best.cell} (")
     assert "On the seeds that the search looked at" in to_report(exported)
     assert {row.cell for row in table.rows} == {row.cell for row in report.rows}
     assert all(row.n == 2 for row in table.rows), "the seeds that chose them are not in the table"
