@@ -16,6 +16,11 @@ pytest.importorskip("triton")
 
 from miras_search.kernels.triton.tiles import INTERPRETED
 
+if INTERPRETED:
+    from triton_interpreter import quicken
+
+    quicken()
+
 DEVICE = "cpu" if INTERPRETED else "cuda"
 NEEDS_CUDA = pytest.mark.skipif(
     INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device and Triton out of its interpreter"
