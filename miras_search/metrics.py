@@ -97,3 +97,11 @@ METRICS: dict[str, Metric] = {
         Metric("wall_seconds", "minimize", "s", "wall time of the training"),
     )
 }
+
+
+def has_levels(metric: str, split: str) -> bool:
+    """Whether a task's chance, and what can be had without binding, are levels of these values: held-out accuracy.
+
+    What is labelled in training may be more than what is tested, so its accuracy begins elsewhere.
+    """
+    return metric == "accuracy" and split != "train"

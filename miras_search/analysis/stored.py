@@ -20,7 +20,7 @@ from miras_search.analysis.reported import Reported
 from miras_search.analysis.search import chosen_among, search_report, shrinkages
 from miras_search.analysis.table import AblationTable, TableContext, ablation_tables
 from miras_search.errors import MirasError
-from miras_search.metrics import saturation
+from miras_search.metrics import has_levels, saturation
 from miras_search.seeds import confirms
 from miras_search.space.fields import SpecError, flow
 from miras_search.store import queries
@@ -232,11 +232,8 @@ def unbound_levels(study: StudyRow) -> dict[str, Guess | None]:
 
 
 def levels_of(study: StudyRow, task: str, metric: str, split: str) -> dict[str, float]:
-    """By name the levels that a curve of the study is read against; none but for held-out accuracy.
-
-    What is labelled in training may be more than what is tested, so its accuracy begins elsewhere.
-    """
-    if metric != "accuracy" or split == "train":
+    """By name the levels that a curve of the study is read against; none but for held-out accuracy."""
+    if not has_levels(metric, split):
         return {}
     guess = unbound_levels(study).get(task)
     levels = {"chance": chance_levels(study).get(task), "without binding": None if guess is None else guess.accuracy}

@@ -19,7 +19,7 @@ from miras_search.analysis.numbers import decimals_for
 from miras_search.analysis.survival import Controlled, Survival, Survivals, sentence, survivals
 from miras_search.analysis.verdict import Limits, censored_side, default_margin, is_decided, verdict
 from miras_search.errors import MirasError
-from miras_search.metrics import Direction, Metric
+from miras_search.metrics import Direction, Metric, has_levels
 from miras_search.store.types import PACKED, ResultRow
 from miras_search.tasks import Guess
 
@@ -166,8 +166,9 @@ def ablation_table(
     """
     context = provenance or TableContext()
     measured = metric_named(metric)
-    chance, unbound = (chance, unbound) if metric == "accuracy" else (None, None)
     split = measured.split if split is None else split
+    if not has_levels(metric, split):
+        chance = unbound = None
     results = list(results)
     cells = gather(results, task=task, metric=metric, split=split)
     reference = _base(cells) if against is None else cell_named(cells, against)

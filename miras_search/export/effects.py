@@ -26,7 +26,9 @@ TITLES = {
 def to_latex(found: Sequence[Findings], tables: Sequence[AblationTable]) -> str:
     """A `table` environment for each task that has contrasts, led by a comment on their origin; needs booktabs."""
     tasks = zip(found, tables, strict=True)
-    return "\n".join(_one(one, one.contrasts, comment(table, "export")) for one, table in tasks if one.contrasts)
+    return "\n".join(
+        _one(one, one.contrasts, comment(table, "export", "-o DIR")) for one, table in tasks if one.contrasts
+    )
 
 
 def to_html(found: Findings) -> str:

@@ -172,10 +172,11 @@ def _legend(tables: Sequence[AblationTable]) -> str:
     return next((table.legend for table in tables if table.has_censored), tables[0].legend)
 
 
-def comment(table: AblationTable, verb: str = "table") -> str:
-    """One line: study, commit, command, date, n; `verb` makes what the line leads."""
+def comment(table: AblationTable, verb: str = "table", also: str = "") -> str:
+    """One line: study, commit, command, date, n; `verb`, with what it needs `also`, makes what the line leads."""
     context = table.context
-    command = (context.command or "unknown").replace("miras-search table", f"miras-search {verb}", 1)
+    command = context.command.replace("miras-search table", f"miras-search {verb}", 1) if context.command else "unknown"
+    command = f"{command} {also}" if also and context.command else command
     counts = sorted({row.n for row in table.rows})
     words = [
         f"study {table.study}",

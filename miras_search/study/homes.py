@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from miras_search.models.config import ModelConfig
 from miras_search.space.design import AXES
@@ -28,12 +28,22 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f" (it is a setting: write {' or '.join(places)})" if places else nearest(name, known)
 
 
-def meant_in_file(key: str, value: object, known: Iterable[str]) -> str:
-    """What to say of an unknown key of a study file: where such a setting is written, if it is one."""
+def meant_in_file(key: str, value: object, known: Iterable[str], blocks: Mapping[str, Iterable[str]]) -> str:
+    """What to say of an unknown key of a study file: where such a setting is written, if it is one.
+
+    `blocks` has the keys of the file's own blocks; those of settings are known here.
+    """
     head, _, rest = key.partition(".")
     name = rest or head
+    inside = {block: field_types(cls) for block, cls in SETTINGS.items()} | {
+        block: [*keys] for block, keys in blocks.items()
+    }
+    if rest and head in known and head in inside:
+        if rest not in inside[head]:
+            return f": {head} has no setting {rest!r}{nearest(rest, inside[head])}"
+        return f" (a setting: write {head}: {{{rest}: {flow(value)}}})"
     ways = []
-    for place in [key] if rest else homes(key):
+    for place in (place for place in homes(name) if place == key or not rest):
         block, said = place.partition(".")[0], f"{{{name}: {flow(value)}}}"
         if block in AXES:
             options = sorted(option for option, cls in AXES[block].options.items() if name in field_types(cls))

@@ -294,7 +294,8 @@ def _problem(error: ErrorDetails, cls: type[AnyFile]) -> Problem:
     fields = inner.get(str(where[0]), cls).model_fields if len(where) > 1 else cls.model_fields
     if kind == "extra_forbidden":
         key = str(where[-1])
-        hint = meant_in_file(key, value, fields) if len(where) == 1 else nearest(key, fields)
+        blocks = {block: model.model_fields for block, model in inner.items()}
+        hint = meant_in_file(key, value, fields, blocks) if len(where) == 1 else nearest(key, fields)
         return Problem(where, f"unknown key{hint}")
     if kind == "literal_error":
         known = [str(word) for word in getattr(fields[str(where[-1])].annotation, "__args__", ())]

@@ -236,6 +236,14 @@ def test_only_accuracy_has_a_chance(results) -> None:
     assert not any("Chance" in note for note in table.notes)
 
 
+def test_accuracy_in_training_has_no_chance(results) -> None:
+    """What is labelled there may be more than what is tested."""
+    rows = results({"dot": BASE, "l2": BETTER}, split="train")
+    table = _table(rows, split="train", chance=0.04)
+    assert table.chance is None
+    assert not any("Chance" in note for note in table.notes)
+
+
 def test_the_limits_can_be_set(results) -> None:
     rows = results({"dot": [0.96, 0.97, 0.96], "l2": [0.98, 0.97, 0.97]})
     assert not _row(_table(rows), "l2").censored

@@ -78,7 +78,9 @@ def test_a_factorial_tells_what_levels_do_over_all_of_it(cli, record) -> None:
         assert effects.loc[name, "ci_low"] == one["ci_low"] < one["difference"] < one["ci_high"]
         assert (effects.loc[name, "n"], effects.loc[name, "p"]) == (5, one["p"])
     tex = Path("out/tables/effects.tex").read_text()
-    assert tex.startswith("% study crossed; task mqar; commit 0123456; command miras-search export crossed; date ")
+    assert tex.startswith(
+        "% study crossed; task mqar; commit 0123456; command miras-search export crossed -o DIR; date "
+    )
     assert "over all cells of the other axes" in tex
     assert r"\quad retention = l2 $\times$ bias = dot & " in tex and tex.count(r"\midrule") == 2
     assert tex.count("{") == tex.count("}")

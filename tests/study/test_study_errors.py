@@ -51,6 +51,13 @@ def lines(text: str, *overrides: str, name: str | None = None) -> list[str]:
         ),
         ("lr: 0.1\n", "t.yaml:4:1: lr: unknown key (a setting: write train: {lr: 0.1})"),
         ("train.lr: 0.1\n", "t.yaml:4:1: train.lr: unknown key (a setting: write train: {lr: 0.1})"),
+        ("train.lrr: 1\n", "t.yaml:4:1: train.lrr: unknown key: train has no setting 'lrr' (did you mean 'lr'?)"),
+        ("resources.cpus: 1\n", "t.yaml:4:1: resources.cpus: unknown key (a setting: write resources: {cpus: 1})"),
+        (
+            "resources.cpu: 1\n",
+            "t.yaml:4:1: resources.cpu: unknown key: resources has no setting 'cpu' (did you mean 'cpus'?)",
+        ),
+        ("name.x: 1\n", "t.yaml:4:1: name.x: unknown key (did you mean 'name'?)"),
         (
             "delta: 3\n",
             "t.yaml:4:1: delta: unknown key (a setting: write under base, as bias: {huber: {delta: 3}}, or vary "
